@@ -1,0 +1,88 @@
+"""The portable graph: ONNX, held as ``onnx_ir.Model``. Only this room touches ONNX serialisation.
+
+A file or bytes enter, an ``onnx_ir.Model`` leaves, and back. ``shapes`` infers, ``reference`` runs a graph as it stands
+(no optimisation), ``cost`` counts operations and bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from hasten.errors import SourceError
+from hasten.types import TensorSpec
+
+__all__ = ["clone", "read", "specs", "to_bytes", "write"]
+
+_LIMIT_BYTES = 2_000_000_000  # protobuf refuses single messages over 2 GiB
+
+
+def read(source: Path | bytes) -> ir.Model:
+    """The model of an ONNX file (external data beside it is found) or of its bytes.
+
+    Raises:  SourceError: not an ONNX model, or cut short
+    """
+    name = "bytes" if isinstance(source, bytes) else f"'{source}'"
+    try:
+        if isinstance(source, bytes):
+            return ir.from_proto(onnx.load_model_from_string(source))
+        return ir.load(source)
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"cannot read ONNX model {name}: file not found: {error.filename or error}"
+        ) from error
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SourceError(
+            f"cannot read ONNX model {name}: expected an ONNX protobuf, received other or cut-off data ({first})"
+        ) from error
+
+
+def to_bytes(model: ir.Model) -> bytes:
+    """The serialised model, weights inside.
+
+    Raises:  SourceError: larger than protobuf's 2 GiB
+    """
+    size = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    if size > _LIMIT_BYTES:
+        raise SourceError(
+            f"cannot serialise model: expected under 2 GiB of weights, received {size / 2**30:.1f} GiB"
+        )
+    data: bytes = ir.to_proto(model).SerializeToString()
+    return data
+
+
+def write(model: ir.Model, path: Path) -> None:
+    """The model in one file at ``path``, written whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(to_bytes(model))
+    temporary.replace(path)
+
+
+def clone(model: ir.Model) -> ir.Model:
+    """A copy that shares weights but no nodes: rewriting it leaves ``model`` alone."""
+    return ir.from_proto(ir.to_proto(model))
+
+
+def specs(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs (without those that are initialisers) and outputs of the graph; a free dimension keeps its name."""
+    weights = model.graph.initializers
+    inputs = tuple(_spec(v) for v in model.graph.inputs if v.name not in weights)
+    return inputs, tuple(_spec(v) for v in model.graph.outputs)
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    if value.dtype is None or value.shape is None:
+        raise SourceError(
+            f"tensor '{value.name}' has no known type and shape: expected both; run shape inference first"
+        )
+    dims = tuple(
+        d if isinstance(d, int) else (d.value or f"{value.name}_{i}") for i, d in enumerate(value.shape)
+    )
+    return TensorSpec(value.name or "", value.dtype.numpy().name, dims)

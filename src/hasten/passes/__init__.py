@@ -1,0 +1,36 @@
+"""Portable rewrites of the graph, one a file. ``phases.py`` lists them in order; ``run_phase`` checks around each.
+
+An ``onnx_ir.Model`` enters, an equal and simpler one leaves, with a ``Rewrite`` record of what each pass did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+__all__ = ["Pass", "Rewrite"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A named rewrite. ``apply`` changes the model in place and returns how many places it changed."""
+
+    name: str
+    apply: Callable[[ir.Model], int]
+    requires: str = ""
+    """What must hold before (in words, for the report and the reader)."""
+    ensures: str = ""
+    """What holds after."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What one pass did to one graph, for the report."""
+
+    name: str
+    changes: int
+    nodes_before: int
+    nodes_after: int
+    detail: str = ""
