@@ -30,9 +30,7 @@ def read(source: Path | bytes) -> ir.Model:
             return ir.from_proto(onnx.load_model_from_string(source))
         return ir.load(source)
     except FileNotFoundError as error:
-        raise SourceError(
-            f"cannot read ONNX model {name}: file not found: {error.filename or error}"
-        ) from error
+        raise SourceError(f"cannot read ONNX model {name}: file not found: {error.filename or error}") from error
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(
@@ -45,15 +43,9 @@ def to_bytes(model: ir.Model) -> bytes:
 
     Raises:  SourceError: larger than protobuf's 2 GiB
     """
-    size = sum(
-        value.const_value.nbytes
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    )
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     if size > _LIMIT_BYTES:
-        raise SourceError(
-            f"cannot serialise model: expected under 2 GiB of weights, received {size / 2**30:.1f} GiB"
-        )
+        raise SourceError(f"cannot serialise model: expected under 2 GiB of weights, received {size / 2**30:.1f} GiB")
     data: bytes = ir.to_proto(model).SerializeToString()
     return data
 
@@ -82,7 +74,5 @@ def _spec(value: ir.Value) -> TensorSpec:
         raise SourceError(
             f"tensor '{value.name}' has no known type and shape: expected both; run shape inference first"
         )
-    dims = tuple(
-        d if isinstance(d, int) else (d.value or f"{value.name}_{i}") for i, d in enumerate(value.shape)
-    )
+    dims = tuple(d if isinstance(d, int) else (d.value or f"{value.name}_{i}") for i, d in enumerate(value.shape))
     return TensorSpec(value.name or "", value.dtype.numpy().name, dims)

@@ -52,8 +52,6 @@ def open_session(artefact: Artefact) -> Session:
     """
     name = artefact.candidate.engine
     if name not in SESSIONS:
-        raise BundleError(
-            f"unknown engine '{name}' in artefact: expected one of {', '.join(SESSIONS)}; upgrade hasten"
-        )
+        raise BundleError(f"unknown engine '{name}' in artefact: expected one of {', '.join(SESSIONS)}; upgrade hasten")
     opened: Session = importlib.import_module(SESSIONS[name]).open_session(artefact)
     return opened
