@@ -1,0 +1,18 @@
+"""Fixtures for every test: where the shared models lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The folder of real and seed models beside the checkout; the test is skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "models"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/models beside the checkout")
+    return folder
