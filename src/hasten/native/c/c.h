@@ -1,0 +1,52 @@
+//! types:
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#define VL 1 /* plain C: one value at a time */
+typedef float vf;
+typedef int32_t vi;
+//! v_load: types
+static inline vf v_load(const float *p) { return *p; }
+//! v_store: types
+static inline void v_store(float *p, vf a) { *p = a; }
+//! v_load_n: types
+static inline vf v_load_n(const float *p, int n) { return n ? *p : 0.0f; }
+//! v_store_n: types
+static inline void v_store_n(float *p, vf a, int n) { if (n) *p = a; }
+//! v_set1: types
+static inline vf v_set1(float a) { return a; }
+//! v_max: types
+/* the larger; b where either is NaN */
+static inline vf v_max(vf a, vf b) { return a > b ? a : b; }
+//! v_min: types
+/* the smaller; b where either is NaN */
+static inline vf v_min(vf a, vf b) { return a < b ? a : b; }
+//! v_select: types
+static inline vf v_select(vi m, vf a, vf b) { return m ? a : b; }
+//! v_round: types
+static inline vf v_round(vf a) { return rintf(a); }
+//! v_floor: types
+static inline vf v_floor(vf a) { return floorf(a); }
+//! v_ceil: types
+static inline vf v_ceil(vf a) { return ceilf(a); }
+//! v_abs: types
+static inline vf v_abs(vf a) { return fabsf(a); }
+//! v_sqrt: types
+static inline vf v_sqrt(vf a) { return sqrtf(a); }
+//! v_scale: types
+/* a · 2^n, n integral */
+static inline vf v_scale(vf a, vf n) { return n == n ? ldexpf(a, (int)(n > 300 ? 300 : n < -300 ? -300 : n)) : n; }
+//! v_sum: types
+static inline float v_sum(vf a) { return a; }
+//! v_hmax: types
+static inline float v_hmax(vf a) { return a; }
+//! v_hmin: types
+static inline float v_hmin(vf a) { return a; }
+//! v_lanes: types
+/* the first n lanes of a; the others hold fill */
+static inline vf v_lanes(vf a, int n, float fill) { return n ? a : fill; }
+//! v_gather: types
+/* lane i holds p[i * stride]; zero from lane n */
+static inline vf v_gather(const float *p, long stride, int n) { (void)stride; return n ? *p : 0.0f; }
+//! v_scatter: types
+static inline void v_scatter(float *p, long stride, vf a, int n) { (void)stride; if (n) *p = a; }

@@ -1,0 +1,83 @@
+//! types:
+#include <immintrin.h>
+#include <stdint.h>
+#define VL 8 /* float32 values per vector (AVX2) */
+typedef float vf __attribute__((vector_size(32)));
+typedef int32_t vi __attribute__((vector_size(32)));
+//! v_load: types
+static inline vf v_load(const float *p) { return (vf)_mm256_loadu_ps(p); }
+//! v_store: types
+static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, (__m256)a); }
+//! v_first: types
+/* a mask of the first n lanes */
+static inline __m256i v_first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+//! v_load_n: types v_first
+static inline vf v_load_n(const float *p, int n) { return (vf)_mm256_maskload_ps(p, v_first(n)); }
+//! v_store_n: types v_first
+static inline void v_store_n(float *p, vf a, int n) { _mm256_maskstore_ps(p, v_first(n), (__m256)a); }
+//! v_set1: types
+static inline vf v_set1(float a) { return (vf)_mm256_set1_ps(a); }
+//! v_max: types
+/* the larger; b where either is NaN */
+static inline vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+//! v_min: types
+/* the smaller; b where either is NaN */
+static inline vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+//! v_select: types
+static inline vf v_select(vi m, vf a, vf b) { return (vf)(((vi)a & m) | ((vi)b & ~m)); }
+//! v_round: types
+static inline vf v_round(vf a) { return (vf)_mm256_round_ps((__m256)a, 8); }
+//! v_floor: types
+static inline vf v_floor(vf a) { return (vf)_mm256_round_ps((__m256)a, 9); }
+//! v_ceil: types
+static inline vf v_ceil(vf a) { return (vf)_mm256_round_ps((__m256)a, 10); }
+//! v_abs: types
+static inline vf v_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
+//! v_sqrt: types
+static inline vf v_sqrt(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
+//! v_toint: types
+static inline vi v_toint(vf a) { return (vi)_mm256_cvtps_epi32((__m256)a); }
+//! v_scale: types v_max v_min v_set1 v_toint
+/* a · 2^n, n integral; in two halves so that results near the ends of the range neither overflow nor vanish early */
+static inline vf v_scale(vf a, vf n) {
+    vi k = v_toint(v_max(v_set1(-252.0f), v_min(v_set1(252.0f), n)));
+    vi h = k >> 1;
+    return a * (vf)((h + 127) << 23) * (vf)((k - h + 127) << 23);
+}
+//! v_sum: types
+static inline float v_sum(vf a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+//! v_hmax: types
+static inline float v_hmax(vf a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+//! v_hmin: types
+static inline float v_hmin(vf a) {
+    __m128 s = _mm_min_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+    s = _mm_min_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_min_ss(s, _mm_movehdup_ps(s)));
+}
+//! v_lanes: types
+/* the first n lanes of a; the others hold fill */
+static inline vf v_lanes(vf a, int n, float fill) {
+    for (int i = 0; i < VL; i++) if (i >= n) a[i] = fill;
+    return a;
+}
+//! v_gather: types
+/* lane i holds p[i * stride]; zero from lane n */
+static inline vf v_gather(const float *p, long stride, int n) {
+    vf a = {0};
+    for (int i = 0; i < n; i++) a[i] = p[i * stride];
+    return a;
+}
+//! v_scatter: types
+static inline void v_scatter(float *p, long stride, vf a, int n) {
+    for (int i = 0; i < n; i++) p[i * stride] = a[i];
+}

@@ -1,0 +1,57 @@
+//! types:
+#include <immintrin.h>
+#include <stdint.h>
+#define VL 16 /* float32 values per vector (AVX-512) */
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+//! v_load: types
+static inline vf v_load(const float *p) { return (vf)_mm512_loadu_ps(p); }
+//! v_store: types
+static inline void v_store(float *p, vf a) { _mm512_storeu_ps(p, (__m512)a); }
+//! v_load_n: types
+static inline vf v_load_n(const float *p, int n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+//! v_store_n: types
+static inline void v_store_n(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a); }
+//! v_set1: types
+static inline vf v_set1(float a) { return (vf)_mm512_set1_ps(a); }
+//! v_max: types
+/* the larger; b where either is NaN */
+static inline vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+//! v_min: types
+/* the smaller; b where either is NaN */
+static inline vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+//! v_select: types
+static inline vf v_select(vi m, vf a, vf b) { return (vf)(((vi)a & m) | ((vi)b & ~m)); }
+//! v_round: types
+static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); }
+//! v_floor: types
+static inline vf v_floor(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 9); }
+//! v_ceil: types
+static inline vf v_ceil(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 10); }
+//! v_abs: types
+static inline vf v_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
+//! v_sqrt: types
+static inline vf v_sqrt(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }
+//! v_scale: types
+/* a · 2^n, n integral */
+static inline vf v_scale(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)n); }
+//! v_sum: types
+static inline float v_sum(vf a) { return _mm512_reduce_add_ps((__m512)a); }
+//! v_hmax: types
+static inline float v_hmax(vf a) { return _mm512_reduce_max_ps((__m512)a); }
+//! v_hmin: types
+static inline float v_hmin(vf a) { return _mm512_reduce_min_ps((__m512)a); }
+//! v_lanes: types
+/* the first n lanes of a; the others hold fill */
+static inline vf v_lanes(vf a, int n, float fill) { return (vf)_mm512_mask_blend_ps((__mmask16)((1u << n) - 1), _mm512_set1_ps(fill), (__m512)a); }
+//! v_gather: types
+/* lane i holds p[i * stride]; zero from lane n */
+static inline vf v_gather(const float *p, long stride, int n) {
+    vf a = {0};
+    for (int i = 0; i < n; i++) a[i] = p[i * stride];
+    return a;
+}
+//! v_scatter: types
+static inline void v_scatter(float *p, long stride, vf a, int n) {
+    for (int i = 0; i < n; i++) p[i * stride] = a[i];
+}

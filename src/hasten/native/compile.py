@@ -1,0 +1,41 @@
+"""Graph → program → C → library: the native compiler as one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from hasten.native.build import compile_library
+from hasten.native.emit import Emitted, emit
+from hasten.native.fuse import fuse
+from hasten.native.isa import Isa
+from hasten.native.lower import lower
+from hasten.native.program import Program
+
+__all__ = ["Compiled", "compile_graph", "program_of"]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A built model: its library, the C it came from, and the program for the report."""
+
+    library: Path
+    emitted: Emitted
+    program: Program
+
+
+def program_of(model: ir.Model, name: str) -> Program:
+    """The fused program of a graph with static shapes."""
+    return fuse(lower(model, name))
+
+
+def compile_graph(model: ir.Model, isa: Isa, folder: Path, name: str = "model") -> Compiled:
+    """``model.so`` and ``model.c`` in ``folder``.
+
+    Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
+    """
+    program = program_of(model, name)
+    emitted = emit(program, isa)
+    return Compiled(compile_library(emitted, isa, folder), emitted, program)

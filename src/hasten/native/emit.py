@@ -1,0 +1,188 @@
+"""A program enters, C text and the packed weights leave. Pure: the same program and target give the same bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+
+import numpy as np
+
+from hasten.native.isa import Isa
+from hasten.native.plan import ALIGNMENT, Plan, plan
+from hasten.native.program import Program, Tensor, View
+from hasten.types import Array
+
+__all__ = ["C_TYPES", "Emitted", "Emitter", "emit"]
+
+C_TYPES = {
+    "float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t",
+    "int8": "int8_t", "uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t", "uint64": "uint64_t",
+    "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What the compiler is given."""
+
+    source: str
+    weights: bytes
+    arena_bytes: int
+    calls: tuple[str, ...]
+    """The function of each step, in order."""
+
+
+@cache
+def _snippets(name: str) -> Mapping[str, tuple[tuple[str, ...], str]]:
+    """Functions of one ``c/*.h`` file: name → (what it needs, text)."""
+    text = resources.files("hasten.native").joinpath("c", name).read_text(encoding="utf-8")
+    found: dict[str, tuple[tuple[str, ...], str]] = {}
+    for part in re.split(r"^//! ", text, flags=re.MULTILINE)[1:]:
+        head, body = part.split("\n", 1)
+        label, _, needs = head.partition(":")
+        found[label.strip()] = (tuple(needs.split()), body.rstrip() + "\n")
+    return found
+
+
+@dataclass
+class Emitter:
+    """Gathers functions, the calls in order, constants, and the vector functions that they need."""
+
+    program: Program
+    isa: Isa
+    plan: Plan
+    _functions: list[str] = field(default_factory=list)
+    _calls: list[str] = field(default_factory=list)
+    _needs: set[str] = field(default_factory=set)
+    _blob: bytearray = field(default_factory=bytearray)
+    _offsets: dict[bytes, int] = field(default_factory=dict)
+    _constants: dict[int, int] = field(default_factory=dict)
+    _counter: int = 0
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def lanes(self) -> int:
+        """float32 values per vector."""
+        return self.isa.lanes
+
+    def need(self, *names: str) -> None:
+        """Asks for vector functions of ``c/``, by name."""
+        self._needs.update(names)
+
+    def fresh(self, stem: str) -> str:
+        """A C name not used before in this file."""
+        self._counter += 1
+        return f"{stem}{self._counter}"
+
+    @staticmethod
+    def number(value: float) -> str:
+        """A float32 literal that reads back exactly."""
+        v = np.float32(value)
+        if np.isnan(v):
+            return "__builtin_nanf(\"\")"
+        if np.isinf(v):
+            return "__builtin_inff()" if v > 0 else "-__builtin_inff()"
+        text = repr(float(v)) if float(repr(float(v))) == v else f"{v:.9g}"
+        short = np.format_float_positional(v, unique=True) if 1e-4 <= abs(v) < 1e7 else np.format_float_scientific(v, unique=True)
+        text = short if np.float32(short) == v else text
+        return text + ("f" if "." in text or "e" in text else ".0f")
+
+    def constant(self, array: Array) -> str:
+        """A C pointer expression to the packed values, 64-byte aligned; equal constants are stored once."""
+        data = np.ascontiguousarray(array)
+        raw = data.tobytes()
+        key = raw + data.dtype.str.encode()
+        if key not in self._offsets:
+            self._blob.extend(b"\0" * (-len(self._blob) % ALIGNMENT))
+            self._offsets[key] = len(self._blob)
+            self._blob.extend(raw)
+            self._blob.extend(b"\0" * ALIGNMENT)  # vectors may be read past the end
+        return f"(const {C_TYPES[data.dtype.name]} *)(weights + {self._offsets[key]})"
+
+    def pointer(self, target: View | Tensor, *, write: bool = False) -> str:
+        """A C expression for the address of the view's first element."""
+        tensor, offset = (target.tensor, target.offset) if isinstance(target, View) else (target, 0)
+        if tensor.kind == "constant":
+            assert tensor.data is not None
+            base = self.constant(tensor.data)
+        else:
+            base = self.plan.name(tensor)
+        return f"{base} + {offset}" if offset else base
+
+    def function(self, step_name: str, comment: str, signature: Sequence[tuple[str, str]], body: str) -> None:
+        """One static function and its call: ``signature`` pairs each parameter's C declaration with its argument."""
+        name = f"{step_name}_{len(self.names) + 1}"
+        self.names.append(name)
+        parameters = ", ".join(d for d, _ in signature)
+        self._functions.append(f"/* {comment} */\nstatic void {name}({parameters}) {{\n{body.rstrip()}\n}}\n")
+        self._calls.append(f"    {name}({', '.join(a for _, a in signature)});")
+
+    def text(self, prefix: str) -> Emitted:
+        """The finished file."""
+        head = "\n".join(self._helpers())
+        functions = "\n".join(self._functions)
+        return Emitted(
+            source=_file(self, prefix, head, functions, self._calls),
+            weights=bytes(self._blob),
+            arena_bytes=self.plan.nbytes,
+            calls=tuple(self.names),
+        )
+
+    def _helpers(self) -> list[str]:
+        base = _snippets({"x86_64": self.isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(self.isa.arch, "c") + ".h")
+        library = {**base, **{k: v for k, v in _snippets("math.h").items() if k not in base}}
+        wanted: list[str] = []
+
+        def visit(name: str) -> None:
+            if name in wanted:
+                return
+            for need in library[name][0]:
+                visit(need)
+            wanted.append(name)
+
+        visit("types")
+        for name in sorted(self._needs):
+            visit(name)
+        return [library[name][1] for name in wanted]
+
+
+def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[str]) -> str:
+    program = out.program
+    lines = [f"/* {program.name}: compiled by hasten for {out.isa.name}."]
+    for word, views in (("input", program.inputs), ("output", program.outputs)):
+        lines += [f"   {word} {i}: {v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for i, v in enumerate(views)]
+    lines.append(f"   weights: {len(out._blob)} bytes; arena: {out.plan.nbytes} bytes. */")
+    guard = out.isa.arch == "x86_64"
+    run = [
+        f"void {prefix}_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs) {{"
+    ]
+    if guard:
+        run.append("    const unsigned state = _mm_getcsr(); /* denormals count as zero within the call */")
+        run.append("    _mm_setcsr(state | 0x8040);")
+    run += [f"    {line}" for line in out.plan.declarations(C_TYPES)]
+    run += ["    (void)weights;", "    (void)arena;", "    (void)inputs;", "    (void)outputs;"]
+    run += list(calls)
+    if guard:
+        run.append("    _mm_setcsr(state);")
+    run.append("}")
+    return "\n".join(
+        [
+            *lines,
+            head,
+            functions,
+            f"#define API __attribute__((visibility(\"default\")))\nAPI void {prefix}_run(const unsigned char *, unsigned char *, const void *const *, void *const *);\nextern const unsigned char hasten_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\nconst unsigned char *{prefix}_weights(void) {{ return hasten_weight_data; }}",
+            "\n".join(run),
+            "",
+        ]
+    )
+
+
+def emit(program: Program, isa: Isa, prefix: str = "hasten") -> Emitted:
+    """The C source and weights of a program for one instruction set."""
+    out = Emitter(program, isa, plan(program))
+    for step in program.steps:
+        step.emit(out)
+    return out.text(prefix)

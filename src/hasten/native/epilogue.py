@@ -1,0 +1,144 @@
+"""What happens to a kernel's results while they are still in registers: bias, activation, residual, scale, then the store.
+
+The kernel's output is seen as (rows, columns) with dense columns. An operand of the expression is a scalar, a vector over
+columns (the same for every row), or a tensor that lies in memory exactly as the output does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from hasten.native.expr import Expr, emit_vector, loads
+from hasten.native.program import View
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+
+__all__ = ["Epilogue", "fits"]
+
+Role = Literal["scalar", "column", "element"]
+
+
+def fits(operand: View, y: View) -> Role | None:
+    """How an epilogue over ``y`` can read ``operand`` (of y's logical shape); None where it cannot."""
+    if all(s == 0 or n == 1 for s, n in zip(operand.strides, operand.shape, strict=True)):
+        return "scalar"
+    order = y.order
+    if order is None:
+        return None
+    dims = [d for d in order if y.shape[d] != 1]
+    if all(operand.strides[d] == y.strides[d] for d in dims) and dims:
+        return "element"
+    last = dims[-1] if dims else -1
+    if all(operand.strides[d] == (1 if d == last else 0) for d in dims):
+        return "column"
+    return None
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """An expression over ``acc`` and where its operands lie.
+
+    Kernels address y as ``y[row · columns + column]`` and column operands as ``[column]``.
+    """
+
+    expr: Expr
+    y: View
+    columns: int
+
+    @property
+    def operands(self) -> tuple[View, ...]:
+        """The views that the expression reads besides the kernel's result."""
+        return tuple(e.view for e in loads(self.expr) if e.view is not None)
+
+    @property
+    def title(self) -> str:
+        """The operations in order, as a suffix for a title."""
+        names: list[str] = []
+
+        def walk(e: Expr) -> None:
+            for a in e.args:
+                walk(a)
+            if e.op not in ("acc", "const", "load"):
+                names.append(e.op)
+
+        walk(self.expr)
+        return "".join(f", {n}" for n in dict.fromkeys(names))
+
+    def signature(self, out: Emitter) -> list[tuple[str, str]]:
+        """Parameters that bring the operands into the function: ``e0``, ``e1`` …"""
+        found = []
+        for i, e in enumerate(loads(self.expr)):
+            assert e.view is not None
+            data = e.view.tensor.data
+            if data is not None and fits(e.view, self.y) == "column":
+                # Padded to whole vectors, so that the last load needs no mask.
+                values = np.zeros(-(-self.columns // out.lanes) * out.lanes, np.float32)
+                values[: self.columns] = data.reshape(-1)[e.view.offset : e.view.offset + self.columns]
+                pointer = out.constant(values)
+            else:
+                pointer = out.pointer(e.view)
+            found.append((f"const float *e{i}", pointer))
+        return found
+
+    def apply(
+        self, out: Emitter, acc: str, *, column: str, element: str, count: int | None = None, indent: str = "    "
+    ) -> tuple[list[str], str]:
+        """Statements and the resulting vector for one accumulator.
+
+        ``column`` and ``element`` are C index expressions of its first lane; ``count`` its lanes where it is the tail.
+        """
+        leaves = list(loads(self.expr))
+
+        def leaf(e: Expr) -> str:
+            assert e.view is not None
+            i, role = next(n for n, have in enumerate(leaves) if have is e), fits(e.view, self.y)
+            if role == "scalar":
+                out.need("v_set1")
+                return f"v_set1(e{i}[0])"
+            at = f"e{i} + {column if role == 'column' else element}"
+            if count is None or (role == "column" and e.view.tensor.kind == "constant"):
+                out.need("v_load")
+                return f"v_load({at})"
+            out.need("v_load_n")
+            return f"v_load_n({at}, {count})"
+
+        return emit_vector(self.expr, out, leaf, acc=acc, indent=indent)
+
+    def store(
+        self, out: Emitter, acc: str, rows: int, width: int, tail: int, column: str, *, row: str, indent: str
+    ) -> Iterator[str]:
+        """Applies the epilogue to ``acc[rows][width]`` and stores to ``y``; ``tail`` lanes in the last vector (0: all)."""
+        ldy = self.columns
+        whole = width - 1 if tail else width
+        base = f"({row} + i) * {ldy} + {column}" if rows > 1 or row != "0" else column
+        if rows > 1:
+            yield f"{indent}for (int i = 0; i < {rows}; i++) {{"
+        elif row != "0":
+            base = f"{row} * {ldy} + {column}"
+            yield f"{indent}{{"
+        inner = indent + ("    " if rows > 1 or row != "0" else "")
+        first = f"i * {width} + " if rows > 1 else ""
+        if whole:
+            lines, value = self.apply(
+                out, f"{acc}[{first}j]", column=f"{column} + j * VL", element=f"{base} + j * VL", indent=inner + "    "
+            )
+            out.need("v_store")
+            yield f"{inner}for (int j = 0; j < {whole}; j++) {{"
+            yield from lines
+            yield f"{inner}    v_store(y + {base} + j * VL, {value});"
+            yield f"{inner}}}"
+        if tail:
+            at = f"{whole * out.lanes}"
+            lines, value = self.apply(
+                out, f"{acc}[{first}{whole}]", column=f"{column} + {at}", element=f"{base} + {at}", count=tail, indent=inner
+            )
+            out.need("v_store_n")
+            yield from lines
+            yield f"{inner}v_store_n(y + {base} + {at}, {value}, {tail});"
+        if rows > 1 or row != "0":
+            yield f"{indent}}}"

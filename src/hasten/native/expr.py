@@ -1,0 +1,158 @@
+"""Element-wise arithmetic as a small expression graph, and its C text, one vector or one value at a time.
+
+``kernels.elementwise`` evaluates an expression over a whole array; every other family applies one to its results while
+they are still in registers (its *epilogue*). Shared sub-expressions are emitted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hasten.native.program import View
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+
+__all__ = ["ACC", "Expr", "call", "const", "emit_vector", "load", "loads", "substitute"]
+
+
+@dataclass(frozen=True, eq=False)
+class Expr:
+    """One operation: ``load`` of a view, ``const``, ``acc`` (the kernel's own result), or a function of ``args``."""
+
+    op: str
+    args: tuple[Expr, ...] = ()
+    view: View | None = None
+    value: float = 0.0
+
+
+ACC = Expr("acc")
+
+
+def load(view: View) -> Expr:
+    """The view's element at the current position."""
+    return Expr("load", view=view)
+
+
+def const(value: float) -> Expr:
+    """A number."""
+    return Expr("const", value=float(value))
+
+
+def call(op: str, *args: Expr) -> Expr:
+    """A function of ``VECTOR`` applied to expressions."""
+    return Expr(op, args)
+
+
+def loads(expr: Expr) -> Iterator[Expr]:
+    """Every distinct ``load`` below, in order of first use."""
+    seen: set[int] = set()
+
+    def walk(e: Expr) -> Iterator[Expr]:
+        if id(e) in seen:
+            return
+        seen.add(id(e))
+        if e.op == "load":
+            yield e
+        for a in e.args:
+            yield from walk(a)
+
+    yield from walk(expr)
+
+
+def substitute(expr: Expr, swap: Mapping[int, Expr]) -> Expr:
+    """The expression with the nodes of these ids replaced; sharing is kept."""
+    done: dict[int, Expr] = {}
+
+    def walk(e: Expr) -> Expr:
+        if id(e) in swap:
+            return swap[id(e)]
+        if id(e) not in done:
+            args = tuple(map(walk, e.args))
+            done[id(e)] = e if all(a is b for a, b in zip(args, e.args, strict=True)) else replace(e, args=args)
+        return done[id(e)]
+
+    return walk(expr)
+
+
+# op → (C text over vectors, helper functions it needs)
+VECTOR: dict[str, tuple[str, tuple[str, ...]]] = {
+    "add": ("({0} + {1})", ()),
+    "sub": ("({0} - {1})", ()),
+    "mul": ("({0} * {1})", ()),
+    "div": ("({0} / {1})", ()),
+    "neg": ("(-{0})", ()),
+    "square": ("({0} * {0})", ()),
+    "relu": ("v_relu({0})", ("v_relu",)),
+    "clip_low": ("v_max({1}, {0})", ("v_max",)),
+    "clip_high": ("v_min({1}, {0})", ("v_min",)),
+    "sigmoid": ("v_sigmoid({0})", ("v_sigmoid",)),
+    "tanh": ("v_tanh({0})", ("v_tanh",)),
+    "exp": ("v_exp({0})", ("v_exp",)),
+    "abs": ("v_abs({0})", ("v_abs",)),
+    "sqrt": ("v_sqrt({0})", ("v_sqrt",)),
+    "floor": ("v_floor({0})", ("v_floor",)),
+    "ceil": ("v_ceil({0})", ("v_ceil",)),
+    "round": ("v_round({0})", ("v_round",)),
+}
+for _name in (
+    "maximum minimum sign log log1p expm1 erf softplus softsign mish silu gelu gelu_tanh hard_swish reciprocal rsqrt pow "
+    "sin cos tan asin acos atan sinh cosh asinh acosh atanh isnan isinf fmod mod"
+).split():
+    VECTOR[_name] = (
+        f"v_{_name}({{0}}, {{1}})" if _name in ("maximum", "minimum", "pow", "fmod", "mod") else f"v_{_name}({{0}})",
+        (f"v_{_name}",),
+    )
+for _name in ("elu", "leaky_relu", "celu", "thresholded_relu", "shrink_soft", "shrink_hard"):
+    VECTOR[_name] = (f"v_{_name}({{0}}, {{1}})", (f"v_{_name}",))
+for _name in ("selu", "hard_sigmoid", "prelu"):
+    VECTOR[_name] = {
+        "selu": ("v_selu({0}, {1}, {2})", ("v_selu",)),
+        "hard_sigmoid": ("v_hard_sigmoid({0}, {1}, {2})", ("v_hard_sigmoid",)),
+        "prelu": ("v_leaky_relu({0}, {1})", ("v_leaky_relu",)),
+    }[_name]
+for _name, _sign in {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}.items():
+    VECTOR[f"select_{_name}"] = (f"v_select({{0}} {_sign} {{1}}, {{2}}, {{3}})", ("v_select",))
+
+
+def emit_vector(
+    expr: Expr, out: Emitter, leaf: Callable[[Expr], str], acc: str = "", indent: str = "    "
+) -> tuple[list[str], str]:
+    """Statements and the C expression of the result, over vectors ``vf``.
+
+    ``leaf`` gives the C expression of a ``load``; ``acc`` that of the kernel's own result.
+    """
+    lines: list[str] = []
+    names: dict[int, str] = {}
+    uses: dict[int, int] = {}
+
+    def count(e: Expr) -> None:
+        uses[id(e)] = uses.get(id(e), 0) + 1
+        if uses[id(e)] == 1:
+            for a in e.args:
+                count(a)
+
+    def text(e: Expr) -> str:
+        if e.op == "acc":
+            return acc
+        if e.op == "const":
+            out.need("v_set1")
+            return f"v_set1({out.number(e.value)})"
+        if id(e) in names:
+            return names[id(e)]
+        if e.op == "load":
+            found = leaf(e)
+        else:
+            template, needs = VECTOR[e.op]
+            out.need(*needs)
+            found = template.format(*map(text, e.args))
+        # Templates may repeat an argument and names may be shared: give every computed value one name.
+        name = out.fresh("v")
+        lines.append(f"{indent}const vf {name} = {found};")
+        names[id(e)] = name
+        return name
+
+    count(expr)
+    return lines, text(expr)

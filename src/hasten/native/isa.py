@@ -1,0 +1,54 @@
+"""Instruction sets: how wide a vector is, how many registers there are, and the compiler's flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hasten.errors import SettingsError
+
+__all__ = ["ISAS", "Isa", "isa"]
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A target's vector unit.
+
+    Units:   lanes: float32 values per vector; registers: architectural vector registers
+    """
+
+    name: str
+    lanes: int
+    registers: int
+    arch: str
+    cpu: str
+    """The value of clang's ``-mcpu`` (zig's spelling)."""
+    march: str
+    """The value of gcc's and clang's ``-march``."""
+    features: frozenset[str] = frozenset()
+
+
+ISAS: dict[str, Isa] = {
+    i.name: i
+    for i in (
+        Isa(
+            "x86-64-v4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16", "x86-64-v4",
+            frozenset({"fma", "vnni", "bf16"}),
+        ),
+        Isa("x86-64-v4-base", 16, 32, "x86_64", "x86_64_v4", "x86-64-v4", frozenset({"fma"})),
+        Isa("x86-64-v3", 8, 16, "x86_64", "x86_64_v3", "x86-64-v3", frozenset({"fma"})),
+        Isa("x86-64-v2", 4, 16, "x86_64", "x86_64_v2", "x86-64-v2"),
+        Isa("aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a", frozenset({"fma"})),
+        Isa("aarch64-dotprod", 4, 32, "aarch64", "generic+neon+dotprod", "armv8.2-a+dotprod", frozenset({"fma", "dotprod"})),
+        Isa("c", 1, 16, "any", "", ""),
+    )
+}  # fmt: skip
+
+
+def isa(name: str) -> Isa:
+    """The instruction set of that name.
+
+    Raises:  SettingsError: no such instruction set
+    """
+    if name not in ISAS:
+        raise SettingsError(f"unknown instruction set '{name}': expected one of {', '.join(ISAS)}")
+    return ISAS[name]

@@ -1,0 +1,198 @@
+"""Matrix products with constant weights: one row (GEMV) up to a few thousand (small GEMM), epilogue in registers.
+
+Weights are packed panel by panel, ``[panel][bias; K][vectors][lanes]``, so that every load is a whole aligned vector in
+the order of use. One row keeps 8 or more accumulators in flight (FMA latency × ports), splitting K where N is narrow;
+many rows take a tile of rows × vectors that fills the register file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hasten.native.epilogue import Epilogue
+from hasten.native.expr import ACC, Expr
+from hasten.native.program import Step, View
+from hasten.types import Array
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+
+__all__ = ["Dense", "Panel", "pack", "panels"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A run of ``count`` equal panels of ``width`` vectors from column ``start``; ``tail`` is the last vector's lanes."""
+
+    start: int
+    count: int
+    width: int
+    tail: int
+
+
+def panels(columns: int, lanes: int, widest: int) -> tuple[Panel, ...]:
+    """Columns cut into as few panels as possible of nearly equal width, the odd one (or one with a tail) last."""
+    vectors = -(-columns // lanes)
+    count = -(-vectors // widest)
+    width = -(-vectors // count)
+    tail = columns % lanes
+    full = vectors // width
+    rest = vectors - full * width
+    runs = []
+    if tail and not rest:
+        full, rest = full - 1, width
+    if full:
+        runs.append(Panel(0, full, width, 0))
+    if rest:
+        runs.append(Panel(full * width * lanes, 1, rest, tail))
+    return tuple(runs)
+
+
+def pack(weight: Array, bias: Array, lanes: int, runs: tuple[Panel, ...]) -> Array:
+    """``[bias; K][width · lanes]`` for every panel, one after the other, zero-padded.
+
+    Shapes:  weight (K, N) · bias (N,) · returns 1-D
+    """
+    both = np.concatenate([bias[None, :], weight])
+    total = sum(r.count * r.width for r in runs) * lanes
+    padded = np.zeros((both.shape[0], total), both.dtype)
+    padded[:, : both.shape[1]] = both
+    blocks = []
+    for run in runs:
+        for p in range(run.count):
+            start = run.start + p * run.width * lanes
+            blocks.append(padded[:, start : start + run.width * lanes].reshape(-1))
+    return np.concatenate(blocks)
+
+
+@dataclass(eq=False)
+class Dense(Step):
+    """``y = epilogue(x · weight + bias)``.
+
+    Shapes:  x (M, K), last dimension dense · weight (K, N) · bias (N,) · y (M, N), last dimension dense
+    """
+
+    x: View
+    y: View
+    weight: Array
+    bias: Array
+    epilogue: Expr = ACC
+    READS = ("x", "operands")
+    WRITES = ("y",)
+
+    @property
+    def _epilogue(self) -> Epilogue:
+        return Epilogue(self.epilogue, self.y, self.weight.shape[1])
+
+    @property
+    def operands(self) -> tuple[View, ...]:
+        """Tensors that the epilogue reads."""
+        return self._epilogue.operands
+
+    @property
+    def rows(self) -> int:
+        """M."""
+        return self.x.shape[0]
+
+    @property
+    def title(self) -> str:
+        """Sizes and epilogue."""
+        rows = f"{self.rows} rows of " if self.rows > 1 else ""
+        return f"{rows}{self.weight.shape[0]} -> {self.weight.shape[1]}{self._epilogue.title}"
+
+    def macs(self) -> int:
+        """M · K · N."""
+        return self.rows * int(np.prod(self.weight.shape))
+
+    def emit(self, out: Emitter) -> None:
+        """One function; a block per run of equal panels."""
+        depth, columns = self.weight.shape
+        runs = panels(columns, out.lanes, self._widest(out))
+        epilogue = self._epilogue
+        packed = pack(self.weight.astype(np.float32), self.bias.astype(np.float32), out.lanes, runs)
+        signature = [
+            ("const float *restrict x", out.pointer(self.x)),
+            ("const float *restrict w", out.constant(packed)),
+            ("float *restrict y", out.pointer(self.y)),
+            *epilogue.signature(out),
+        ]
+        out.need("v_load", "v_set1")
+        lines: list[str] = []
+        for run in runs:
+            lines += list(self._run(out, run, depth, epilogue))
+        out.function("dense", self.title, signature, "\n".join(lines))
+
+    def _widest(self, out: Emitter) -> int:
+        if self.rows == 1:
+            return 12 if out.isa.registers == 32 else 8
+        return 4 if out.isa.registers == 32 else 2
+
+    def _run(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
+        stride = run.width * out.lanes
+        yield f"    for (int p = {run.start}; p < {run.start + run.count * stride}; p += {stride}) {{"
+        if self.rows == 1:
+            yield from self._row(out, run, depth, epilogue)
+        else:
+            yield from self._tiles(out, run, depth, epilogue)
+        yield f"        w += {(depth + 1) * stride};"
+        yield "    }"
+
+    def _row(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
+        """One row: ``split`` interleaved parts of K, each with its own accumulators, summed at the end."""
+        width = run.width
+        split = max(1, min(8 // width, depth // 2)) if width < 8 else 1
+        whole = depth // split * split
+        yield f"        vf a[{split * width}];"
+        yield f"        for (int j = 0; j < {width}; j++) a[j] = v_load(w + j * VL);"
+        if split > 1:
+            yield f"        for (int j = {width}; j < {split * width}; j++) a[j] = v_set1(0.0f);"
+        yield f"        for (int k = 0; k < {whole}; k += {split})"
+        if split > 1:
+            yield f"            for (int s = 0; s < {split}; s++)"
+        s = "s" if split > 1 else "0"
+        at = "(k + s + 1)" if split > 1 else "(k + 1)"
+        x = "k + s" if split > 1 else "k"
+        yield f"                for (int j = 0; j < {width}; j++)"
+        yield f"                    a[{s} * {width} + j] += v_set1(x[{x}]) * v_load(w + {at} * {width * out.lanes} + j * VL);"
+        for k in range(whole, depth):
+            yield f"        for (int j = 0; j < {width}; j++)"
+            yield f"            a[{(k - whole) * width} + j] += v_set1(x[{k}]) * v_load(w + {(k + 1) * width * out.lanes} + j * VL);"
+        step = split
+        while step > 1:
+            half = step // 2
+            keep = step - half
+            yield f"        for (int j = 0; j < {half * width}; j++) a[j] += a[{keep * width} + j];"
+            step = keep
+        yield from epilogue.store(out, "a", 1, width, run.tail, "p", row="0", indent="        ")
+
+    def _tiles(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
+        tile = max(1, (out.isa.registers - run.width - 2) // run.width)
+        tile = min(tile, self.rows)
+        tile = -(-self.rows // -(-self.rows // tile))  # as equal as possible
+        whole = self.rows // tile * tile
+        yield f"        for (int m = 0; m < {whole}; m += {tile}) {{"
+        yield from self._tile(out, run, depth, epilogue, tile, "m")
+        yield "        }"
+        if self.rows > whole:
+            yield "        {"
+            yield from self._tile(out, run, depth, epilogue, self.rows - whole, str(whole))
+            yield "        }"
+
+    def _tile(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue, tile: int, row: str) -> Iterator[str]:
+        width, ldx = run.width, self.x.strides[0]
+        yield f"            vf a[{tile * width}];"
+        yield f"            for (int i = 0; i < {tile}; i++)"
+        yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_load(w + j * VL);"
+        yield f"            for (int k = 0; k < {depth}; k++) {{"
+        yield f"                vf b[{width}];"
+        yield f"                for (int j = 0; j < {width}; j++) b[j] = v_load(w + (k + 1) * {width * out.lanes} + j * VL);"
+        yield f"                for (int i = 0; i < {tile}; i++) {{"
+        yield f"                    const vf xk = v_set1(x[({row} + i) * {ldx} + k]);"
+        yield f"                    for (int j = 0; j < {width}; j++) a[i * {width} + j] += xk * b[j];"
+        yield "                }"
+        yield "            }"
+        yield from epilogue.store(out, "a", tile, width, run.tail, "p", row=row, indent="            ")

@@ -1,0 +1,131 @@
+"""Element-wise chains as one loop over a float32 array, any broadcast, any strides: the loop follows the output's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from hasten.native.expr import Expr, emit_vector, loads
+from hasten.native.program import Step, View
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+
+__all__ = ["Elementwise"]
+
+
+@dataclass(eq=False)
+class Elementwise(Step):
+    """``y = expr`` at every position; loads have y's logical shape (stride 0 where they repeat)."""
+
+    y: View
+    expr: Expr
+    WRITES = ("y",)
+
+    def reads(self):  # type: ignore[no-untyped-def]
+        """The views that the expression loads."""
+        return (e.view for e in loads(self.expr) if e.view is not None)
+
+    @property
+    def title(self) -> str:
+        """The operations, innermost first."""
+        return f"{_names(self.expr)} over {'x'.join(map(str, self.y.shape))}"
+
+    def emit(self, out: Emitter) -> None:
+        """Loops over collapsed dimensions, the innermost one in vectors."""
+        leaves = list(loads(self.expr))
+        views = [self.y, *(e.view for e in leaves if e.view is not None)]
+        dims = _collapse(views)
+        count, strides = (dims[-1][0], dims[-1][1]) if dims else (1, (1,) * len(views))
+        signature = [(f"float *y", out.pointer(self.y))]
+        signature += [(f"const float *x{i}", out.pointer(v)) for i, v in enumerate(views[1:])]
+        lines, indent = [], "    "
+        for d, (n, _) in enumerate(dims[:-1]):
+            lines.append(f"{indent}for (int i{d} = 0; i{d} < {n}; i{d}++) {{")
+            indent += "    "
+        bases = []
+        for k in range(len(views)):
+            terms = [f"i{d} * {s[k]}" for d, (_, s) in enumerate(dims[:-1]) if s[k]]
+            bases.append(" + ".join(terms))
+        body = _Body(self.expr, leaves, bases, strides, out)
+        full, rest = divmod(count, out.lanes)
+        if full:
+            lines.append(f"{indent}for (int i = 0; i < {full * out.lanes}; i += VL) {{")
+            lines += body.lines("i", None, indent + "    ")
+            lines.append(f"{indent}}}")
+        if rest:
+            lines.append(f"{indent}{{")
+            lines += body.lines(str(full * out.lanes), rest, indent + "    ")
+            lines.append(f"{indent}}}")
+        for d in range(len(dims) - 1):
+            indent = "    " * (len(dims) - 1 - d)
+            lines.append(f"{indent}}}")
+        out.function("elementwise", self.title, signature, "\n".join(lines))
+
+
+@dataclass
+class _Body:
+    """The innermost statements: load, compute, store, for whole vectors or the first ``rest`` lanes of one."""
+
+    expr: Expr
+    leaves: list[Expr]
+    bases: list[str]
+    strides: tuple[int, ...]
+    out: Emitter
+
+    def lines(self, i: str, rest: int | None, indent: str) -> list[str]:
+        def leaf(e: Expr) -> str:
+            k = 1 + next(n for n, have in enumerate(self.leaves) if have is e)
+            stride = self.strides[k]
+            if stride == 0:
+                self.out.need("v_set1")
+                return f"v_set1(x{k - 1}[{self.bases[k] or '0'}])"
+            if stride == 1:
+                at = " + ".join(filter(None, (f"x{k - 1}", self.bases[k], i if i != "0" else "")))
+                self.out.need("v_load" if rest is None else "v_load_n")
+                return f"v_load({at})" if rest is None else f"v_load_n({at}, {rest})"
+            at = " + ".join(filter(None, (f"x{k - 1}", self.bases[k], f"({i}) * {stride}")))
+            self.out.need("v_gather")
+            return f"v_gather({at}, {stride}, {'VL' if rest is None else rest})"
+
+        lines, result = emit_vector(self.expr, self.out, leaf, indent=indent)
+        stride = self.strides[0]
+        if stride == 1:
+            at = " + ".join(filter(None, ("y", self.bases[0], i if i != "0" else "")))
+            self.out.need("v_store" if rest is None else "v_store_n")
+            store = f"v_store({at}, {result});" if rest is None else f"v_store_n({at}, {result}, {rest});"
+        else:
+            at = " + ".join(filter(None, ("y", self.bases[0], f"({i}) * {stride}")))
+            self.out.need("v_scatter")
+            store = f"v_scatter({at}, {stride}, {result}, {'VL' if rest is None else rest});"
+        return [*lines, f"{indent}{store}"]
+
+
+def _collapse(views: list[View]) -> list[tuple[int, tuple[int, ...]]]:
+    """Dimensions as (count, stride per view), outermost first in the first view's memory, neighbours merged where all allow."""
+    first = views[0]
+    order = sorted((d for d in range(first.rank) if first.shape[d] != 1), key=lambda d: -abs(first.strides[d]))
+    dims: list[tuple[int, tuple[int, ...]]] = []
+    for d in order:
+        n, s = first.shape[d], tuple(v.strides[d] if v.shape[d] != 1 else 0 for v in views)
+        if dims and all(outer == n * inner for outer, inner in zip(dims[-1][1], s, strict=True)):
+            dims[-1] = (dims[-1][0] * n, s)
+        else:
+            dims.append((n, s))
+    if prod(first.shape) == 0:
+        return [(0, (1,) * len(views))]
+    return dims
+
+
+def _names(expr: Expr) -> str:
+    found: list[str] = []
+
+    def walk(e: Expr) -> None:
+        for a in e.args:
+            walk(a)
+        if e.op not in ("load", "const", "acc"):
+            found.append(e.op)
+
+    walk(expr)
+    return ", ".join(dict.fromkeys(found)) or "copy"

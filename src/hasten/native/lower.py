@@ -1,0 +1,168 @@
+"""Graph nodes enter, steps leave. Each kernel family brings a table ``LOWER``: operator → function; this file joins them.
+
+Shapes are static here. Operators that only move the point of view (Transpose, Reshape, Slice …) become views and cost
+nothing; a kernel that needs another layout asks for ``contiguous``, which adds a copy only where one is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import UnsupportedOpError
+from hasten.native.expr import load
+from hasten.native.kernels import families
+from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.program import Program, Step, Tensor, View
+from hasten.types import Array
+
+__all__ = ["Lower", "Lowering", "lower"]
+
+Lower = Callable[["Lowering", ir.Node], None]
+
+
+@dataclass
+class Lowering:
+    """The state while one graph is lowered: what every value became, and the steps so far."""
+
+    name: str
+    steps: list[Step] = field(default_factory=list)
+    _views: dict[int, View] = field(default_factory=dict)
+    _counter: int = 0
+
+    def view(self, value: ir.Value | None) -> View:
+        """Where the value lies; a constant becomes a tensor with data."""
+        assert value is not None
+        if id(value) not in self._views:
+            data = self.constant(value)
+            if data is None:
+                raise UnsupportedOpError(f"native cannot find value '{value.name}'")
+            self._views[id(value)] = self.data(data)
+        return self._views[id(value)]
+
+    def has(self, value: ir.Value | None) -> bool:
+        """True for an input that is there (optional inputs may be absent or empty)."""
+        return value is not None and value.name != ""
+
+    @staticmethod
+    def constant(value: ir.Value | None) -> Array | None:
+        """The value's array when it is known now, else None."""
+        if value is None or value.const_value is None or value.is_graph_input():
+            return None
+        return value.const_value.numpy()
+
+    def data(self, array: Array) -> View:
+        """A constant as a view."""
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        self._counter += 1
+        tensor = Tensor(f"c{self._counter}", array.size, array.dtype.name, "constant", data=array)
+        return View.whole(tensor, array.shape)
+
+    def new(self, shape: Sequence[int], dtype: str = "float32", order: Sequence[int] | None = None) -> View:
+        """A fresh temporary, row-major in dimension ``order`` (outermost first)."""
+        self._counter += 1
+        size = int(np.prod(shape, dtype=np.int64))
+        tensor = Tensor(f"t{self._counter}", size, dtype)
+        if order is None:
+            return View.whole(tensor, shape)
+        inverse = np.argsort(order)
+        return View.whole(tensor, [shape[d] for d in order]).transpose([int(i) for i in inverse])
+
+    def set(self, value: ir.Value, view: View) -> None:
+        """The node's output lies here. Its shape must be what shape inference said."""
+        expected = shape_of(value)
+        if expected is not None and tuple(expected) != view.shape:
+            raise UnsupportedOpError(f"native made '{value.name}' {view.shape}, shape inference said {tuple(expected)}")
+        self._views[id(value)] = view
+
+    def add(self, step: Step) -> None:
+        """Appends a step."""
+        self.steps.append(step)
+
+    def contiguous(self, view: View, order: Sequence[int] | None = None) -> View:
+        """The view itself when dense in this dimension order, else a copy that is."""
+        if view.is_contiguous(order):
+            return view
+        copy = self.new(view.shape, view.dtype, order)
+        self.copy(view, copy)
+        return copy
+
+    def copy(self, source: View, target: View) -> None:
+        """Adds a step that copies ``source`` to ``target``."""
+        self.add(Elementwise(target, load(source)))
+
+    def reshape(self, view: View, shape: Sequence[int]) -> View:
+        """The same elements in row-major order under another shape; copies only where it must."""
+        found = view.reshape(shape)
+        if found is None:
+            found = self.contiguous(view).reshape(shape)
+        assert found is not None
+        return found
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...] | None:
+    """The static shape that shape inference found, or None."""
+    if value.shape is None or not all(isinstance(d, int) for d in value.shape):
+        return None
+    return tuple(int(d) for d in value.shape)  # type: ignore[arg-type]
+
+
+def _table() -> Mapping[str, Lower]:
+    table: dict[str, Lower] = {}
+    for family in families():
+        table.update(family)
+    return table
+
+
+def unsupported(graph: ir.Graph) -> tuple[str, ...]:
+    """Names of operators in the graph that no family lowers."""
+    table = _table()
+    return tuple(sorted({n.op_type for n in graph if n.domain not in ("", "ai.onnx") or n.op_type not in table}))
+
+
+def lower(model: ir.Model, name: str) -> Program:
+    """The program of a graph with static shapes.
+
+    Raises:  UnsupportedOpError: names the operator and node that have no kernel
+    """
+    graph, table = model.graph, _table()
+    low = Lowering(name)
+    inputs = []
+    for value in graph.inputs:
+        if value.name in graph.initializers:
+            continue
+        shape = shape_of(value)
+        if shape is None or value.dtype is None:
+            raise UnsupportedOpError(f"native needs static shapes: input '{value.name}' has shape {value.shape}")
+        tensor = Tensor(value.name or "", int(np.prod(shape, dtype=np.int64)), value.dtype.numpy().name, "input", len(inputs))
+        low._views[id(value)] = View.whole(tensor, shape)
+        inputs.append(low._views[id(value)])
+    for node in graph:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in table:
+            raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') has no native kernel")
+        start = len(low.steps)
+        table[node.op_type](low, node)
+        for step in low.steps[start:]:
+            step.nodes = (node.name or node.op_type,)
+    outputs = [low.view(value) for value in graph.outputs]
+    return _finish(low, inputs, outputs)
+
+
+def _finish(low: Lowering, inputs: list[View], outputs: list[View]) -> Program:
+    """Every output becomes a tensor of its own that the caller supplies: written in place where that is possible."""
+    final: list[View] = []
+    taken: set[int] = set()
+    for index, view in enumerate(outputs):
+        if view.tensor.kind == "temporary" and view.is_whole and view.is_contiguous() and id(view.tensor) not in taken:
+            view.tensor.kind, view.tensor.index = "output", index
+            taken.add(id(view.tensor))
+            final.append(view)
+            continue
+        tensor = Tensor(f"out{index}", view.size, view.dtype, "output", index)
+        target = View.whole(tensor, view.shape)
+        low.copy(view, target)
+        final.append(target)
+    return Program(low.name, low.steps, tuple(inputs), tuple(final))
