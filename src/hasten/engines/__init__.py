@@ -63,7 +63,11 @@ class BuildRequest:
 
 
 class Engine(Protocol):
-    """How to run a model: what it needs, which variants are worth trying, and how one is built."""
+    """How to run a model: what it needs, which variants are worth trying, and how one is built.
+
+    An engine may also have ``built_as(candidate) -> Candidate``: the candidate whose artefact serves this one too
+    (threads and call paths that change no file, say). The tuner then builds once and opens it many times.
+    """
 
     name: str
 
