@@ -1,0 +1,158 @@
+"""The optimised graph enters; an ONNX file for ONNX Runtime leaves, quantised or halved where the candidate says so.
+
+Threads, spinning and I/O binding are the session's business (``sessions/onnxruntime.py``): they change no file. Where
+the source is ONNX itself, the user's own way to call it is offered too, as the framework's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hasten.engines import BuildRequest, Offer
+from hasten.errors import EngineError, HastenError, MissingLibraryError
+from hasten.records import Artefact, Candidate
+from hasten.types import Array
+
+__all__ = ["ENGINE", "OnnxRuntimeEngine"]
+
+ORIGINAL = "original file"
+DEFAULT = "InferenceSession.run"
+_PRECISIONS = ("float16", "int8-dynamic", "int8")
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime on the CPU; a core dependency, so never missing."""
+
+    name = "onnxruntime"
+
+    def missing(self) -> str | None:
+        """None: installing hasten installs it."""
+        return None
+
+    def candidates(self, offer: Offer) -> Sequence[Candidate]:
+        """Plain and bound calls, with spinning and without where there are threads to wait for; each precision once."""
+        found = list(self._originals(offer)) if offer.framework == "onnx" else []
+        if not offer.has_graph:
+            return found
+        for batch in offer.batches:
+            for threads in offer.threads:
+                found += [Candidate(self.name, "float32", threads, batch, o) for o in _variants(threads, offer.quick)]
+            for precision in (p for p in offer.precisions if p in _PRECISIONS):
+                found += [Candidate(self.name, precision, t, batch, (("bound", True),)) for t in offer.threads]
+        return found
+
+    def _originals(self, offer: Offer) -> Iterator[Candidate]:
+        for batch in offer.batches:
+            yield Candidate(self.name, batch=batch, options=(("call", DEFAULT),))
+            yield Candidate(self.name, batch=batch, options=(("call", ORIGINAL),))
+
+    def built_as(self, candidate: Candidate) -> Candidate:
+        """The candidate whose files serve this one too: precision and batch alone decide them."""
+        original = candidate.option("call")
+        return candidate if original else replace(candidate, threads=1, options=())
+
+    def build(self, request: BuildRequest) -> Artefact:
+        """``model.onnx`` in the folder.
+
+        Raises:  EngineError: no graph, no calibration data for int8, or the quantiser refuses the graph
+        """
+        candidate = request.candidate
+        if candidate.option("call"):
+            return _artefact(request, (), {"framework": True, "source": str(request.source)})
+        if request.graph is None:
+            raise EngineError("onnxruntime: expected a graph, but no importer could read the source")
+        path = request.folder / "model.onnx"
+        try:
+            if candidate.precision == "float32":
+                shutil.copyfile(request.graph, path)
+            else:
+                _reduce(request, request.graph, path)
+        except HastenError:
+            raise
+        except Exception as error:  # the quantiser raises whatever its parts raise
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise EngineError(f"onnxruntime cannot make a {candidate.precision} graph: {first}") from error
+        return _artefact(request, (path.name,), {})
+
+
+def _variants(threads: int, quick: bool) -> list[tuple[tuple[str, bool], ...]]:
+    if threads == 1:
+        return [(), (("bound", True),)]
+    if quick:
+        return [(("bound", True), ("spin", True))]
+    return [(), (("spin", True),), (("bound", True), ("spin", True))]
+
+
+def _artefact(request: BuildRequest, files: tuple[str, ...], details: Mapping[str, Any]) -> Artefact:
+    dims = {"batch": request.candidate.batch}
+    return Artefact(
+        candidate=request.candidate,
+        folder=request.folder,
+        files=files,
+        inputs=tuple(s.fixed(dims) for s in request.inputs),
+        outputs=tuple(s.fixed(dims) for s in request.outputs),
+        portable=True,
+        details=details,
+    )
+
+
+def _reduce(request: BuildRequest, graph: Path, path: Path) -> None:
+    try:
+        import onnx  # noqa: PLC0415  (the quantisers take its protobuf)
+        from onnxruntime import quantization  # noqa: PLC0415  (heavy; reduced precisions alone need it)
+    except ImportError as error:
+        raise MissingLibraryError(f"reduced precisions need '{error.name}': pip install --upgrade hasten") from error
+    precision = request.candidate.precision
+    if precision == "float16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415
+
+        onnx.save(convert_float_to_float16(onnx.load(graph), keep_io_types=True), path)
+    elif precision == "int8-dynamic":
+        quantization.quantize_dynamic(graph, path, per_channel=True, weight_type=quantization.QuantType.QInt8)
+    elif precision == "int8":
+        quantization.quantize_static(graph, path, _calibration(request, graph), per_channel=True)
+    else:
+        raise EngineError(f"onnxruntime: unknown precision '{precision}': expected float32, {', '.join(_PRECISIONS)}")
+
+
+def _calibration(request: BuildRequest, graph: Path) -> Any:
+    """What onnxruntime's calibrater reads from: batches of the calibration rows, one dictionary each."""
+    if request.calibration is None:
+        raise EngineError("onnxruntime int8: expected calibration data, received none; pass --data or a sample batch")
+    with np.load(request.calibration, allow_pickle=False) as file:
+        rows: dict[str, Array] = {name: file[name] for name in file.files}
+    size = request.candidate.batch
+    specs = [s.fixed({"batch": size}) for s in request.inputs]
+    missing = [s.name for s in specs if s.name not in rows]
+    if missing:
+        raise EngineError(f"calibration data: expected an array for every input, received none for {missing}")
+    fixed = [i for i, s in enumerate(request.inputs) if not s.is_batched]
+    count = len(rows[specs[0].name]) // (1 if fixed else size)
+
+    def batches() -> Iterator[dict[str, Array]]:
+        for k in range(count):
+            yield {s.name: _rows(rows[s.name], k, size).reshape(s.static_shape).astype(s.dtype) for s in specs}
+
+    from onnxruntime.quantization import CalibrationDataReader  # noqa: PLC0415  (see _reduce)
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
+        def __init__(self) -> None:
+            self.batches = batches()
+
+        def get_next(self) -> dict[str, Array] | None:
+            return next(self.batches, None)
+
+    return Reader()
+
+
+def _rows(array: Array, k: int, size: int) -> Array:
+    return array[k * size : (k + 1) * size]
+
+
+ENGINE = OnnxRuntimeEngine()
