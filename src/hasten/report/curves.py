@@ -38,7 +38,7 @@ def ecdf(samples: Samples, points: int = 160) -> tuple[tuple[float, float], ...]
         return ()
     ranks = np.arange(1, count + 1)
     if count > points:
-        # Half of the points evenly over the ranks, half evenly over the tail's magnitudes (1, 2, 4 … calls from its end).
+        # Half of the points evenly over the ranks, half evenly over the magnitudes of the tail (1, 2, 4 … from its end)
         body = np.linspace(1, count, points // 2)
         tail = count + 1 - np.geomspace(1, count, points - points // 2)
         ranks = np.unique(np.rint(np.concatenate([body, tail])).astype(int))

@@ -11,7 +11,7 @@ from hasten.records import to_json as record_json
 from hasten.report import Report
 from hasten.report.facts import headline
 
-__all__ = ["SCHEMA", "to_json"]
+__all__ = ["SCHEMA", "finite", "to_json"]
 
 SCHEMA = "hasten.report/1"
 """Changes when a field is renamed or changes its meaning; new fields may appear at any time."""
@@ -30,18 +30,19 @@ def to_json(report: Report) -> dict[str, Any]:
         entry["candidate"] |= {"key": trial.candidate.key, "label": trial.candidate.label}
         trials.append(entry)
     head = {"schema": SCHEMA, "headline": headline(report)}
-    clean = _finite({**head, **record_json(data), "trials": trials})
+    clean = finite({**head, **record_json(data), "trials": trials})
     assert isinstance(clean, dict)
     return clean
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same dictionaries and lists with nothing in them that JSON lacks."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _finite(value.tolist())
+        return finite(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -12,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hasten.records import Measurement, Trial
+from hasten.records import Trial
 from hasten.report import Report
-from hasten.report.facts import answered, headline, left_out, p50_text, role, size_bytes, title
-from hasten.report.units import bytes_text, error_text, rate_text, time_text
+from hasten.report.columns import COLUMNS, Column
+from hasten.report.facts import answered, headline, left_out, role, title
 
 __all__ = ["render"]
 
@@ -29,27 +28,7 @@ _ROLES = {
 _STATUS_STYLES = {"ok": "", "unstable": "yellow", "wrong": "bold red", "failed": "red", "skipped": "dim"}
 
 
-@dataclass(frozen=True)
-class _Column:
-    """One column; of those that do not fit, the one with the highest ``rank`` is dropped first."""
-
-    head: str
-    rank: int
-    text: Callable[[Trial, Measurement], str]
-
-
-_COLUMNS = (
-    _Column("p50", 0, lambda _, m: p50_text(m.p50_ns)),
-    _Column("p99", 1, lambda _, m: time_text(m.p99_ns.value if m.p99_ns else None)),
-    _Column("p99.9", 5, lambda _, m: time_text(m.p999_ns)),
-    _Column("max", 3, lambda _, m: time_text(m.max_ns)),
-    _Column("rate", 7, lambda _, m: rate_text(m.rate_per_s)),
-    _Column("first", 9, lambda _, m: time_text(m.first_ns)),
-    _Column("cold start", 6, lambda _, m: time_text(m.cold_start_ns)),
-    _Column("memory", 8, lambda _, m: bytes_text(m.peak_bytes)),
-    _Column("size", 10, lambda t, _: bytes_text(size_bytes(t))),
-    _Column("max error", 2, lambda t, _: error_text(t.comparison.max_abs_error if t.comparison else None)),
-)
+_SHOWN = tuple(c for c in COLUMNS if c.rank is not None)
 
 
 def render(report: Report, console: Console) -> None:
@@ -72,19 +51,19 @@ def render(report: Report, console: Console) -> None:
 
 
 def _fitting(report: Report, rows: Sequence[Trial], console: Console) -> Table:
-    for most in range(len(_COLUMNS) - 1, -1, -1):
-        table = _table(report, rows, [c for c in _COLUMNS if c.rank <= most], console.width // 2)
+    for most in sorted({c.rank or 0 for c in _SHOWN}, reverse=True):
+        table = _table(report, rows, [c for c in _SHOWN if (c.rank or 0) <= most], console.width // 2)
         needed = Width.get(console, console.options.update(width=10_000), table).maximum
         if needed <= console.width:
             break
     return table
 
 
-def _table(report: Report, rows: Sequence[Trial], columns: Sequence[_Column], widest: int) -> Table:
+def _table(report: Report, rows: Sequence[Trial], columns: Sequence[Column], widest: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("", width=1)
     table.add_column("candidate", overflow="fold", min_width=16, max_width=max(16, widest))
-    roomy = len(columns) == len(_COLUMNS)
+    roomy = len(columns) == len(_SHOWN)
     for column in columns:
         table.add_column(column.head, justify="right", no_wrap=True)
     table.add_column("status" if roomy else "", no_wrap=True)
