@@ -1,2 +1,490 @@
+/* The call path: an object whose call goes from numpy arrays to the engine with nothing in between.
+
+   Call    calling it with exactly matching arrays jumps to a target: a Python callable (any engine), or the run function
+           of a compiled model. Anything else goes to `slow`, a Python callable that converts or explains.
+   Bound   a compiled model tied to fixed input and output arrays: a call allocates nothing.
+
+   A run function keeps its temporaries in an arena. While the GIL is held one arena serves all threads; where the GIL is
+   released each concurrent call takes an arena of its own, chosen and given back under the GIL. */
+
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
-PyMODINIT_FUNC PyInit__call(void){ static struct PyModuleDef d={PyModuleDef_HEAD_INIT,"hasten._call",0,-1,0,0,0,0,0}; return PyModule_Create(&d);}
+#include <numpy/arrayobject.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_TENSORS 32 /* inputs or outputs of one model */
+#define MAX_RANK 8
+#define MAX_ARENAS 64 /* concurrent calls */
+
+typedef void (*run_function)(const unsigned char *weights, unsigned char *arena, const void *const *inputs,
+                             void *const *outputs);
+
+typedef struct {
+    int type, rank;
+    npy_intp shape[MAX_RANK];
+    npy_intp bytes;
+} Spec;
+
+typedef struct {
+    run_function run;
+    const unsigned char *weights;
+    size_t arena_bytes;
+    int release_gil;
+    int arenas;
+    unsigned char *arena[MAX_ARENAS];
+    char busy[MAX_ARENAS];
+    PyObject *owner; /* keeps the library and its weights alive */
+} Native;
+
+typedef struct {
+    PyObject_HEAD vectorcallfunc vectorcall;
+    int inputs, outputs;
+    Spec *input, *output;
+    PyObject *target, *slow;
+    Native *native;
+} Call;
+
+typedef struct {
+    PyObject_HEAD vectorcallfunc vectorcall;
+    Call *call;
+    PyObject *kept; /* the arrays */
+    unsigned char *arena;
+    const void *in[MAX_TENSORS];
+    void *out[MAX_TENSORS];
+} Bound;
+
+/* ---- specs ---------------------------------------------------------------------------------------------------- */
+
+static Spec *read_specs(PyObject *given, int *count) {
+    PyObject *items = PySequence_Fast(given, "specs: expected a sequence of (type number, shape)");
+    if (!items) return NULL;
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(items);
+    Spec *specs = NULL;
+    if (n > MAX_TENSORS) {
+        PyErr_Format(PyExc_ValueError, "expected at most %d tensors, received %zd", MAX_TENSORS, n);
+        goto fail;
+    }
+    specs = PyMem_Calloc((size_t)n + 1, sizeof(Spec));
+    if (!specs) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *shape;
+        if (!PyArg_ParseTuple(PySequence_Fast_GET_ITEM(items, i), "iO!", &specs[i].type, &PyTuple_Type, &shape)) goto fail;
+        Py_ssize_t rank = PyTuple_GET_SIZE(shape);
+        if (rank > MAX_RANK) {
+            PyErr_Format(PyExc_ValueError, "expected at most %d dimensions, received %zd", MAX_RANK, rank);
+            goto fail;
+        }
+        PyArray_Descr *descr = PyArray_DescrFromType(specs[i].type);
+        if (!descr) goto fail;
+        specs[i].rank = (int)rank;
+        specs[i].bytes = PyDataType_ELSIZE(descr);
+        Py_DECREF(descr);
+        for (Py_ssize_t d = 0; d < rank; d++) {
+            npy_intp size = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, d));
+            if (size < 0) {
+                if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "expected dimensions of at least 0");
+                goto fail;
+            }
+            specs[i].shape[d] = size;
+            specs[i].bytes *= size;
+        }
+    }
+    Py_DECREF(items);
+    *count = (int)n;
+    return specs;
+fail:
+    PyMem_Free(specs);
+    Py_DECREF(items);
+    return NULL;
+}
+
+static inline int matches(PyObject *object, const Spec *spec) {
+    if (!PyArray_CheckExact(object)) return 0;
+    PyArrayObject *array = (PyArrayObject *)object;
+    const int need = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+    if ((PyArray_FLAGS(array) & need) != need || PyArray_TYPE(array) != spec->type || PyArray_NDIM(array) != spec->rank ||
+        !PyArray_ISNOTSWAPPED(array))
+        return 0;
+    const npy_intp *shape = PyArray_DIMS(array);
+    for (int d = 0; d < spec->rank; d++)
+        if (shape[d] != spec->shape[d]) return 0;
+    return 1;
+}
+
+/* ---- arenas --------------------------------------------------------------------------------------------------- */
+
+static unsigned char *new_arena(const Native *native) {
+    void *memory = NULL;
+    size_t bytes = native->arena_bytes ? (native->arena_bytes + 63) / 64 * 64 : 64;
+    if (posix_memalign(&memory, bytes >= 1 << 16 ? 4096 : 64, bytes)) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    memset(memory, 0, bytes); /* touched now, so that no call meets a page fault */
+    return memory;
+}
+
+/* An arena nobody else uses until `give`; called and returned with the GIL held. */
+static int take(Native *native) {
+    for (int i = 0; i < native->arenas; i++)
+        if (!native->busy[i]) {
+            native->busy[i] = 1;
+            return i;
+        }
+    if (native->arenas == MAX_ARENAS) {
+        PyErr_Format(PyExc_RuntimeError, "expected at most %d calls at once", MAX_ARENAS);
+        return -1;
+    }
+    unsigned char *arena = new_arena(native);
+    if (!arena) return -1;
+    native->arena[native->arenas] = arena;
+    native->busy[native->arenas] = 1;
+    return native->arenas++;
+}
+
+static void free_native(Native *native) {
+    if (!native) return;
+    for (int i = 0; i < native->arenas; i++) free(native->arena[i]);
+    Py_XDECREF(native->owner);
+    PyMem_Free(native);
+}
+
+/* ---- Call ----------------------------------------------------------------------------------------------------- */
+
+static PyObject *run_native(Call *self, PyObject *const *args) {
+    Native *native = self->native;
+    const void *in[MAX_TENSORS];
+    void *out[MAX_TENSORS];
+    PyObject *made[MAX_TENSORS];
+    int count = self->outputs;
+    for (int i = 0; i < self->inputs; i++) in[i] = PyArray_DATA((PyArrayObject *)args[i]);
+    for (int i = 0; i < count; i++) {
+        const Spec *spec = &self->output[i];
+        made[i] = PyArray_New(&PyArray_Type, spec->rank, spec->shape, spec->type, NULL, NULL, 0, 0, NULL);
+        if (!made[i]) {
+            while (i--) Py_DECREF(made[i]);
+            return NULL;
+        }
+        out[i] = PyArray_DATA((PyArrayObject *)made[i]);
+    }
+    int arena = 0;
+    if (native->release_gil) {
+        arena = take(native);
+        if (arena < 0) {
+            while (count--) Py_DECREF(made[count]);
+            return NULL;
+        }
+        PyThreadState *state = PyEval_SaveThread();
+        native->run(native->weights, native->arena[arena], in, out);
+        PyEval_RestoreThread(state);
+        native->busy[arena] = 0;
+    } else {
+        native->run(native->weights, native->arena[0], in, out);
+    }
+    if (count == 1) return made[0];
+    PyObject *result = PyTuple_New(count);
+    for (int i = 0; i < count; i++) {
+        if (result)
+            PyTuple_SET_ITEM(result, i, made[i]);
+        else
+            Py_DECREF(made[i]);
+    }
+    return result;
+}
+
+static PyObject *call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
+    Call *self = (Call *)object;
+    Py_ssize_t count = PyVectorcall_NARGS(flags);
+    if (count == self->inputs && !names) {
+        int good = 1;
+        for (int i = 0; good && i < self->inputs; i++) good = matches(args[i], &self->input[i]);
+        if (good && self->native) return run_native(self, args);
+        if (good && self->target) return PyObject_Vectorcall(self->target, args, (size_t)count, NULL);
+    }
+    if (!self->slow) {
+        PyErr_SetString(PyExc_TypeError, "the arguments do not match and there is no slow path");
+        return NULL;
+    }
+    return PyObject_Vectorcall(self->slow, args, (size_t)count, names);
+}
+
+static PyObject *Call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    (void)args;
+    (void)kwargs;
+    Call *self = (Call *)type->tp_alloc(type, 0);
+    if (self) self->vectorcall = call;
+    return (PyObject *)self;
+}
+
+static int Call_traverse(PyObject *object, visitproc visit, void *arg) {
+    Call *self = (Call *)object;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->target);
+    Py_VISIT(self->slow);
+    if (self->native) Py_VISIT(self->native->owner);
+    return 0;
+}
+
+static int Call_clear(PyObject *object) {
+    Call *self = (Call *)object;
+    Py_CLEAR(self->target);
+    Py_CLEAR(self->slow);
+    return 0;
+}
+
+static void Call_dealloc(PyObject *object) {
+    Call *self = (Call *)object;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Call_clear(object);
+    free_native(self->native);
+    PyMem_Free(self->input);
+    PyMem_Free(self->output);
+    type->tp_free(object);
+    if (type->tp_flags & Py_TPFLAGS_HEAPTYPE) Py_DECREF(type);
+}
+
+static PyObject *Call_set_target(PyObject *object, PyObject *args) {
+    Call *self = (Call *)object;
+    PyObject *target, *specs, *slow;
+    if (!PyArg_ParseTuple(args, "OOO", &target, &specs, &slow)) return NULL;
+    int count;
+    Spec *input = read_specs(specs, &count);
+    if (!input) return NULL;
+    PyMem_Free(self->input);
+    self->input = input;
+    self->inputs = count;
+    Py_INCREF(target);
+    Py_XSETREF(self->target, target);
+    Py_INCREF(slow);
+    Py_XSETREF(self->slow, slow);
+    free_native(self->native);
+    self->native = NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Call_set_native(PyObject *object, PyObject *args) {
+    Call *self = (Call *)object;
+    unsigned long long run, weights;
+    Py_ssize_t arena_bytes;
+    int release_gil;
+    PyObject *in, *out, *slow, *owner;
+    if (!PyArg_ParseTuple(args, "KKnpOOOO", &run, &weights, &arena_bytes, &release_gil, &in, &out, &slow, &owner)) return NULL;
+    int inputs, outputs;
+    Spec *input = read_specs(in, &inputs), *output = input ? read_specs(out, &outputs) : NULL;
+    Native *native = output ? PyMem_Calloc(1, sizeof(Native)) : NULL;
+    if (!native) {
+        PyMem_Free(input);
+        PyMem_Free(output);
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    }
+    native->run = (run_function)(uintptr_t)run;
+    native->weights = (const unsigned char *)(uintptr_t)weights;
+    native->arena_bytes = (size_t)arena_bytes;
+    native->release_gil = release_gil;
+    Py_INCREF(owner);
+    native->owner = owner;
+    int first = take(native);
+    if (first < 0) {
+        PyMem_Free(input);
+        PyMem_Free(output);
+        free_native(native);
+        return NULL;
+    }
+    native->busy[first] = 0;
+    free_native(self->native);
+    PyMem_Free(self->input);
+    PyMem_Free(self->output);
+    self->native = native;
+    self->input = input;
+    self->output = output;
+    self->inputs = inputs;
+    self->outputs = outputs;
+    Py_INCREF(slow);
+    Py_XSETREF(self->slow, slow);
+    Py_CLEAR(self->target);
+    Py_RETURN_NONE;
+}
+
+/* The arrays' data pointers, each checked to be contiguous, of the right type, and at least rows · bytes long. */
+static int pointers(PyObject *given, const Spec *specs, int count, npy_intp rows, int writable, void **out) {
+    if (!PyTuple_Check(given) || PyTuple_GET_SIZE(given) != count) {
+        PyErr_Format(PyExc_ValueError, "expected a tuple of %d arrays", count);
+        return -1;
+    }
+    for (int i = 0; i < count; i++) {
+        PyObject *item = PyTuple_GET_ITEM(given, i);
+        PyArrayObject *array = (PyArrayObject *)item;
+        const int need = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | (writable ? NPY_ARRAY_WRITEABLE : 0);
+        if (!PyArray_Check(item) || (PyArray_FLAGS(array) & need) != need || PyArray_TYPE(array) != specs[i].type ||
+            !PyArray_ISNOTSWAPPED(array) || PyArray_NBYTES(array) != rows * specs[i].bytes) {
+            PyErr_Format(PyExc_ValueError, "array %d: expected a contiguous%s array of type %d with %zd bytes", i,
+                         writable ? " writable" : "", specs[i].type, (Py_ssize_t)(rows * specs[i].bytes));
+            return -1;
+        }
+        out[i] = PyArray_DATA(array);
+    }
+    return 0;
+}
+
+static PyObject *Call_rows(PyObject *object, PyObject *args) {
+    Call *self = (Call *)object;
+    PyObject *in_arrays, *out_arrays;
+    Py_ssize_t rows;
+    if (!PyArg_ParseTuple(args, "OOn", &in_arrays, &out_arrays, &rows)) return NULL;
+    Native *native = self->native;
+    if (!native) {
+        PyErr_SetString(PyExc_TypeError, "not a compiled model");
+        return NULL;
+    }
+    void *in[MAX_TENSORS], *out[MAX_TENSORS];
+    if (pointers(in_arrays, self->input, self->inputs, rows, 0, in) ||
+        pointers(out_arrays, self->output, self->outputs, rows, 1, out))
+        return NULL;
+    int arena = take(native);
+    if (arena < 0) return NULL;
+    PyThreadState *state = PyEval_SaveThread();
+    for (Py_ssize_t r = 0; r < rows; r++) {
+        native->run(native->weights, native->arena[arena], (const void *const *)in, out);
+        for (int i = 0; i < self->inputs; i++) in[i] = (char *)in[i] + self->input[i].bytes;
+        for (int i = 0; i < self->outputs; i++) out[i] = (char *)out[i] + self->output[i].bytes;
+    }
+    PyEval_RestoreThread(state);
+    native->busy[arena] = 0;
+    Py_RETURN_NONE;
+}
+
+/* ---- Bound ---------------------------------------------------------------------------------------------------- */
+
+static PyTypeObject Bound_type;
+
+static PyObject *bound_call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
+    (void)args;
+    Bound *self = (Bound *)object;
+    if (PyVectorcall_NARGS(flags) || names) {
+        PyErr_SetString(PyExc_TypeError, "a bound model takes no arguments: it reads and writes the arrays it was bound to");
+        return NULL;
+    }
+    Native *native = self->call->native;
+    /* The arena is this object's own; with the GIL released two threads must not share it, so it stays held. */
+    native->run(native->weights, self->arena, self->in, self->out);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Call_bind(PyObject *object, PyObject *args) {
+    Call *self = (Call *)object;
+    PyObject *in_arrays, *out_arrays;
+    if (!PyArg_ParseTuple(args, "OO", &in_arrays, &out_arrays)) return NULL;
+    if (!self->native) {
+        PyErr_SetString(PyExc_TypeError, "not a compiled model");
+        return NULL;
+    }
+    Bound *bound = PyObject_GC_New(Bound, &Bound_type);
+    if (!bound) return NULL;
+    bound->vectorcall = bound_call;
+    bound->call = NULL;
+    bound->kept = NULL;
+    bound->arena = NULL;
+    if (pointers(in_arrays, self->input, self->inputs, 1, 0, (void **)bound->in) ||
+        pointers(out_arrays, self->output, self->outputs, 1, 1, bound->out) || !(bound->arena = new_arena(self->native)) ||
+        !(bound->kept = PyTuple_Pack(2, in_arrays, out_arrays))) {
+        PyObject_GC_Track(bound);
+        Py_DECREF(bound);
+        return NULL;
+    }
+    Py_INCREF(self);
+    bound->call = self;
+    PyObject_GC_Track(bound);
+    return (PyObject *)bound;
+}
+
+static int Bound_traverse(PyObject *object, visitproc visit, void *arg) {
+    Py_VISIT(((Bound *)object)->call);
+    Py_VISIT(((Bound *)object)->kept);
+    return 0;
+}
+
+static void Bound_dealloc(PyObject *object) {
+    Bound *self = (Bound *)object;
+    PyObject_GC_UnTrack(self);
+    free(self->arena);
+    Py_XDECREF(self->call);
+    Py_XDECREF(self->kept);
+    PyObject_GC_Del(self);
+}
+
+static PyTypeObject Bound_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "hasten._call.Bound",
+    .tp_basicsize = sizeof(Bound),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Bound, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_dealloc = Bound_dealloc,
+    .tp_traverse = Bound_traverse,
+    .tp_doc = "A compiled model tied to its arrays; calling it computes the outputs in place.",
+};
+
+static PyMethodDef Call_methods[] = {
+    {"_set_target", Call_set_target, METH_VARARGS, "(target, input specs, slow): calls go to a Python callable."},
+    {"_set_native", Call_set_native, METH_VARARGS,
+     "(run address, weights address, arena bytes, release GIL, input specs, output specs, slow, owner): calls go to a "
+     "compiled model; owner is kept alive."},
+    {"_rows", Call_rows, METH_VARARGS, "(input arrays, output arrays, rows): runs the compiled model row by row."},
+    {"_bind", Call_bind, METH_VARARGS, "(input arrays, output arrays): a Bound that computes the outputs in place."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject Call_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "hasten._call.Call",
+    .tp_basicsize = sizeof(Call),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Call, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_new = Call_new,
+    .tp_dealloc = Call_dealloc,
+    .tp_traverse = Call_traverse,
+    .tp_clear = Call_clear,
+    .tp_methods = Call_methods,
+    .tp_doc = "A callable that jumps from matching numpy arrays straight to an engine.",
+};
+
+/* Python subclasses do not inherit the fast call protocol before Python 3.12; this turns it on for one that keeps
+   Call's own __call__. */
+static PyObject *fast(PyObject *module, PyObject *object) {
+    (void)module;
+    PyTypeObject *type = (PyTypeObject *)object;
+    if (!PyType_Check(object) || !PyType_IsSubtype(type, &Call_type) || type->tp_call != PyVectorcall_Call) {
+        PyErr_SetString(PyExc_TypeError, "expected a subclass of Call that keeps its __call__");
+        return NULL;
+    }
+    type->tp_vectorcall_offset = offsetof(Call, vectorcall);
+    type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+    PyType_Modified(type);
+    Py_INCREF(object);
+    return object;
+}
+
+static PyMethodDef functions[] = {
+    {"fast", fast, METH_O, "Class decorator: calls of the subclass take the fast protocol too."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "hasten._call", "The compiled call path.", -1, functions, NULL, NULL,
+                                    NULL, NULL};
+
+PyMODINIT_FUNC PyInit__call(void) {
+    import_array();
+    if (PyType_Ready(&Call_type) < 0 || PyType_Ready(&Bound_type) < 0) return NULL;
+    PyObject *self = PyModule_Create(&module);
+    if (!self) return NULL;
+    Py_INCREF(&Call_type);
+    Py_INCREF(&Bound_type);
+    if (PyModule_AddObject(self, "Call", (PyObject *)&Call_type) < 0 || PyModule_AddObject(self, "Bound", (PyObject *)&Bound_type) < 0)
+        return NULL;
+    return self;
+}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hasten import host
 from hasten.errors import SettingsError
 
-__all__ = ["ISAS", "Isa", "isa"]
+__all__ = ["ISAS", "Isa", "for_host", "isa"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,13 @@ def isa(name: str) -> Isa:
     if name not in ISAS:
         raise SettingsError(f"unknown instruction set '{name}': expected one of {', '.join(ISAS)}")
     return ISAS[name]
+
+
+def for_host() -> Isa:
+    """The widest instruction set that this machine runs."""
+    found = host.isa()
+    if found.name == "x86-64-v4":
+        return ISAS["x86-64-v4" if found.vnni and found.bf16 else "x86-64-v4-base"]
+    if found.name == "aarch64":
+        return ISAS["aarch64-dotprod" if found.dotprod else "aarch64"]
+    return ISAS.get(found.name, ISAS["c"])

@@ -1,0 +1,59 @@
+"""The native compiler as an engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Sequence
+
+from hasten.engines import BuildRequest, Offer
+from hasten.errors import EngineError
+from hasten.graph import read
+from hasten.native.compile import compile_graph
+from hasten.native.isa import for_host
+from hasten.records import Artefact, Candidate
+
+__all__ = ["ENGINE"]
+
+# A call that takes longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
+_RELEASE_GIL_MACS = 150_000
+
+
+class NativeEngine:
+    """Compiles the graph for this host."""
+
+    name = "native"
+
+    def missing(self) -> str | None:
+        """None where a C compiler can be found."""
+        if os.environ.get("HASTEN_CC") or importlib.util.find_spec("ziglang") or shutil.which("clang"):
+            return None
+        return "no C compiler: install hasten[native]"
+
+    def candidates(self, offer: Offer) -> Sequence[Candidate]:
+        """One per batch and precision that the compiler knows."""
+        if not offer.has_graph:
+            return ()
+        return [Candidate("native", precision, 1, batch) for batch in offer.batches for precision in offer.precisions if precision == "float32"]
+
+    def build(self, request: BuildRequest) -> Artefact:
+        """``model.so`` with its ``model.c``."""
+        if request.graph is None:
+            raise EngineError("native needs the portable graph: no importer could read this source")
+        target = for_host()
+        built = compile_graph(read(request.graph), target, request.folder, request.source.stem)
+        macs = sum(step.macs() for step in built.program.steps)
+        return Artefact(
+            candidate=request.candidate,
+            folder=request.folder,
+            files=("model.so", "model.c"),
+            inputs=request.inputs,
+            outputs=request.outputs,
+            portable=False,
+            target=target.name,
+            details={"arena_bytes": built.emitted.arena_bytes, "release_gil": macs > _RELEASE_GIL_MACS, "macs": macs},
+        )
+
+
+ENGINE = NativeEngine()
