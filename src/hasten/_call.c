@@ -197,6 +197,14 @@ static PyObject *run_native(Call *self, PyObject *const *args) {
     return result;
 }
 
+/* Held during the call: another thread may set another target meanwhile. */
+static PyObject *hand_over(PyObject *target, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    Py_INCREF(target);
+    PyObject *result = PyObject_Vectorcall(target, args, (size_t)count, names);
+    Py_DECREF(target);
+    return result;
+}
+
 static PyObject *call(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
     Call *self = (Call *)object;
     Py_ssize_t count = PyVectorcall_NARGS(flags);
@@ -204,13 +212,13 @@ static PyObject *call(PyObject *object, PyObject *const *args, size_t flags, PyO
         int good = 1;
         for (int i = 0; good && i < self->inputs; i++) good = matches(args[i], &self->input[i]);
         if (good && self->native) return run_native(self, args);
-        if (good && self->target) return PyObject_Vectorcall(self->target, args, (size_t)count, NULL);
+        if (good && self->target) return hand_over(self->target, args, count, NULL);
     }
     if (!self->slow) {
         PyErr_SetString(PyExc_TypeError, "the arguments do not match and there is no slow path");
         return NULL;
     }
-    return PyObject_Vectorcall(self->slow, args, (size_t)count, names);
+    return hand_over(self->slow, args, count, names);
 }
 
 static PyObject *Call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -223,7 +231,6 @@ static PyObject *Call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 static int Call_traverse(PyObject *object, visitproc visit, void *arg) {
     Call *self = (Call *)object;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->target);
     Py_VISIT(self->slow);
     if (self->native) Py_VISIT(self->native->owner);
@@ -239,14 +246,12 @@ static int Call_clear(PyObject *object) {
 
 static void Call_dealloc(PyObject *object) {
     Call *self = (Call *)object;
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     Call_clear(object);
     free_native(self->native);
     PyMem_Free(self->input);
     PyMem_Free(self->output);
-    type->tp_free(object);
-    if (type->tp_flags & Py_TPFLAGS_HEAPTYPE) Py_DECREF(type);
+    Py_TYPE(self)->tp_free(object); /* a Python subclass drops its own reference to its class */
 }
 
 static PyObject *Call_set_target(PyObject *object, PyObject *args) {
