@@ -1,0 +1,239 @@
+"""LiteRT: a TFLite file as it is, or a Keras or TensorFlow model converted at a fixed batch; a ``.tflite`` leaves.
+
+A fixed batch lets TensorFlow's converter lower the tensor lists of recurrent layers to plain operators, so that no
+Flex operator is left, which LiteRT could not run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hasten.engines import BuildRequest, Offer
+from hasten.errors import EngineError, MissingLibraryError, UnsupportedOpError
+from hasten.records import Artefact, Candidate
+
+__all__ = ["ENGINE"]
+
+_FILE = "model.tflite"
+_PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
+
+
+class LiteRTEngine:
+    """Builds ``.tflite`` files and finds out how their tensors map to the source's."""
+
+    name = "litert"
+
+    def missing(self) -> str | None:
+        """None where ai-edge-litert is installed."""
+        return None if find_spec("ai_edge_litert") else "ai-edge-litert is not installed: install hasten[litert]"
+
+    def candidates(self, offer: Offer) -> Sequence[Candidate]:
+        """The file itself for TFLite sources, conversions for Keras and TensorFlow, nothing for the rest."""
+        if offer.framework == "tflite":
+            return tuple(
+                Candidate("litert", "float32", threads, batch, options)
+                for batch in offer.batches
+                for threads in offer.threads
+                for options in ((("form", "file"),), (("delegate", "none"), ("form", "file")))
+                if options[0] == ("form", "file") or not (offer.quick or threads > 1)
+            )
+        if offer.framework not in ("keras", "tensorflow"):
+            return ()
+        precisions = [p for p in _PRECISIONS if p in offer.precisions]
+        return tuple(
+            Candidate("litert", precision, threads, batch)
+            for precision in precisions
+            for batch in offer.batches
+            for threads in offer.threads
+        )
+
+    def build(self, request: BuildRequest) -> Artefact:
+        """The ``.tflite`` file in ``request.folder``.
+
+        Raises:  EngineError: the converter or LiteRT refuses; UnsupportedOpError: an operator would need Flex
+        """
+        target = request.folder / _FILE
+        request.folder.mkdir(parents=True, exist_ok=True)
+        if request.framework == "tflite":
+            shutil.copyfile(request.source, target)
+        else:
+            target.write_bytes(_convert(request))
+        details = _details(target, request)
+        return Artefact(
+            candidate=request.candidate,
+            folder=request.folder,
+            files=(_FILE,),
+            inputs=request.inputs,
+            outputs=request.outputs,
+            portable=True,
+            notes=_notes(details),
+            details=details,
+        )
+
+
+ENGINE = LiteRTEngine()
+
+
+def _details(path: Path, request: BuildRequest) -> dict[str, Any]:
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - optional library
+    except ImportError as error:
+        raise MissingLibraryError("litert: ai-edge-litert is not installed: install hasten[litert]") from error
+    try:
+        interpreter = Interpreter(
+            model_path=str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
+        inputs, outputs = _order(interpreter, request)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        kind = UnsupportedOpError if "op" in reason.lower() else EngineError
+        raise kind(f"litert: cannot run the model: {reason}") from error
+    return {
+        "inputs": inputs,
+        "outputs": outputs,
+        "reset": _has_variables(path),
+        "delegate": request.candidate.option("delegate") != "none",
+    }
+
+
+def _order(interpreter: Any, request: BuildRequest) -> tuple[list[int], list[int]]:
+    """Each source input's and output's place among the interpreter's; a converted model names them by number."""
+    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    signatures = interpreter.get_signature_list()
+    if request.framework == "tflite" or not signatures:
+        return list(range(len(request.inputs))), list(range(len(request.outputs)))
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    inputs = _places(runner.get_input_details(), [f"x{i}" for i in range(len(request.inputs))], ins)
+    outputs = _places(runner.get_output_details(), [f"y{i}" for i in range(len(request.outputs))], outs)
+    return inputs, outputs
+
+
+def _places(named: dict[str, Any], names: Sequence[str], own: Sequence[dict[str, Any]]) -> list[int]:
+    places = {detail["index"]: place for place, detail in enumerate(own)}
+    try:
+        return [places[named[name]["index"]] for name in names]
+    except KeyError as error:
+        raise EngineError(f"litert: the converter dropped {error}: expected {', '.join(names)}") from error
+
+
+def _has_variables(path: Path) -> bool:
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - optional library
+
+    tree = schema.Model.GetRootAs(path.read_bytes(), 0)
+    subgraphs = (tree.Subgraphs(i) for i in range(tree.SubgraphsLength()))
+    return any(g.Tensors(i).IsVariable() for g in subgraphs for i in range(g.TensorsLength()))
+
+
+def _notes(details: dict[str, Any]) -> tuple[str, ...]:
+    return ("state variables are reset before every call",) if details["reset"] else ()
+
+
+def _convert(request: BuildRequest) -> bytes:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        import tensorflow as tf  # noqa: PLC0415 - heavy and optional
+    except ImportError as error:
+        raise MissingLibraryError("litert: converting needs TensorFlow: install hasten[keras]") from error
+    try:
+        holder, call = _keras_call(request) if request.framework == "keras" else _saved_call(request)
+        signature = [tf.TensorSpec(s.static_shape, s.dtype, name=f"x{i}") for i, s in enumerate(request.inputs)]
+        root = tf.Module()
+        root.model = holder
+        root.call = tf.function(call, input_signature=signature)
+        concrete = root.call.get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], root)
+        # Else weights stay variables that nothing initialises in LiteRT: NaN, or a failing READ_VARIABLE.
+        converter.experimental_enable_resource_variables = False
+        _set_precision(converter, request)
+        data: bytes = converter.convert()
+    except EngineError:
+        raise
+    except Exception as error:
+        raise _converter_error(error) from error
+    return data
+
+
+def _keras_call(request: BuildRequest) -> tuple[Any, Any]:
+    import keras  # noqa: PLC0415 - heavy and optional
+
+    model = keras.saving.load_model(request.source, compile=False, safe_mode=not request.trust)
+    structure = getattr(model, "_inputs_struct", None)
+
+    def call(*tensors: Any) -> dict[str, Any]:
+        fed = tensors[0] if len(tensors) == 1 else list(tensors)
+        if structure is not None:
+            fed = keras.tree.pack_sequence_as(structure, list(tensors))
+        answers = keras.tree.flatten(model(fed, training=False))
+        return {f"y{i}": answer for i, answer in enumerate(answers)}
+
+    return model, call
+
+
+def _saved_call(request: BuildRequest) -> tuple[Any, Any]:
+    import tensorflow as tf  # noqa: PLC0415 - heavy and optional
+
+    loaded = tf.saved_model.load(str(request.source))
+    signature = loaded.signatures["serving_default"]
+    names_in = list(signature.structured_input_signature[1])
+    names_out = list(signature.structured_outputs)
+
+    def call(*tensors: Any) -> dict[str, Any]:
+        given = dict(zip(names_in, tensors, strict=True))
+        by_name = [s.name.split(":")[0].removeprefix("serving_default_") for s in request.inputs]
+        if set(by_name) == set(names_in):
+            given = dict(zip(by_name, tensors, strict=True))
+        answers = signature(**given)
+        wanted = [s.name if s.name in answers else n for s, n in zip(request.outputs, names_out, strict=True)]
+        return {f"y{i}": answers[name] for i, name in enumerate(wanted)}
+
+    return loaded, call
+
+
+def _set_precision(converter: Any, request: BuildRequest) -> None:
+    import tensorflow as tf  # noqa: PLC0415 - heavy and optional
+
+    precision = request.candidate.precision
+    if precision == "float32":
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif precision == "int8":
+        if request.calibration is None:
+            raise EngineError("litert: int8 needs calibration data: pass sample data")
+        converter.representative_dataset = lambda: _calibration(request)
+    elif precision != "int8-dynamic":
+        raise EngineError(f"litert: precision {precision} is not offered: expected one of {', '.join(_PRECISIONS)}")
+
+
+def _calibration(request: BuildRequest) -> Iterator[list[Any]]:
+    assert request.calibration is not None
+    with np.load(request.calibration) as stored:
+        columns = [stored[spec.name] for spec in request.inputs]
+    for start in range(0, min(len(c) for c in columns), max(request.candidate.batch, 1)):
+        batch = [
+            np.resize(c[start : start + request.candidate.batch], s.static_shape) for c, s in _paired(columns, request)
+        ]
+        yield [array.astype(spec.dtype) for array, spec in zip(batch, request.inputs, strict=True)]
+
+
+def _paired(columns: Sequence[Any], request: BuildRequest) -> Iterator[tuple[Any, Any]]:
+    return zip(columns, request.inputs, strict=True)
+
+
+def _converter_error(error: Exception) -> EngineError:
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    flex = next((line for line in lines if line.startswith(("Flex ops:", "TF Select ops:"))), None)
+    if flex is not None:
+        return UnsupportedOpError(f"litert: the converter leaves TensorFlow operators that LiteRT lacks ({flex})")
+    return EngineError(f"litert: conversion failed: {lines[0][:300]}")

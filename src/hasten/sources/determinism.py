@@ -1,0 +1,83 @@
+"""A source and sample inputs enter; nothing leaves unless the model answers one input in two ways: then an error.
+
+The second call on the same input finds randomness; a call on another input in between finds state kept inside.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import NondeterministicError
+from hasten.sources import Reference, Source
+from hasten.types import Array
+
+__all__ = ["check_calls", "check_deterministic"]
+
+_RANDOM_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+_REPEATS = 8
+
+
+def check_deterministic(source: Source, samples: Sequence[Sequence[Array]]) -> None:
+    """Returns when the reference repeats its answers.
+
+    Raises:  NondeterministicError: it does not; the message says whether it is random or keeps state inside
+    """
+    has_random_op = source.model is not None and any(
+        node.op_type in _RANDOM_OPS for node in ir.traversal.RecursiveGraphIterator(source.model.graph)
+    )
+    other = samples[1] if len(samples) > 1 else [np.flip(a) for a in samples[0]]
+    check_calls(source.reference, samples[0], other, has_random_op=has_random_op)
+
+
+def check_calls(call: Reference, sample: Sequence[Array], other: Sequence[Array], *, has_random_op: bool) -> None:
+    """As ``check_deterministic``, for a bare call."""
+    first, second = call(sample), call(sample)
+    call(other)
+    third = call(sample)
+    if _equal(first, second) and _equal(first, third):
+        return
+    gap = max(_distance(first, second), _distance(first, third))
+    if has_random_op or not _looks_stateful(call, sample, repeated=_equal(first, second)):
+        raise NondeterministicError(
+            f"the model answers the same input in different ways (it is random: answers differ by {gap:.1e}): "
+            "expected the same answer twice; export it in inference mode, with dropout and sampling off"
+        )
+    raise NondeterministicError(
+        f"the model answers the same input in different ways (state kept inside: answers differ by {gap:.1e}): "
+        "expected the same answer twice; export it with its state as an input and an output"
+    )
+
+
+def _looks_stateful(call: Reference, sample: Sequence[Array], *, repeated: bool) -> bool:
+    """Whether a run of equal calls moves along a path (state) rather than scattering around a point (random)."""
+    if repeated:
+        return True  # equal back to back, unlike after another input: only memory does that
+    answers = [call(sample) for _ in range(_REPEATS)]
+    steps = [_distance(a, b) for a, b in itertools.pairwise(answers)]
+    strides = [_distance(a, b) for a, b in zip(answers, answers[2:], strict=False)]
+    settling = float(np.mean(steps[-3:])) < 0.5 * float(np.mean(steps[:3]))
+    wandering = float(np.mean(strides)) > 1.7 * float(np.mean(steps))
+    return settling or wandering
+
+
+def _equal(left: Sequence[Array], right: Sequence[Array]) -> bool:
+    return len(left) == len(right) and all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-7 + 1e-6 * _scale(a), equal_nan=True)
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def _scale(array: Array) -> float:
+    finite = np.abs(array[np.isfinite(array)]) if np.issubdtype(array.dtype, np.number) else np.zeros(0)
+    return float(np.max(finite, initial=0))
+
+
+def _distance(left: Sequence[Array], right: Sequence[Array]) -> float:
+    if any(a.shape != b.shape for a, b in zip(left, right, strict=False)):
+        return float("inf")
+    pairs = ((a.astype(np.float64), b.astype(np.float64)) for a, b in zip(left, right, strict=False))
+    return max((float(np.nan_to_num(np.abs(a - b)).max(initial=0)) for a, b in pairs), default=0.0)

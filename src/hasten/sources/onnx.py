@@ -1,0 +1,266 @@
+"""An ONNX file or object enters; a ``Source`` leaves whose reference is ONNX Runtime as it comes.
+
+``from_graph`` finishes the work of every importer that ends at an ONNX graph: dimensions, output shapes, batch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+import onnxruntime as ort
+
+from hasten import graph
+from hasten.errors import SourceError
+from hasten.graph import shapes
+from hasten.records import digest
+from hasten.sources import Reference, Source, SourceRequest
+from hasten.sources.dims import Resolution, resolve, rows_independent
+from hasten.sources.samples import draw, index_limits
+from hasten.types import Array, TensorSpec
+
+__all__ = ["Settled", "declared_specs", "open_onnx", "session_reference", "settle", "work_folder"]
+
+_OLDEST_OPSET = 13
+_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A graph whose only free dimension is a proven batch, with the specs that go with it."""
+
+    model: ir.Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...]
+
+
+def open_onnx(model: object, request: SourceRequest) -> Source:
+    """The source of an ONNX file (external data beside it is found), an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
+
+    Raises:  SourceError: not an ONNX model, an operator that ONNX Runtime lacks, a free dimension without a number
+    """
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        opened = graph.read(path)
+    else:
+        path = work_folder(request) / "model.onnx"
+        opened = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else graph.clone(_as_ir(model))
+        graph.write(opened, path)
+    _refuse_hollow(opened, path)
+    reference = session_reference(path)
+    content = digest(graph.to_bytes(opened))
+    prepared, notes = _prepared(opened, path)
+    settled = settle(prepared, request, reference)
+    return Source(
+        framework="onnx",
+        path=path,
+        model=settled.model,
+        inputs=settled.inputs,
+        outputs=settled.outputs,
+        reference=reference,
+        notes=(*notes, *settled.notes),
+        fingerprint=digest([content, [s.to_json() for s in settled.inputs]]),
+    )
+
+
+def session_reference(path: Path) -> Reference:
+    """A call that runs the file in ONNX Runtime with its default settings.
+
+    Raises:  SourceError: ONNX Runtime refuses the file; the message names an unknown operator
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise SourceError(f"cannot open ONNX model '{path}': {_reason(error)}") from error
+    names = [value.name for value in session.get_inputs()]
+
+    def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        try:
+            return tuple(map(np.asarray, session.run(None, dict(zip(names, arrays, strict=True)))))
+        except Exception as error:
+            raise SourceError(f"cannot run ONNX model '{path}': {_reason(error)}") from error
+
+    return call
+
+
+def settle(
+    model: ir.Model,
+    request: SourceRequest,
+    reference: Reference,
+    declared: Sequence[TensorSpec] | None = None,
+) -> Settled:
+    """The graph with every free dimension fixed but a batch along which ``reference`` proves rows to be independent.
+
+    ``declared`` overrides what the graph says of its inputs (a framework may know more). Changes ``model`` in place.
+
+    Raises:  SourceError: a free dimension without a number; the reference cannot run
+    """
+    specs = tuple(declared or declared_specs(model))
+    resolution = resolve(specs, request)
+    limits = index_limits(model)
+    notes: tuple[str, ...] = ()
+    if resolution.batch_names and not rows_independent(reference, _three_rows(resolution.inputs, limits, request)):
+        resolution, notes = _unbatched(specs, resolution)
+    inputs = resolution.inputs
+    _fix(model, inputs, resolution)
+    answers = _answers(reference, inputs, limits, request)
+    outputs = _output_specs(model, inputs, answers)
+    for value, spec in zip(model.graph.outputs, outputs, strict=True):
+        value.shape = ir.Shape(spec.shape)
+    return Settled(model, inputs, outputs, notes)
+
+
+def declared_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
+    """The graph's inputs as they stand; a dimension without a name gets one of its own.
+
+    Raises:  SourceError: an input is no tensor of known type and rank
+    """
+    found = []
+    for value in model.graph.inputs:
+        if value.dtype is None or value.shape is None or isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+            raise SourceError(
+                f"input '{value.name}' is {value.type or 'of unknown type'} {value.shape or ''}: "
+                "expected a tensor of known type and rank"
+            )
+        dims = (d if isinstance(d, int) else (d.value or f"{value.name}_dim{i}") for i, d in enumerate(value.shape))
+        found.append(TensorSpec(value.name or "", value.dtype.numpy().name, tuple(dims)))
+    return tuple(found)
+
+
+def work_folder(request: SourceRequest) -> Path:
+    """The request's folder for files that an adapter writes, or a new one."""
+    if request.work is None:
+        return Path(tempfile.mkdtemp(prefix="hasten-"))
+    request.work.mkdir(parents=True, exist_ok=True)
+    return request.work
+
+
+def _as_ir(model: object) -> ir.Model:
+    if not isinstance(model, ir.Model):
+        raise SourceError(f"cannot read {type(model).__name__} as ONNX: expected a path, ModelProto or onnx_ir.Model")
+    return model
+
+
+def _refuse_hollow(model: ir.Model, path: Path) -> None:
+    # Protobuf accepts nearly any bytes as an empty message, and a file cut at a field boundary as a shorter one.
+    if not model.graph.outputs or (len(model.graph) == 0 and not model.graph.inputs):
+        raise SourceError(
+            f"cannot read '{path}': expected a model, received a graph with {len(model.graph)} nodes and "
+            f"{len(model.graph.outputs)} outputs; the file is cut short or not a model"
+        )
+    if not any(domain in ("", "ai.onnx") for domain in model.opset_imports):
+        raise SourceError(f"cannot read '{path}': expected an ONNX opset, received none; the file is damaged")
+
+
+def _prepared(model: ir.Model, path: Path) -> tuple[ir.Model, tuple[str, ...]]:
+    """The model at a current opset, its functions inlined, its weights no longer among its inputs."""
+    notes: list[str] = []
+    common_passes.RemoveInitializersFromInputsPass()(model)
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", _OLDEST_OPSET))
+    if version < _OLDEST_OPSET:
+        model = _upgraded(model, path, version)
+        notes.append(f"upgraded from ONNX opset {version} to {_OLDEST_OPSET}")
+    if model.functions:
+        model = common_passes.InlinePass()(model).model
+        common_passes.RemoveUnusedOpsetsPass()(model)
+    return model, tuple(notes)
+
+
+def _upgraded(model: ir.Model, path: Path, version: int) -> ir.Model:
+    try:
+        upgraded: onnx.ModelProto = onnx.version_converter.convert_version(ir.to_proto(model), _OLDEST_OPSET)
+    except Exception as error:
+        raise SourceError(
+            f"cannot upgrade '{path}' from ONNX opset {version}: expected opset {_OLDEST_OPSET} or newer "
+            f"({_first_line(error)}); export the model again with a newer opset"
+        ) from error
+    found: ir.Model = ir.from_proto(upgraded)
+    return found
+
+
+def _unbatched(specs: Sequence[TensorSpec], resolution: Resolution) -> tuple[Resolution, tuple[str, ...]]:
+    if not resolution.certain:
+        shapes = " ".join(
+            f"--shape {s.name}={','.join(str(d if isinstance(d, int) else 100) for d in s.shape)}" for s in specs
+        )
+        names = ", ".join(sorted(resolution.batch_names))
+        raise SourceError(
+            f"dimension '{names}' is free and is no batch (rows depend on one another): expected a number for it; "
+            f"say it, for example {shapes}"
+        )
+    note = f"rows of a batch depend on one another in this model: fixed to batch {resolution.rows}"
+    return resolution.without_batch(), (note,)
+
+
+def _three_rows(inputs: Sequence[TensorSpec], limits: Mapping[str, int], request: SourceRequest) -> tuple[Array, ...]:
+    rng = np.random.default_rng(0)
+    arrays = draw(inputs, dict(limits), rng, rows=_ROWS)
+    if request.sample is None:
+        return arrays
+    # The user's integers are the only ones known to be safe; floats stay random so that rows differ.
+    return tuple(
+        np.resize(given, drawn.shape).astype(drawn.dtype) if np.issubdtype(drawn.dtype, np.integer) else drawn
+        for given, drawn in zip(request.sample, arrays, strict=True)
+    )
+
+
+def _answers(
+    reference: Reference, inputs: Sequence[TensorSpec], limits: Mapping[str, int], request: SourceRequest
+) -> tuple[Array, ...]:
+    arrays = draw(inputs, dict(limits), np.random.default_rng(0))
+    if request.sample is not None:
+        pairs = zip(inputs, request.sample, strict=True)
+        arrays = tuple(np.asarray(a[:1] if s.is_batched else a).astype(s.dtype, copy=False) for s, a in pairs)
+    return reference(arrays)
+
+
+def _fix(model: ir.Model, inputs: Sequence[TensorSpec], resolution: Resolution) -> None:
+    """Writes the dimensions into the graph; what inference deduced from the free ones is deduced again."""
+    for value, spec in zip(model.graph.inputs, inputs, strict=True):
+        value.shape = ir.Shape(spec.shape)
+    names: dict[str, int | str] = {**resolution.bound, **dict.fromkeys(resolution.batch_names, "batch")}
+    for value in model.graph.outputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(d, names) for d in value.shape])
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    shapes.infer(model)
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, int | str]) -> int | str | None:
+    return dim if isinstance(dim, int) else names.get(str(dim.value))
+
+
+def _output_specs(model: ir.Model, inputs: Sequence[TensorSpec], answers: Sequence[Array]) -> tuple[TensorSpec, ...]:
+    batched = any(spec.is_batched for spec in inputs)
+    return tuple(
+        TensorSpec(
+            value.name or "", answer.dtype.name, (("batch", *answer.shape[1:]) if batched else tuple(answer.shape))
+        )
+        for value, answer in zip(model.graph.outputs, answers, strict=True)
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    unknown = ("No Op registered for", "is not a registered function/op", "No opset import for domain")
+    first = next((line for line in text.splitlines() if any(u in line for u in unknown)), _first_line(error))
+    if any(u in first for u in unknown):
+        return f"unknown operator: {first.split(' : ')[-1].strip()}"
+    return first
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

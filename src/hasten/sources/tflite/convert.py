@@ -1,0 +1,169 @@
+"""A TFLite object tree enters; an ONNX graph of the same arithmetic leaves, by tf2onnx and, where that lacks an
+operator, by our own ``Emitter``.
+
+Operators with an emitter are cut out before tf2onnx sees the file: each becomes a custom operator with its activations
+as inputs, and its weights and options wait here. In the graph that comes back each such node is replaced.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from hasten.errors import SourceError, UnsupportedOpError
+from hasten.sources.tflite.model import Flat, listed, text
+from hasten.types import Array
+
+__all__ = ["Emitter", "Fused", "to_graph"]
+
+_OPSET = 17
+_PREFIX = "HastenFused"
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One operator that was cut out: what an emitter needs to write it in ONNX."""
+
+    name: str
+    """The TFLite operator."""
+    options: Any
+    constants: Mapping[int, Array]
+    """Input position → its stored value, dequantised."""
+    inputs: tuple[int, ...]
+    """Positions of the inputs that are activations, in order; ``values`` of the emitter follow it."""
+    input_shapes: Mapping[int, tuple[int, ...]]
+    output_shapes: tuple[tuple[int, ...], ...]
+
+
+Emitter = Callable[[Fused, Sequence[ir.Value], Any], Sequence[ir.Value]]
+"""(operator, activations, tape) → outputs. The tape is an ``onnx_ir.tape.Builder``."""
+
+
+def to_graph(flat: Flat, emitters: Mapping[str, Emitter]) -> ir.Model:
+    """The model's call as ONNX, inputs and outputs named as in the file.
+
+    Raises:  UnsupportedOpError: an operator has neither a handler in tf2onnx nor an emitter; the message names it
+             SourceError: tf2onnx is absent or fails
+    """
+    surgical = Flat(copy.deepcopy(flat.tree), flat.schema)
+    fused = _cut_out(surgical, emitters)
+    model = _tf2onnx(surgical.to_bytes())
+    _put_back(model, fused, emitters)
+    _refuse_unknown(model)
+    _name_ports(model, flat)
+    common_passes.RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _cut_out(flat: Flat, emitters: Mapping[str, Emitter]) -> dict[str, Fused]:
+    found: dict[str, Fused] = {}
+    for subgraph in flat.tree.subgraphs:
+        for op in listed(subgraph.operators):
+            name = flat.op_name(op)
+            if name in emitters:
+                code = f"{_PREFIX}{len(found)}"
+                found[code] = _cut(flat, subgraph, op, name)
+                _make_custom(flat, op, code)
+    return found
+
+
+def _cut(flat: Flat, subgraph: Any, op: Any, name: str) -> Fused:
+    tensors = {i: subgraph.tensors[index] for i, index in enumerate(op.inputs) if index >= 0}
+    constants = {i: value for i, t in tensors.items() if (value := flat.constant(t)) is not None}
+    activations = tuple(i for i, t in tensors.items() if i not in constants and not t.isVariable)
+    outputs = [subgraph.tensors[i] for i in op.outputs]
+    quantised = [text(t.name) for t in (*(tensors[i] for i in activations), *outputs) if flat.dtype(t) != "float32"]
+    if quantised:
+        raise UnsupportedOpError(f"{name} on integers (tensor '{quantised[0]}') has no importer")
+    op.inputs = [op.inputs[i] for i in activations]
+    return Fused(
+        name=name,
+        options=op.builtinOptions,
+        constants=constants,
+        inputs=activations,
+        input_shapes={i: tuple(listed(t.shape)) for i, t in tensors.items()},
+        output_shapes=tuple(tuple(listed(t.shape)) for t in outputs),
+    )
+
+
+def _make_custom(flat: Flat, op: Any, code: str) -> None:
+    opcode = flat.schema.OperatorCodeT()
+    opcode.builtinCode = opcode.deprecatedBuiltinCode = flat.schema.BuiltinOperator.CUSTOM
+    opcode.customCode, opcode.version = code.encode(), 1
+    flat.tree.operatorCodes.append(opcode)
+    op.opcodeIndex = len(flat.tree.operatorCodes) - 1
+    op.builtinOptions, op.builtinOptionsType = None, flat.schema.BuiltinOptions.NONE
+    op.intermediates, op.mutatingVariableInputs = [], []
+
+
+def _tf2onnx(data: bytes) -> ir.Model:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from tf2onnx import convert  # noqa: PLC0415 - imports TensorFlow
+    except ImportError as error:
+        raise SourceError("cannot import TFLite operators: install hasten[keras] (tf2onnx)") from error
+    loggers = [logging.getLogger(n) for n in ("tf2onnx", *_tf2onnx_loggers())]
+    levels = [logger.level for logger in loggers]
+    with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(data)
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            proto, _ = convert.from_tflite(str(path), opset=_OPSET)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise SourceError(f"tf2onnx cannot import this TFLite file: {reason}") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+    found: ir.Model = ir.from_proto(proto)
+    return found
+
+
+def _tf2onnx_loggers() -> list[str]:
+    return [name for name in logging.root.manager.loggerDict if name.startswith("tf2onnx.")]
+
+
+def _put_back(model: ir.Model, fused: Mapping[str, Fused], emitters: Mapping[str, Emitter]) -> None:
+    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        code = node.op_type.removeprefix("TFL_")
+        if code not in fused:
+            continue
+        operator = fused[code]
+        tape = ir.tape.Tape()
+        outputs = emitters[operator.name](operator, [v for v in node.inputs if v is not None], tape)
+        for new, old in zip(outputs, node.outputs, strict=True):
+            new.type, new.shape = old.type, old.shape
+        owner = node.graph
+        assert owner is not None
+        for value in tape.initializers:
+            model.graph.register_initializer(value)
+        ir.convenience.replace_nodes_and_values(owner, node, [node], list(tape.nodes), node.outputs, list(outputs))
+
+
+def _refuse_unknown(model: ir.Model) -> None:
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
+            raise UnsupportedOpError(f"operator {node.op_type.removeprefix('TFL_')} has no importer")
+
+
+def _name_ports(model: ir.Model, flat: Flat) -> None:
+    """tf2onnx keeps the order of inputs and outputs; the names are made those of the file again."""
+    main = flat.main
+    for values, indices in ((model.graph.inputs, main.inputs), (model.graph.outputs, main.outputs)):
+        names = [text(main.tensors[i].name) for i in indices]
+        if len(values) != len(names):
+            raise SourceError(f"tf2onnx kept {len(values)} of {len(names)} inputs or outputs: expected all of them")
+        for value, name in zip(values, names, strict=True):
+            value.name = name

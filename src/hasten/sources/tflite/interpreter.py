@@ -1,0 +1,81 @@
+"""A TFLite file's bytes enter; its own answers by LiteRT, and what LiteRT says of its inputs and outputs, leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hasten.errors import SourceError
+from hasten.sources import Reference
+from hasten.types import Array, TensorSpec
+
+__all__ = ["Opened", "open_interpreter"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that LiteRT runs."""
+
+    inputs: tuple[TensorSpec, ...]
+    """As declared: a free dimension has a name of its own."""
+    outputs: tuple[TensorSpec, ...]
+    call: Reference
+
+
+def open_interpreter(data: bytes, name: str) -> Opened:
+    """The file in a LiteRT interpreter, one thread; state kept in variables is reset before every call.
+
+    Raises:  SourceError: LiteRT is absent or refuses the file; the message names an operator that it lacks
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - optional library
+    except ImportError as error:
+        raise SourceError(f"cannot read TFLite model '{name}': install hasten[litert]") from error
+    try:
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        inputs = tuple(_spec(detail) for detail in interpreter.get_input_details())
+        outputs = tuple(_spec(detail) for detail in interpreter.get_output_details())
+        interpreter.allocate_tensors()
+    except Exception as error:
+        raise SourceError(f"cannot run TFLite model '{name}' in LiteRT: {_reason(error)}") from error
+
+    def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        try:
+            return _invoke(interpreter, arrays)
+        except Exception as error:
+            raise SourceError(f"cannot run TFLite model '{name}' in LiteRT: {_reason(error)}") from error
+
+    return Opened(inputs, outputs, call)
+
+
+def _invoke(interpreter: Any, arrays: Sequence[Array]) -> tuple[Array, ...]:
+    details = interpreter.get_input_details()
+    if any(tuple(d["shape"]) != a.shape for d, a in zip(details, arrays, strict=True)):
+        for detail, array in zip(details, arrays, strict=True):
+            interpreter.resize_tensor_input(detail["index"], array.shape)
+        interpreter.allocate_tensors()
+    for detail, array in zip(details, arrays, strict=True):
+        interpreter.set_tensor(detail["index"], np.ascontiguousarray(array))
+    interpreter.reset_all_variables()
+    interpreter.invoke()
+    return tuple(np.array(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details())
+
+
+def _spec(detail: dict[str, Any]) -> TensorSpec:
+    signature = detail.get("shape_signature", detail["shape"])
+    shape = signature if len(signature) == len(detail["shape"]) else detail["shape"]
+    name = detail["name"]
+    # The converter writes -1 first for the batch of the Keras model that it read.
+    dims = tuple(int(d) if d >= 0 else ("batch" if i == 0 else f"{name}_dim{i}") for i, d in enumerate(shape))
+    return TensorSpec(name, np.dtype(detail["dtype"]).name, dims)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "Select TensorFlow op" in text:
+        node = text.rpartition("Node number")[2]
+        return f"it holds TensorFlow operators that LiteRT lacks (node {node.strip()}"
+    return text[:300]
