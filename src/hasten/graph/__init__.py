@@ -59,7 +59,7 @@ def write(model: ir.Model, path: Path) -> None:
 
 def clone(model: ir.Model) -> ir.Model:
     """A copy that shares weights but no nodes: rewriting it leaves ``model`` alone."""
-    return ir.from_proto(ir.to_proto(model))
+    return ir.Model.clone(model)
 
 
 def specs(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -1,0 +1,219 @@
+"""Computes now what does not depend on the inputs: weights that are cast or transposed, and arithmetic on shapes.
+
+Everything foldable is run at once as one graph by the reference, so that the folded numbers are the very ones the graph
+would have computed. Weights that would grow (Expand, Tile, Range of large size) and the dequantisation that quantised
+kernels look for stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import SourceError
+from hasten.graph import reference
+from hasten.passes import Pass
+from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, is_op, opset, static_dims
+from hasten.types import Array
+
+__all__ = ["fold_constants"]
+
+_FREE_GROWTH_BYTES = 16_384
+
+_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+_KEPT = _RANDOM | {"If", "Loop", "Scan", "SequenceEmpty", "Optional", "Dropout"}
+_VIEWS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten")
+
+
+def _apply(model: ir.Model) -> int:
+    editor = Editor(model)
+    for node in list(model.graph.all_nodes()):
+        _fold_shape(editor, node)
+    _fold_values(editor)
+    for node in list(model.graph.all_nodes()):
+        if is_op(node, "Reshape"):
+            _settle_reshape(editor, node)
+        elif is_op(node, "Expand"):
+            _settle_expand(editor, node)
+    return editor.finish()
+
+
+def _fold_shape(editor: Editor, node: ir.Node) -> None:
+    """Shape and Size of a tensor whose dimensions are known; one known dimension picked out of a free shape."""
+    if is_op(node, "Shape", "Size"):
+        shape = dims(node.inputs[0])
+        if shape is None:
+            return
+        if node.op_type == "Shape":
+            start, end = attribute(node, "start", 0), attribute(node, "end", len(shape))
+            shape = shape[slice(start, end)]
+        if not all(isinstance(d, int) for d in shape):
+            return
+        numbers = np.asarray(shape, np.int64)
+        editor.swap(node.outputs[0], editor.weight(numbers if node.op_type == "Shape" else numbers.prod(), "shape"))
+    elif is_op(node, "Gather", "Slice"):
+        _fold_part_of_shape(editor, node)
+
+
+def _fold_part_of_shape(editor: Editor, node: ir.Node) -> None:
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    while is_op(source, "Cast"):
+        assert source is not None
+        source = source.inputs[0].producer() if source.inputs[0] is not None else None
+    if source is None or not is_op(source, "Shape") or source.attributes:
+        return
+    shape = dims(source.inputs[0])
+    parts = [constant(value) for value in node.inputs[1:]]
+    if shape is None or any(part is None for part in parts):
+        return
+    picked = _pick(node, np.arange(len(shape)), parts)
+    if picked is None or not all(isinstance(shape[i], int) for i in picked.reshape(-1)):
+        return
+    dtype = np.int64 if node.outputs[0].dtype is None else node.outputs[0].dtype.numpy()
+    found = np.asarray([shape[i] for i in picked.reshape(-1)], dtype).reshape(picked.shape)
+    editor.swap(node.outputs[0], editor.weight(found, "shape"))
+
+
+def _pick(node: ir.Node, numbers: Array, parts: Sequence[Array | None]) -> Array | None:
+    if node.op_type == "Gather":
+        return None if parts[0] is None else np.asarray(numbers[parts[0]])
+    bounds = [None if part is None else int(part.reshape(-1)[0]) for part in parts]
+    start, end, step = bounds[0], bounds[1], bounds[3] if len(bounds) > 3 else 1
+    return numbers[slice(start, end, step)] if step is None or step > 0 else None
+
+
+def _fold_values(editor: Editor) -> None:
+    known: dict[ir.Value, None] = {}
+    folded: list[ir.Node] = []
+    for node in editor.model.graph:
+        if _foldable(node, known):
+            folded.append(node)
+            known.update(dict.fromkeys(node.outputs))
+    inside = set(folded)
+    wanted = [
+        value
+        for node in folded
+        for value in node.outputs
+        if value.is_graph_output() or any(user not in inside for user, _ in value.uses())
+    ]
+    wanted = [value for value in wanted if not (is_op(value.producer(), "Identity") and value.is_graph_output())]
+    for value, array in zip(wanted, _evaluate(editor.model, folded, wanted), strict=True):
+        if isinstance(array, np.ndarray):
+            editor.swap(value, editor.weight(array, f"{value.name}_folded"))
+
+
+def _foldable(node: ir.Node, known: dict[ir.Value, None]) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type in _KEPT or not node.outputs:
+        return False
+    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return False
+    read = [value for value in node.inputs if value is not None]
+    if not all(value in known or constant(value) is not None for value in read):
+        return False
+    if node.op_type == "DequantizeLinear" and _feeds_quantised_kernel(node.outputs[0]):
+        return False
+    sizes = [_nbytes(value) for value in node.outputs if value.uses() or value.is_graph_output()]
+    growth = (4 if node.op_type == "DequantizeLinear" else 2) * sum(
+        _nbytes(value) or 0 for value in read
+    ) + _FREE_GROWTH_BYTES
+    return all(size is not None and size <= growth for size in sizes)
+
+
+def _feeds_quantised_kernel(value: ir.Value) -> bool:
+    """True where a reader also takes dequantised activations: engines fuse the whole group into an integer kernel."""
+    for node, _ in value.uses():
+        if is_op(node, *_VIEWS):
+            if _feeds_quantised_kernel(node.outputs[0]):
+                return True
+        elif any(_is_dequantised_activation(other) for other in node.inputs if other is not None):
+            return True
+    return False
+
+
+def _is_dequantised_activation(value: ir.Value) -> bool:
+    node = value.producer()
+    while is_op(node, *_VIEWS):
+        assert node is not None
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return node is not None and is_op(node, "DequantizeLinear") and constant(node.inputs[0]) is None
+
+
+def _nbytes(value: ir.Value) -> int | None:
+    shape = static_dims(value)
+    if shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
+        return None
+    return int(np.prod(shape, dtype=np.int64)) * max(1, int(value.dtype.itemsize))
+
+
+def _evaluate(model: ir.Model, nodes: list[ir.Node], wanted: list[ir.Value]) -> list[Array | None]:
+    """What ``wanted`` hold; None for those that the reference cannot compute."""
+    if not wanted:
+        return []
+    try:
+        return list(reference.run(_constant_graph(model, nodes, wanted), ()))
+    except SourceError:
+        if len(wanted) == 1:
+            return [None]
+        half = len(wanted) // 2
+        return [*_evaluate(model, nodes, wanted[:half]), *_evaluate(model, nodes, wanted[half:])]
+
+
+def _constant_graph(model: ir.Model, nodes: list[ir.Node], wanted: list[ir.Value]) -> ir.Model:
+    needed, stack = set(), [value.producer() for value in wanted]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in needed:
+            needed.add(node)
+            stack += [value.producer() for value in node.inputs if value is not None]
+    copies: dict[ir.Value, ir.Value] = {}
+    weights, made = [], []
+    for node in nodes:
+        if node not in needed:
+            continue
+        for value in node.inputs:
+            if value is not None and value not in copies:
+                copies[value] = ir.Value(
+                    name=value.name, shape=value.shape, type=value.type, const_value=value.const_value
+                )
+                weights.append(copies[value])
+        for value in node.outputs:
+            copies[value] = ir.Value(name=value.name, shape=value.shape, type=value.type)
+        inputs = [None if value is None else copies[value] for value in node.inputs]
+        outputs = [copies[value] for value in node.outputs]
+        made.append(ir.Node("", node.op_type, inputs, node.attributes.values(), outputs=outputs, name=node.name))
+    graph = ir.Graph(
+        (), [copies[v] for v in wanted], nodes=made, initializers=weights, opset_imports={"": opset(model)}, name="fold"
+    )
+    return ir.Model(graph, ir_version=model.ir_version or 8)
+
+
+def _settle_reshape(editor: Editor, node: ir.Node) -> None:
+    """A target with numbers wherever the result's shape is known, -1 for the one free dimension."""
+    shape, given = dims(node.outputs[0]), dims(node.inputs[0])
+    if shape is None or attribute(node, "allowzero", 0):
+        return
+    free = [axis for axis, d in enumerate(shape) if not isinstance(d, int)]
+    if len(free) > 1 or 0 in shape:
+        return
+    target = [d if isinstance(d, int) else -1 for d in shape]
+    current = constant(input_of(node, 1))
+    if current is not None and (list(current) == target or (free and given is not None and current[free[0]] == 0)):
+        return
+    node.replace_input_with(1, editor.ints(target, "target"))
+    editor.changes += 1
+
+
+def _settle_expand(editor: Editor, node: ir.Node) -> None:
+    shape = static_dims(node.outputs[0])
+    if shape is not None and constant(node.inputs[1]) is None:
+        node.replace_input_with(1, editor.ints(shape, "target"))
+        editor.changes += 1
+
+
+fold_constants = Pass(
+    "fold constants",
+    _apply,
+    ensures="nothing is computed per call that does not depend on the inputs, but for growing weights",
+)

@@ -1,0 +1,50 @@
+"""All passes in the order they run. To add one: its file, and its line here.
+
+``TIDY`` gives each graph one form, whatever wrote it; ``OPTIMISE`` makes it cheaper. Each phase is run until it changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from hasten.passes import Pass
+from hasten.passes.drop_noops import drop_noops
+from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
+from hasten.passes.fold_constants import fold_constants
+from hasten.passes.opset import raise_opset
+from hasten.passes.standard import (
+    dead_nodes,
+    inline_functions,
+    lift_constants,
+    merge_equal_nodes,
+    merge_equal_weights,
+    name_everything,
+    overridable_weights,
+    sort_nodes,
+)
+from hasten.passes.views import merge_views
+
+__all__ = ["OPTIMISE", "TIDY"]
+
+TIDY: tuple[Pass, ...] = (
+    inline_functions,
+    overridable_weights,
+    name_everything,
+    sort_nodes,
+    raise_opset,
+    lift_constants,
+    dead_nodes,
+    fold_constants,
+    drop_noops,
+)
+
+OPTIMISE: tuple[Pass, ...] = (
+    fold_constants,
+    drop_noops,
+    merge_views,
+    fold_affine_after,
+    fold_affine_before,
+    merge_equal_weights,
+    merge_equal_nodes,
+    dead_nodes,
+    sort_nodes,
+)

@@ -1,0 +1,190 @@
+"""Runs phases of passes over a copy of a graph and holds every step to account.
+
+After a pass that changed something the graph is checked; after each phase its answers on ``probe`` are compared with
+those before. A pass that breaks either is left out and the phase run again without it, so that one bad rewrite costs
+itself alone; ``strict`` raises instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import PassError, SourceError
+from hasten.graph import clone, reference
+from hasten.graph.check import Signature, check, compatible, signature
+from hasten.graph.shapes import infer
+from hasten.passes import Pass, Rewrite
+from hasten.types import Array
+
+__all__ = ["Probe", "run_phases"]
+
+Probe = Sequence[Array] | Callable[[], Sequence[Array]]
+Answers = tuple[Array, ...]
+
+# A phase is run again until it changes nothing; what a pass uncovers for an earlier one is found within a few rounds.
+_ROUNDS = 4
+
+# Rewrites change the order of float32 sums; a wrong one is off by far more than this share of the largest answer.
+_TOLERANCE = 1e-4
+
+
+def run_phases(
+    model: ir.Model, phases: Sequence[Sequence[Pass]], *, probe: Probe | None = None, strict: bool = False
+) -> tuple[ir.Model, tuple[Rewrite, ...]]:
+    """An equal, simpler model, and what each pass did to it; ``model`` is left as it was.
+
+    ``probe`` is one array for each input (or a function that makes them) on which the answers are compared.
+
+    Raises:  PassError: with ``strict``, a pass broke the graph or changed its answers; the message names it
+    """
+    current = clone(model)
+    infer(current)
+    arrays = None if probe is None else tuple(probe() if callable(probe) else probe)
+    expected = None if arrays is None else _answers(current, arrays)
+    rewrites: list[Rewrite] = []
+    for phase in phases:
+        attempt = _Attempt(tuple(phase), strict)
+        result = attempt.run(current)
+        while arrays is not None and expected is not None:
+            fault = _difference(expected, _answers(result, arrays))
+            if fault is None:
+                break
+            attempt.blame(_guilty(attempt, current, arrays, expected), fault)
+            result = attempt.run(current)
+        current = result
+        rewrites += attempt.rewrites()
+    return current, tuple(rewrites)
+
+
+@dataclass
+class _Tally:
+    changes: int = 0
+    before: int = 0
+    after: int = 0
+
+
+@dataclass
+class _Attempt:
+    """One phase on one model; remembers the passes that had to be left out and why."""
+
+    passes: tuple[Pass, ...]
+    strict: bool
+    left_out: dict[str, str] = field(default_factory=dict)
+    tallies: dict[str, _Tally] = field(default_factory=dict)
+    steps: int = 0
+    last: str = ""
+
+    def run(self, start: ir.Model, limit: int | None = None) -> ir.Model:
+        """The phase applied to a copy of ``start``; with ``limit``, only so many steps that change something."""
+        while True:
+            model = clone(start)
+            infer(model)
+            self.steps, self.tallies = 0, {}
+            fault = self._rounds(model, limit)
+            if fault is None:
+                return model
+            self.blame(*fault)
+
+    def blame(self, name: str, reason: str) -> None:
+        if self.strict or not name:
+            raise PassError(f"pass '{name or 'unknown'}' broke the graph: {reason}; leave it out or report it")
+        self.left_out[name] = reason
+
+    def guilty(self, start: ir.Model, steps: int) -> str:
+        """Name of the pass that made the ``steps``-th change."""
+        self.run(start, steps)
+        return self.last
+
+    def rewrites(self) -> list[Rewrite]:
+        """What each pass did, in order; those left out say why."""
+        records = []
+        for item in self.passes:
+            tally = self.tallies.get(item.name, _Tally())
+            reason = self.left_out.get(item.name)
+            detail = "" if reason is None else f"left out: {reason}"
+            records.append(Rewrite(item.name, tally.changes, tally.before, tally.after, detail))
+        return records
+
+    def _rounds(self, model: ir.Model, limit: int | None) -> tuple[str, str] | None:
+        for _ in range(_ROUNDS):
+            changed = 0
+            for item in self.passes:
+                if item.name in self.left_out:
+                    continue
+                if limit is not None and self.steps >= limit:
+                    return None
+                before, shape = model.graph.num_nodes(), signature(model)
+                try:
+                    changes = item.apply(model)
+                    if changes:
+                        check(model)
+                        _check_signature(shape, signature(model))
+                except Exception as error:
+                    return item.name, str(error).splitlines()[0] if str(error) else type(error).__name__
+                tally = self.tallies.setdefault(item.name, _Tally(0, before, before))
+                tally.changes, tally.after = tally.changes + changes, model.graph.num_nodes()
+                if changes:
+                    self.steps, self.last, changed = self.steps + 1, item.name, changed + 1
+            if not changed:
+                break
+        return None
+
+
+def _check_signature(before: Signature, after: Signature) -> None:
+    if not compatible(before, after):
+        raise PassError(f"inputs or outputs changed: expected {before}, received {after}")
+
+
+def _guilty(attempt: _Attempt, start: ir.Model, arrays: Answers, expected: Answers) -> str:
+    """The pass whose change first made the answers differ, found by halving."""
+    good, bad = 0, attempt.steps
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if _difference(expected, _answers(attempt.run(start, middle), arrays)) is None:
+            good = middle
+        else:
+            bad = middle
+    return attempt.guilty(start, bad) if bad else ""
+
+
+def _answers(model: ir.Model, arrays: Answers) -> Answers | None:
+    """None where ONNX Runtime cannot run the graph at all."""
+    try:
+        return reference.run(model, arrays)
+    except SourceError:
+        return None
+
+
+def _difference(expected: Answers, received: Answers | None) -> str | None:
+    """How the answers differ beyond rounding, or None."""
+    if received is None:
+        return "the reference can no longer run it"
+    for index, (old, new) in enumerate(zip(expected, received, strict=True)):
+        if not isinstance(old, np.ndarray) or old.size == 0:
+            continue
+        if old.shape != new.shape or old.dtype != new.dtype:
+            return f"output {index}: expected {old.dtype}{list(old.shape)}, received {new.dtype}{list(new.shape)}"
+        if old.dtype.kind not in "fiu":
+            if not np.array_equal(old, new):
+                return f"output {index}: values differ"
+            continue
+        a, b = old.astype(np.float64), new.astype(np.float64)
+        if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+            return f"output {index}: NaN or infinity where there was none, or the reverse"
+        error = float(np.max(np.abs(a - b), initial=0, where=np.isfinite(a)))
+        allowed = _allowed(a, old.dtype)
+        if error > allowed:
+            return f"output {index}: expected a difference up to {allowed:.3g}, received {error:.3g}"
+    return None
+
+
+def _allowed(expected: Array, dtype: Any) -> float:
+    if dtype.kind in "iu":
+        return 1.0 if dtype.itemsize == 1 else 0.0
+    scale = float(np.max(np.abs(expected), initial=0, where=np.isfinite(expected)))
+    return _TOLERANCE * (10 if dtype.itemsize == 2 else 1) * max(scale, 1e-3)
