@@ -1,0 +1,86 @@
+"""A Keras model and the specs of its inputs enter; an ``onnx_ir.Model`` with a free batch leaves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from hasten.sources.keras.build import OPSET, Tensor, Unsupported, ir_dtype
+from hasten.sources.keras.convert import Importer
+from hasten.types import TensorSpec
+
+__all__ = ["Imported", "import_model"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The portable graph of a model, what it gives, and what the report should say about how it was read."""
+
+    model: ir.Model
+    outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...]
+
+
+def import_model(model: Any, inputs: Sequence[TensorSpec], pack: Callable[[Sequence[Any]], Any]) -> Imported:
+    """The model layer by layer as ONNX of opset ``OPSET``.
+
+    Raises:  Unsupported: a layer has no converter and cannot be traced; the text names it
+    """
+    import keras  # noqa: PLC0415
+
+    importer = Importer()
+    entering = [_input(spec) for spec in inputs]
+    named = {"training": False} if getattr(model, "_call_has_training_arg", False) else {}
+    try:
+        result = importer.apply(model, (pack(entering),), named)
+    finally:
+        importer.forget()
+    leaving = [t for t in keras.tree.flatten(result) if t is not None]
+    names = _output_names(model, len(leaving), {spec.name for spec in inputs})
+    outputs = [_output(importer, t, name) for t, name in zip(leaving, names, strict=True)]
+    graph = ir.Graph(
+        [t.value for t in entering],
+        [t.value for t in outputs],
+        nodes=importer.nodes,
+        initializers=list(importer.initializers.values()),
+        opset_imports={"": OPSET},
+        name=re.sub(r"\W", "_", model.name),
+    )
+    written = ir.Model(graph, ir_version=10, producer_name="hasten")
+    RemoveUnusedNodesPass()(written)
+    specs = tuple(TensorSpec(name, t.dtype, _dims(t)) for name, t in zip(names, outputs, strict=True))
+    return Imported(written, specs, tuple(importer.notes))
+
+
+def _input(spec: TensorSpec) -> Tensor:
+    value = ir.Value(name=spec.name, shape=ir.Shape(spec.shape), type=ir.TensorType(ir_dtype(spec.dtype)))
+    return Tensor(value, tuple(d if isinstance(d, int) else None for d in spec.shape), spec.dtype)
+
+
+def _output(importer: Importer, tensor: Tensor, name: str) -> Tensor:
+    if None in tensor.shape[1:]:
+        raise Unsupported(f"output '{name}' has shape {tensor.shape}: expected no free dimension but the batch")
+    own = importer.op("Identity", [tensor], tensor.shape)
+    own.value.name, own.value.shape = name, ir.Shape(_dims(tensor))
+    return own
+
+
+def _dims(tensor: Tensor) -> tuple[int | str, ...]:
+    return tuple("batch" if d is None else d for d in tensor.shape)
+
+
+def _output_names(model: Any, count: int, taken: set[str]) -> list[str]:
+    given = list(getattr(model, "output_names", None) or [])
+    names = given if len(given) == count else ([model.name] if count == 1 else [f"output_{i}" for i in range(count)])
+    unique: list[str] = []
+    for name in names:
+        while name in taken:
+            name += "_out"
+        taken.add(name)
+        unique.append(name)
+    return unique

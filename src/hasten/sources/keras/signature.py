@@ -1,0 +1,99 @@
+"""What a Keras model takes: flat specs in a fixed order, and how to pack flat arrays into what its ``call`` expects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hasten.errors import SourceError
+from hasten.sources import SourceRequest
+from hasten.types import TensorSpec
+
+__all__ = ["Signature", "signature"]
+
+_NUMBERS = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64".split())
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Flat input specs and the structure into which flat values are packed for a call."""
+
+    inputs: tuple[TensorSpec, ...]
+    pack: Callable[[Sequence[Any]], Any]
+
+
+def signature(model: Any, request: SourceRequest) -> Signature:
+    """The model's inputs, every dimension but the batch a number.
+
+    Raises:  SourceError: a dimension is free, or a subclassed model was never called and no sample was given
+    """
+    import keras  # noqa: PLC0415
+
+    structure = _structure(model, request)
+    flat = keras.tree.flatten(structure)
+    specs = tuple(_spec(symbol, i, request) for i, symbol in enumerate(flat))
+    if len({s.name for s in specs}) < len(specs):
+        specs = tuple(TensorSpec(f"{s.name}_{i}", s.dtype, s.shape) for i, s in enumerate(specs))
+    return Signature(specs, lambda values: keras.tree.pack_sequence_as(structure, list(values)))
+
+
+def _structure(model: Any, request: SourceRequest) -> Any:
+    """The model's inputs as a structure of ``KerasTensor``s."""
+    inner = getattr(model, "_functional", None) or model
+    declared = getattr(inner, "_inputs_struct", None)
+    if declared is not None:
+        return declared
+    return _seen(model, request)
+
+
+def _seen(model: Any, request: SourceRequest) -> Any:
+    """The inputs of a model that declares none: those of its first call, or the sample's."""
+    import keras  # noqa: PLC0415
+
+    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    known = next(iter(shapes.values())) if len(shapes) == 1 else None
+    arrays = request.sample
+    if known is None and arrays is None and not request.shapes:
+        raise SourceError(
+            f"model '{model.name}' does not say what its inputs look like: expected a functional model or one that was "
+            "called; pass sample=x (one example input)"
+        )
+    if known is not None:
+        leaves = keras.tree.map_shape_structure(lambda s: (None, *s[1:]), known)
+        count = len(keras.tree.flatten(keras.tree.map_shape_structure(lambda s: 0, known)))
+        kinds = [str(a.dtype) for a in arrays] if arrays and len(arrays) == count else ["float32"] * count
+        names = iter(range(count))
+        return keras.tree.map_shape_structure(
+            lambda s: keras.KerasTensor(s, dtype=kinds[i := next(names)], name=f"input_{i}"), leaves
+        )
+    if arrays is not None:
+        made = [keras.KerasTensor((None, *a.shape[1:]), str(a.dtype), name=f"input_{i}") for i, a in enumerate(arrays)]
+    else:
+        made = [keras.KerasTensor((None, *s[1:]), "float32", name=n) for n, s in request.shapes.items()]
+    return made[0] if len(made) == 1 else made
+
+
+def _spec(symbol: Any, index: int, request: SourceRequest) -> TensorSpec:
+    import keras  # noqa: PLC0415
+
+    name = symbol.name
+    dtype = keras.backend.standardize_dtype(symbol.dtype)
+    if dtype not in _NUMBERS:
+        raise SourceError(f"input '{name}' takes {dtype}: expected numbers; do the text processing before the model")
+    dims: list[int | None] = list(symbol.shape)
+    given = request.shapes.get(name) or (request.sample[index].shape if _has(request, index) else None)
+    if given is not None and None in dims[1:]:
+        if len(given) != len(dims):
+            raise SourceError(f"input '{name}' has {len(dims)} dimensions {tuple(dims)}: received {tuple(given)}")
+        dims = [d if d is not None or i == 0 else int(given[i]) for i, d in enumerate(dims)]
+    if None in dims[1:]:
+        example = ",".join("?" if d is None else str(d) for d in [1, *dims[1:]])
+        raise SourceError(
+            f"input '{name}' has free dimensions {tuple(dims)}: expected numbers beyond the batch; give --shape {name}={example}"
+        )
+    return TensorSpec(name, dtype, tuple("batch" if d is None else d for d in dims))
+
+
+def _has(request: SourceRequest, index: int) -> bool:
+    return request.sample is not None and index < len(request.sample)

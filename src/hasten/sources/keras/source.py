@@ -1,0 +1,150 @@
+"""Ties the parts together: a model or path becomes a ``Source`` with its graph, its own answers and its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import SourceError
+from hasten.sources import Reference, Source, SourceRequest
+from hasten.sources.keras.assemble import import_model
+from hasten.sources.keras.build import Unsupported
+from hasten.sources.keras.files import Opened, load
+from hasten.sources.keras.signature import Signature, signature
+from hasten.sources.keras.stock import export
+from hasten.types import Array, TensorSpec
+
+__all__ = ["flat_call", "open_keras", "quiet"]
+
+_SLOW_S = 0.05
+
+
+def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
+    """The model as a portable graph with its own framework's answers beside it.
+
+    ``path`` of the source is the user's file where Keras opens it as it is, else a ``.keras`` saved in ``request.work``.
+
+    Raises:  SourceError: it cannot be read; TrustError: it holds code; SourceError names a layer nobody can convert
+    """
+    quiet()
+    if isinstance(model_or_path, (str, os.PathLike)):
+        opened = load(Path(model_or_path), trust=request.trust)
+    else:
+        opened = Opened(model_or_path, None)
+    model = opened.model
+    taken = signature(model, request)
+    reference = flat_call(model, taken)
+    path = opened.path or _save(model, taken, request)
+    graph, outputs, notes = _graph(model, taken, request)
+    return Source(
+        framework="keras",
+        path=path,
+        model=graph,
+        inputs=taken.inputs,
+        outputs=outputs,
+        reference=reference,
+        notes=(*opened.notes, *notes),
+        trusted=request.trust,
+        fingerprint=_fingerprint(model, taken.inputs),
+    )
+
+
+def quiet() -> None:
+    """Keeps TensorFlow's start-up chatter off the terminal, unless the user asked for a level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def flat_call(model: Any, taken: Signature) -> Reference:
+    """``model(x, training=False)`` on flat numpy arrays, flat numpy arrays out.
+
+    A model that is slow that way (Python loops over time) runs as a compiled function once that gave the same answer.
+    """
+    import keras  # noqa: PLC0415
+
+    def call(arrays: Sequence[Any]) -> tuple[Array, ...]:
+        with keras.device("cpu:0"):
+            result = model(taken.pack([keras.ops.convert_to_tensor(a) for a in arrays]), training=False)
+        return tuple(np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(result) if t is not None)
+
+    swift: list[Reference] = []
+
+    def reference(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        if swift:
+            return swift[0](arrays)
+        start = time.perf_counter()
+        answer = call(arrays)
+        if time.perf_counter() - start > _SLOW_S and keras.backend.backend() == "tensorflow":
+            start = time.perf_counter()
+            again = call(arrays)
+            if time.perf_counter() - start > _SLOW_S and _equal(answer, again):
+                compiled = _compiled(model, taken)
+                if _equal(answer, compiled(arrays), tolerance=1e-6):
+                    swift.append(compiled)
+        return answer
+
+    return reference
+
+
+def _compiled(model: Any, taken: Signature) -> Reference:
+    import keras  # noqa: PLC0415
+    import tensorflow as tf  # noqa: PLC0415
+
+    whole = tf.function(lambda *flat: keras.tree.flatten(model(taken.pack(flat), training=False)))
+    return lambda arrays: tuple(t.numpy() for t in whole(*map(tf.convert_to_tensor, arrays)) if t is not None)
+
+
+def _equal(a: Sequence[Array], b: Sequence[Array], tolerance: float = 0.0) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and bool(np.allclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _graph(
+    model: Any, taken: Signature, request: SourceRequest
+) -> tuple[ir.Model | None, tuple[TensorSpec, ...], tuple[str, ...]]:
+    try:
+        imported = import_model(model, taken.inputs, taken.pack)
+    except Unsupported as error:
+        return export(model, taken, error)
+    return imported.model, imported.outputs, imported.notes
+
+
+def _save(model: Any, taken: Signature, request: SourceRequest) -> Path:
+    """A copy of an object on disk, which other processes can open."""
+    folder = request.work or Path(tempfile.mkdtemp(prefix="hasten-"))
+    path = folder / "source.keras"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+    except Exception as error:
+        raise SourceError(
+            f"cannot save model '{model.name}' for other processes to open: {str(error).splitlines()[0]}; give its "
+            "custom layers a get_config()"
+        ) from error
+    return path
+
+
+def _fingerprint(model: Any, inputs: Sequence[TensorSpec]) -> str:
+    """A digest of configuration, input shapes and weights."""
+    import keras  # noqa: PLC0415
+
+    found = hashlib.sha256(repr([str(s) for s in inputs]).encode())
+    try:
+        found.update(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
+    except NotImplementedError:
+        found.update(type(model).__qualname__.encode())
+    for variable in model.weights:
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        found.update(f"{array.shape}{array.dtype}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,36 @@
+"""Which converter writes which Keras layer and ``keras.ops`` operation. To add one: an entry in its family's file."""
+
+from __future__ import annotations
+
+from hasten.sources.keras import (
+    activations,
+    convolution,
+    elementwise,
+    normalization,
+    pooling,
+    products,
+    recurrent,
+    reduce,
+    shaping,
+)
+from hasten.sources.keras.scope import Call, Converter, Scope
+
+__all__ = ["LAYERS", "OPERATIONS"]
+
+
+def _same(_g: Scope, call: Call) -> object:
+    return call.first
+
+
+_IDLE_AT_INFERENCE = (
+    "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise Identity InputLayer SpatialDropout1D "
+    "SpatialDropout2D SpatialDropout3D"
+).split()
+
+_FAMILIES = (activations, convolution, elementwise, normalization, pooling, products, recurrent, reduce, shaping)
+
+LAYERS: dict[str, Converter] = dict.fromkeys(_IDLE_AT_INFERENCE, _same)
+OPERATIONS: dict[str, Converter] = {}
+for _family in _FAMILIES:
+    LAYERS.update(getattr(_family, "LAYERS", {}))
+    OPERATIONS.update(getattr(_family, "OPERATIONS", {}))
