@@ -26,9 +26,9 @@ class Compiled:
     program: Program
 
 
-def program_of(model: ir.Model, name: str) -> Program:
+def program_of(model: ir.Model, name: str, isa: Isa) -> Program:
     """The fused program of a graph with static shapes."""
-    return fuse(lower(model, name))
+    return fuse(lower(model, name, isa.lanes))
 
 
 def compile_graph(model: ir.Model, isa: Isa, folder: Path, name: str = "model") -> Compiled:
@@ -36,6 +36,6 @@ def compile_graph(model: ir.Model, isa: Isa, folder: Path, name: str = "model") 
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = program_of(model, name)
+    program = program_of(model, name, isa)
     emitted = emit(program, isa)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

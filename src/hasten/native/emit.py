@@ -120,6 +120,10 @@ class Emitter:
         self._functions.append(f"/* {comment} */\nstatic void {name}({parameters}) {{\n{body.rstrip()}\n}}\n")
         self._calls.append(f"    {name}({', '.join(a for _, a in signature)});")
 
+    def inline(self, text: str) -> None:
+        """A function that a later one calls; not a step of its own."""
+        self._functions.append(text)
+
     def text(self, prefix: str) -> Emitted:
         """The finished file."""
         head = "\n".join(self._helpers())

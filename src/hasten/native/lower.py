@@ -29,6 +29,8 @@ class Lowering:
     """The state while one graph is lowered: what every value became, and the steps so far."""
 
     name: str
+    lanes: int
+    """float32 values per vector of the target: some families pad to it."""
     steps: list[Step] = field(default_factory=list)
     _views: dict[int, View] = field(default_factory=dict)
     _counter: int = 0
@@ -123,13 +125,13 @@ def unsupported(graph: ir.Graph) -> tuple[str, ...]:
     return tuple(sorted({n.op_type for n in graph if n.domain not in ("", "ai.onnx") or n.op_type not in table}))
 
 
-def lower(model: ir.Model, name: str) -> Program:
+def lower(model: ir.Model, name: str, lanes: int) -> Program:
     """The program of a graph with static shapes.
 
     Raises:  UnsupportedOpError: names the operator and node that have no kernel
     """
     graph, table = model.graph, _table()
-    low = Lowering(name)
+    low = Lowering(name, lanes)
     inputs = []
     for value in graph.inputs:
         if value.name in graph.initializers:
