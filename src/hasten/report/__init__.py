@@ -72,6 +72,8 @@ class Peaks:
 
     gmac_per_s: float
     gb_per_s: Mapping[str, float] = field(default_factory=dict)
+    method: str = ""
+    """How they were measured."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def _context(report: Report) -> dict[str, Any]:
         "tiles": _tiles(report),
         "columns": COLUMNS,
         "rows": [_row(report, trial) for trial in rows],
+        "sampled": any(len(report.samples.get(t.candidate.key, ())) for t in rows),
         "left_out": left_out(report),
         "logs": [
             (t.candidate.label, report.logs[t.candidate.key]) for t in report.trials if t.candidate.key in report.logs
@@ -95,25 +96,25 @@ def _hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _tiles(report: Report) -> list[tuple[str, str, str]]:
-    """(big text, what it is, small print) for the top of the page."""
+def _tiles(report: Report) -> list[tuple[str, str, list[str]]]:
+    """(big text, what it is, lines of small print) for the top of the page."""
     verdict = report.verdict
     trial = next((t for t in report.trials if t.candidate == verdict.winner), None)
-    tiles = []
+    tiles: list[tuple[str, str, list[str]]] = []
     if trial is not None and trial.measurement is not None:
         m = trial.measurement
         tail = f"p99 {time_text(m.p99_ns.value)}" if m.p99_ns else f"max {time_text(m.max_ns)}"
-        tiles.append((time_text(m.p50_ns.value), "per call, p50", f"{tail} · {trial.candidate.label}"))
+        tiles.append((time_text(m.p50_ns.value), "per call, p50", [tail, trial.candidate.label]))
     for ratio, baseline, name in (
         (verdict.over_today, verdict.today, "your call today"),
         (verdict.over_honest, verdict.honest, "your best own call"),
     ):
         if ratio is not None and baseline is not None and baseline != verdict.winner:
-            interval = f"{ratio_text(ratio.low)} – {ratio_text(ratio.high)}"
-            tiles.append((ratio_text(ratio.value), f"against {name}", f"{baseline.label} · 95 %: {interval}"))
+            interval = f"{ratio.confidence:.0%} interval {ratio_text(ratio.low)} – {ratio_text(ratio.high)}"
+            tiles.append((ratio_text(ratio.value), f"against {name}", [baseline.label, interval]))
     if trial is not None and trial.comparison is not None:
         bounds = ", ".join(f"{name} {error_text(value)}" for name, value in report.tolerance.items())
-        words = f"{trial.comparison.checked} inputs checked" + (f" · allowed: {bounds}" if bounds else "")
+        words = [f"{trial.comparison.checked} inputs checked", *([f"allowed: {bounds}"] if bounds else [])]
         tiles.append((error_text(trial.comparison.max_abs_error), "largest error", words))
     return tiles
 
@@ -152,16 +153,24 @@ def _operators(report: Report) -> list[dict[str, Any]]:
 
 
 def _facts(value: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested mappings as rows ``outer · inner``; lists with commas; nothing as a dash."""
+    """Nested mappings as rows ``outer · inner``; lists with commas; bytes as KiB, MiB, GiB; nothing as a dash."""
     rows: list[tuple[str, str]] = []
     for name, item in value.items():
         if isinstance(item, Mapping):
             rows += _facts(item, f"{prefix}{name} · ")
         elif isinstance(item, Sequence) and not isinstance(item, str):
             rows.append((f"{prefix}{name}", ", ".join(map(str, item)) or "—"))
+        elif isinstance(item, int) and (str(name).endswith("_bytes") or prefix.startswith("caches")):
+            rows.append((f"{prefix}{name}".removesuffix("_bytes"), _binary(item)))
         else:
-            rows.append((f"{prefix}{name}", "—" if item is None else str(item)))
+            rows.append((f"{prefix}{name}", ABSENT if item is None else str(item)))
     return rows
+
+
+def _binary(size: int) -> str:
+    """Caches and memory in the units that they are sold in."""
+    power = max(p for p in range(4) if p == 0 or size >= 1024**p)
+    return f"{size / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def _data(report: Report, rows: Sequence[Trial]) -> dict[str, Any]:

@@ -60,7 +60,8 @@
     const [axis, grid] = anchor === "left" ? [Plot.axisY, Plot.gridY] : [Plot.axisX, Plot.gridX];
     return [
       grid(ticks, { stroke: "var(--line)", strokeOpacity: 1 }),
-      axis(ticks, { anchor, tickFormat: format, tickSize: 0, tickPadding: 6, label, color: "var(--soft)", labelArrow: "none" }),
+      // "text", not "tickFormat": on a logarithmic scale the latter hides labels by a rule of its own
+      axis(ticks, { anchor, text: format, tickSize: 0, tickPadding: 6, label, color: "var(--soft)", labelArrow: "none" }),
     ];
   }
 
@@ -128,7 +129,7 @@
     return new Set([...roles, ...best.values()]);
   }
   function curves(host) {
-    const width = host.clientWidth, tail = document.querySelector("input[name=curve]:checked").value === "tail";
+    const width = host.clientWidth, tail = document.querySelector("input[name=curve]:checked")?.value !== "ecdf";
     const rows = data.candidates.filter((c) => shown.has(c.key));
     const points = rows.map((c) => c.ecdf.map(([ns, share]) => ({ c, ns, share, odds: 1 / (1 - share + 0.5 / c.count) })));
     const all = points.flat(), domain = span(all.map((p) => p.ns), 1.15, 1.15);
@@ -145,6 +146,11 @@
       const start = tail ? [] : [{ ...p[0], share: 0 }];
       marks.push(Plot.line([...start, ...p], { ...at, curve: tail ? "step-before" : "step-after", ...style(p[0].c), strokeLinejoin: "round" }));
     }
+    const ends = tail && rows.length <= 8 && width >= 620 ? points.filter((p) => p.length).map((p) => p.at(-1)) : [];
+    for (const end of ends) {
+      const name = `${sign[end.c.role] ?? ""}${clip(end.c.label, 32)}`;
+      marks.push(Plot.text([end], { ...at, text: () => name, textAnchor: "end", dy: -9, fill: tint(end.c), stroke: "var(--page)", strokeWidth: 4, fontWeight: end.c.role === "winner" ? 700 : 400 }));
+    }
     const words = (p) => `${p.c.label}\n${(100 * p.share).toPrecision(4)} % of calls within ${time(p.ns)}`;
     marks.push(Plot.tip(all, Plot.pointer({ ...at, title: words, fill: "var(--card)", stroke: "var(--line-strong)" })));
     draw(host, {
@@ -153,7 +159,7 @@
       y: tail ? { type: "log", domain, axis: null } : { domain: [0, 1], axis: null }, marks,
     });
   }
-  function chips(host, redraw) {
+  function chips(host, presets, redraw) {
     const buttons = [];
     const refresh = () => {
       for (const [key, button] of buttons) button.setAttribute("aria-pressed", String(shown.has(key)));
@@ -176,7 +182,7 @@
     }
     const pick = (keys) => (shown.clear(), keys.forEach((k) => shown.add(k)));
     for (const [text, keys] of [["leaders", leaders], ["all", () => usable.map((c) => c.key)], ["none", () => []]]) {
-      if (usable.length > 3) add(text, () => pick(keys())).className = "plain";
+      if (usable.length > 3) presets.append(add(text, () => pick(keys())));
     }
     pick(leaders());
     refresh();
@@ -204,7 +210,7 @@
         x: { domain: [0, c.count], axis: null }, y: { type: "log", domain, axis: null },
         marks: [
           ...logAxis(domain, { anchor: "left", most: 4 }),
-          Plot.axisX({ ticks: 3, tickSize: 0, tickFormat: "~s", label: null, color: "var(--soft)" }),
+          Plot.axisX({ ticks: 3, tickSize: 0, tickFormat: (d) => (d >= 1000 ? `${d / 1000}k` : String(d)), label: null, color: "var(--soft)" }),
           Plot.areaY(rows, { x: "call", y1: "low", y2: "high", fill: tint(c), fillOpacity: 0.28 }),
           Plot.line(rows, { x: "call", y: "middle", stroke: tint(c), strokeWidth: 1.4 }),
         ],
@@ -222,9 +228,10 @@
     const place = (error) => (error === null ? domain[1] : Math.max(error, domain[0]));
     const left = narrow ? 4 : Math.min(250, 40 + 6.6 * Math.max(...rows.map((r) => r.label.length))), right = narrow ? 14 : 150;
     const marks = [...logAxis(domain, { format: power, most: narrow ? 5 : 10 })];
-    bounds.forEach(([name, value], i) => {
+    bounds.sort((a, b) => a[1] - b[1]).forEach(([name, value], i) => {
+      const first = bounds.length > 1 && i === 0; // the lower bound's words to its left, the other's to its right
       marks.push(Plot.ruleX([value], { stroke: "var(--bad)", strokeDasharray: name === "absolute" ? null : "4 4", strokeWidth: 1.3 }));
-      marks.push(Plot.text([value], { x: (d) => d, frameAnchor: "top", dy: -10 - 13 * i, text: () => `${name} tolerance ${power(value)}`, fill: "var(--bad)", textAnchor: "middle" }));
+      marks.push(Plot.text([value], { x: (d) => d, frameAnchor: "top", dy: narrow ? -12 - 13 * i : -12, dx: first ? -4 : 4, text: () => `${name} ≤ ${power(value)}`, fill: "var(--bad)", textAnchor: first ? "end" : "start" }));
     });
     rows.forEach((r, i) => {
       const colour = r.status === "wrong" ? "var(--bad)" : tint(r), y = i, one = [r], weight = r.role === "winner" ? 700 : 400;
@@ -285,7 +292,7 @@
     const words = (o) => `${o.name} (${o.op})\n${digits(o.gmacs_per_s)} GMAC/s, ${digits(o.gb_per_s ?? 0)} GB/s\n${(100 * o.share).toPrecision(3)} % of the call`;
     marks.push(
       Plot.dot(ops, { x: "intensity", y: "gmacs_per_s", r: (o) => 4 + 14 * Math.sqrt(o.share), fill: "var(--honest)", fillOpacity: 0.75, stroke: "var(--page)" }),
-      Plot.text(ops.slice(0, 5), { x: "intensity", y: "gmacs_per_s", text: (o) => clip(o.name, 22), dy: (o) => 0, dx: 16, textAnchor: "start", stroke: "var(--page)", strokeWidth: 4, fill: "var(--ink)" }),
+      Plot.text(ops.slice(0, 5), { x: "intensity", y: "gmacs_per_s", text: (o) => clip(o.name, 22), dx: 14, textAnchor: "start", stroke: "var(--page)", strokeWidth: 4, fill: "var(--ink)" }),
       Plot.tip(ops, Plot.pointer({ x: "intensity", y: "gmacs_per_s", title: words, fill: "var(--card)", stroke: "var(--line-strong)" })),
     );
     draw(host, {
@@ -293,6 +300,9 @@
       x: { type: "log", domain: x, axis: null }, y: { type: "log", domain: y, axis: null }, marks,
     });
   }
+
+  // A link may ask for a view: report.html#theme=dark&curve=ecdf
+  const asked = new URLSearchParams(location.hash.slice(1));
 
   // ---- the page --------------------------------------------------------------------------------------------------
   const plots = [["plot-matrix", matrix], ["plot-curves", curves], ["plot-time", runs], ["plot-error", errors], ["plot-ops", operators], ["plot-roofline", roofline]];
@@ -315,13 +325,12 @@
   }
   function theme(button) {
     const steps = ["", "light", "dark"], words = { "": "Theme: system", light: "Theme: light", dark: "Theme: dark" };
-    const asked = new URLSearchParams(location.hash.slice(1)).get("theme") ?? "";
     const set = (name) => {
       if (name) document.documentElement.dataset.theme = name;
       else delete document.documentElement.dataset.theme;
       button.textContent = words[name];
     };
-    let at = Math.max(0, steps.indexOf(asked));
+    let at = Math.max(0, steps.indexOf(asked.get("theme") ?? ""));
     set(steps[at]);
     button.addEventListener("click", () => set(steps[(at = (at + 1) % steps.length)]));
   }
@@ -338,11 +347,12 @@
   }
 
   theme(byId("theme"));
+  for (const input of document.querySelectorAll("input[name=curve]")) input.checked = input.value === (asked.get("curve") ?? "tail");
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll("button.copy").forEach(copying);
   redraw();
   if (byId("chips")) {
-    chips(byId("chips"), () => curves(byId("plot-curves")));
+    chips(byId("chips"), byId("presets"), () => curves(byId("plot-curves")));
     document.querySelectorAll("input[name=curve]").forEach((i) => i.addEventListener("change", () => curves(byId("plot-curves"))));
   }
   let wide = innerWidth, waiting = 0;

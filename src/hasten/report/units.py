@@ -72,7 +72,7 @@ def ratio_text(ratio: float | None) -> str:
 
 
 def error_text(error: float | None) -> str:
-    """A numeric error: ``0`` when exact, two digits otherwise; NaN and infinity are said.
+    """A numeric error: ``0`` when exact, two digits otherwise; NaN and infinity are named.
 
     Example:
         >>> error_text(2.04e-7), error_text(0.0), error_text(float("nan"))
@@ -84,7 +84,8 @@ def error_text(error: float | None) -> str:
         return "NaN"
     if math.isinf(error):
         return "∞"
-    return re.sub(r"e([+-])0*", lambda found: "e-" if found[1] == "-" else "e", f"{error:.2g}")
+    text = f"{error:.2g}" if abs(error) >= 1e-3 or error == 0 else f"{error:.1e}".replace(".0e", "e")
+    return re.sub(r"e([+-])0*", lambda found: "e-" if found[1] == "-" else "e", text)
 
 
 def share_text(share: float | None) -> str:

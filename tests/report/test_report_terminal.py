@@ -1,0 +1,96 @@
+import io
+from dataclasses import replace
+
+import pytest
+import report_samples as made
+from rich.console import Console
+
+from hasten.records import Interval
+from hasten.report import Report, Verdict
+from hasten.report.facts import answered, headline, left_out
+from hasten.report.terminal import render
+
+
+def shown(report: Report, width: int = 170, colour: bool = False) -> str:
+    out = io.StringIO()
+    render(report, Console(file=out, width=width, force_terminal=colour, color_system="standard" if colour else None))
+    return out.getvalue()
+
+
+def test_the_sentence_on_top_tells_both_baselines():
+    assert headline(made.full_report()) == (
+        "model.keras answers in 0.310 µs (p50) with native instead of 41.9 ms: 137,000× faster than keras predict, "
+        "116× faster than your best own call (keras tf.function xla); largest error 2.4e-7"
+    )
+
+
+def test_a_baseline_that_won_is_not_called_beaten():
+    report = made.one_candidate()
+    assert headline(report) == "tiny.onnx answers in 42.9 ms (p50) with keras predict: nothing beats it for certain"
+
+
+def test_slower_is_said():
+    report = made.full_report()
+    verdict = replace(report.verdict, over_honest=Interval(0.5, 0.4, 0.6))
+    assert "2.00× slower than your best own call" in headline(replace(report, verdict=verdict))
+
+
+def test_without_a_winner_the_sentence_says_so():
+    report = made.full_report()
+    compared = headline(replace(report, verdict=Verdict("compared")))
+    assert compared == "model.keras: fastest of 14 ways to call it is native, 0.310 µs (p50)"
+    assert "nothing was chosen; fastest" in headline(replace(report, verdict=Verdict("none")))
+    assert headline(made.none_ok()).endswith("no candidate gave the source's answers; keep your own call")
+
+
+def test_fastest_first_and_wrong_answers_last():
+    rows = answered(made.full_report())
+    good = [t.measurement.p50_ns.value for t in rows if t.status == "ok"]
+    assert good == sorted(good)
+    assert [t.status for t in rows][-1] == "wrong"
+    assert {t.status for t in rows[:-1]} == {"ok"}
+    assert rows[-1].measurement.p50_ns.value < rows[1].measurement.p50_ns.value
+
+
+def test_equal_reasons_are_told_once():
+    groups = left_out(made.full_report())
+    missing = [g for g in groups if "hasten[openvino]" in g.reason]
+    assert [len(g.labels) for g in missing] == [2]
+    assert [g.status for g in groups] == ["wrong", "wrong", "failed", "skipped", "skipped"]
+
+
+def test_rows_are_marked_by_sign_not_by_colour_alone():
+    lines = shown(made.full_report()).splitlines()
+    assert [line.split()[:2] for line in lines if line.lstrip().startswith("★ ") and "µs" in line] == [["★", "native"]]
+    assert any(line.lstrip().startswith("▸  keras predict") for line in lines)
+    assert any(line.lstrip().startswith("▹  keras tf.function xla") for line in lines)
+
+
+def test_too_few_samples_leave_a_dash():
+    line = next(x for x in shown(made.full_report()).splitlines() if "▸  keras predict" in x)
+    assert line.split("±0.6%")[1].split()[:2] == ["—", "—"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 170, 250])
+@pytest.mark.parametrize("name", ["full_report", "long_names", "none_ok", "one_candidate", "hostile"])
+def test_no_line_is_wider_than_the_terminal(name, width):
+    report = replace(getattr(made, name)(), bundle=None)  # a path is never broken: it is there to be copied
+    assert max(map(len, shown(report, width).splitlines())) <= width
+
+
+def test_columns_give_way_and_the_median_stays():
+    wide, narrow = shown(made.full_report(), 170), shown(made.full_report(), 80)
+    assert "cold start" in wide and "cold start" not in narrow
+    for head in ("p50", "p99", "max error"):
+        assert head in narrow
+    assert "wrong" in narrow
+
+
+def test_colour_only_where_it_is_seen():
+    assert "\x1b[" not in shown(made.full_report())
+    assert "\x1b[" in shown(made.full_report(), colour=True)
+
+
+def test_markup_in_names_is_text():
+    report = replace(made.one_candidate(), model="[bold red]x[/] [link=http://a]", notes=("[/]",))
+    assert "[bold red]x[/] [link=http://a]" in shown(report)
