@@ -31,11 +31,11 @@ def program_of(model: ir.Model, name: str, isa: Isa) -> Program:
     return fuse(lower(model, name, isa.lanes))
 
 
-def compile_graph(model: ir.Model, isa: Isa, folder: Path, name: str = "model") -> Compiled:
-    """``model.so`` and ``model.c`` in ``folder``.
+def compile_graph(model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1) -> Compiled:
+    """``model.so`` and ``model.c`` in ``folder``, for one thread or a team.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
     program = program_of(model, name, isa)
-    emitted = emit(program, isa)
+    emitted = emit(program, isa, threads=threads)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

@@ -24,6 +24,17 @@ C_TYPES = {
 }  # fmt: skip
 
 
+# Two threads meet in about 0.1 µs; a step below this is over sooner than the meeting pays.
+SPLIT_MACS = 24_000
+
+
+@dataclass(frozen=True)
+class _Call:
+    name: str
+    arguments: tuple[str, ...]
+    split: bool
+
+
 @dataclass(frozen=True)
 class Emitted:
     """What the compiler is given."""
@@ -33,6 +44,8 @@ class Emitted:
     arena_bytes: int
     calls: tuple[str, ...]
     """The function of each step, in order."""
+    splits: int
+    """How many of them a team of threads shares out; 0 for one thread."""
 
 
 @cache
@@ -54,8 +67,9 @@ class Emitter:
     program: Program
     isa: Isa
     plan: Plan
+    threads: int = 1
     _functions: list[str] = field(default_factory=list)
-    _calls: list[str] = field(default_factory=list)
+    _calls: list[_Call] = field(default_factory=list)
     _needs: set[str] = field(default_factory=set)
     _blob: bytearray = field(default_factory=bytearray)
     _offsets: dict[bytes, int] = field(default_factory=dict)
@@ -112,13 +126,27 @@ class Emitter:
             base = self.plan.name(tensor)
         return f"{base} + {offset}" if offset else base
 
-    def function(self, step_name: str, comment: str, signature: Sequence[tuple[str, str]], body: str) -> None:
-        """One static function and its call: ``signature`` pairs each parameter's C declaration with its argument."""
+    def splits(self, macs: int) -> bool:
+        """True where a step of so many multiply-accumulates is worth sharing out to the team of threads."""
+        return self.threads > 1 and macs >= SPLIT_MACS
+
+    def function(
+        self, step_name: str, comment: str, signature: Sequence[tuple[str, str]], body: str, *, split: bool = False
+    ) -> None:
+        """One static function and its call: ``signature`` pairs each parameter's C declaration with its argument.
+
+        A ``split`` function is also given ``part``, ``parts`` and ``flags``: it does its share of the work, and may let
+        all parts ``meet(flags, part, parts)`` in between.
+        """
         name = f"{step_name}_{len(self.names) + 1}"
         self.names.append(name)
-        parameters = ", ".join(d for d, _ in signature)
-        self._functions.append(f"/* {comment} */\nstatic void {name}({parameters}) {{\n{body.rstrip()}\n}}\n")
-        self._calls.append(f"    {name}({', '.join(a for _, a in signature)});")
+        declarations = [d for d, _ in signature]
+        if split:
+            declarations += ["const int part", "const int parts", "unsigned *flags"]
+        self._functions.append(
+            f"/* {comment} */\nstatic void {name}({', '.join(declarations)}) {{\n{body.rstrip()}\n}}\n"
+        )
+        self._calls.append(_Call(name, tuple(a for _, a in signature), split))
 
     def inline(self, text: str) -> None:
         """A function that a later one calls; not a step of its own."""
@@ -133,6 +161,7 @@ class Emitter:
             weights=bytes(self._blob),
             arena_bytes=self.plan.nbytes,
             calls=tuple(self.names),
+            splits=sum(c.split for c in self._calls),
         )
 
     def _helpers(self) -> list[str]:
@@ -153,40 +182,74 @@ class Emitter:
         return [library[name][1] for name in wanted]
 
 
-def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[str]) -> str:
+def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[_Call]) -> str:
     program = out.program
     lines = [f"/* {program.name}: compiled by hasten for {out.isa.name}."]
     for word, views in (("input", program.inputs), ("output", program.outputs)):
         lines += [f"   {word} {i}: {v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for i, v in enumerate(views)]
     lines.append(f"   weights: {len(out._blob)} bytes; arena: {out.plan.nbytes} bytes. */")
-    guard = out.isa.arch == "x86_64"
-    run = [
-        f"void {prefix}_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs) {{"
-    ]
-    if guard:
-        run.append("    const unsigned state = _mm_getcsr(); /* denormals count as zero within the call */")
-        run.append("    _mm_setcsr(state | 0x8040);")
-    run += [f"    {line}" for line in out.plan.declarations(C_TYPES)]
-    run += ["    (void)weights;", "    (void)arena;", "    (void)inputs;", "    (void)outputs;"]
-    run += list(calls)
-    if guard:
-        run.append("    _mm_setcsr(state);")
-    run.append("}")
-    return "\n".join(
-        [
-            *lines,
-            head,
-            functions,
-            f"#define API __attribute__((visibility(\"default\")))\nAPI void {prefix}_run(const unsigned char *, unsigned char *, const void *const *, void *const *);\nextern const unsigned char hasten_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\nconst unsigned char *{prefix}_weights(void) {{ return hasten_weight_data; }}",
-            "\n".join(run),
-            "",
-        ]
+    shared = "const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs"
+    api = '#define API __attribute__((visibility("default")))'
+    weights = (
+        f"extern const unsigned char hasten_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\n"
+        f"const unsigned char *{prefix}_weights(void) {{ return hasten_weight_data; }}"
     )
+    parts = [*lines, head]
+    if any(c.split for c in calls):
+        parts.append(_MEET)
+    parts += [functions, api, weights]
+    parts += [f"API void {prefix}_run({shared});", f"void {prefix}_run({shared}) {{", *_run_body(out, calls, team=False), "}"]
+    if any(c.split for c in calls):
+        team = f"{shared}, int part, int parts, unsigned *flags"
+        parts += ["/* the same by a team: every thread calls it with its own part */", f"API void {prefix}_part({team});"]
+        parts += [f"void {prefix}_part({team}) {{", *_run_body(out, calls, team=True), "}"]
+    return "\n".join([*parts, ""])
 
 
-def emit(program: Program, isa: Isa, prefix: str = "hasten") -> Emitted:
-    """The C source and weights of a program for one instruction set."""
-    out = Emitter(program, isa, plan(program))
+# One flag a part, each on a cache line of its own; a part raises its own and waits for all others to be as high.
+_MEET = """\
+static inline void meet(unsigned *flags, const int part, const int parts) {
+    if (parts == 1) return;
+    const unsigned mine = flags[part * 16] + 1;
+    __atomic_store_n(&flags[part * 16], mine, __ATOMIC_RELEASE);
+    for (int other = 0; other < parts; other++)
+        while ((int)(__atomic_load_n(&flags[other * 16], __ATOMIC_ACQUIRE) - mine) < 0) PAUSE();
+}
+"""
+
+
+def _run_body(out: Emitter, calls: Sequence[_Call], *, team: bool) -> list[str]:
+    lines = []
+    guard = out.isa.arch == "x86_64"
+    if guard:
+        lines.append("    const unsigned state = _mm_getcsr(); /* denormals count as zero within the call */")
+        lines.append("    _mm_setcsr(state | 0x8040);")
+    lines += [f"    {line}" for line in out.plan.declarations(C_TYPES)]
+    lines += ["    (void)weights;", "    (void)arena;", "    (void)inputs;", "    (void)outputs;"]
+    met = True
+    for call in calls:
+        extra = ("part", "parts", "flags") if team else ("0", "1", "0")
+        text = f"{call.name}({', '.join((*call.arguments, *(extra if call.split else ())))});"
+        if not team:
+            lines.append(f"    {text}")
+        elif call.split:
+            if not met:
+                lines.append("    meet(flags, part, parts);")
+            lines += [f"    {text}", "    meet(flags, part, parts);"]
+            met = True
+        else:
+            lines.append(f"    if (part == 0) {text}")
+            met = False
+    if team and not met:
+        lines.append("    meet(flags, part, parts);")
+    if guard:
+        lines.append("    _mm_setcsr(state);")
+    return lines
+
+
+def emit(program: Program, isa: Isa, prefix: str = "hasten", threads: int = 1) -> Emitted:
+    """The C source and weights of a program for one instruction set and a team of ``threads``."""
+    out = Emitter(program, isa, plan(program), threads)
     for step in program.steps:
         step.emit(out)
     return out.text(prefix)

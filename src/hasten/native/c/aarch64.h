@@ -2,6 +2,7 @@
 #include <arm_neon.h>
 #include <stdint.h>
 #define VL 4 /* float32 values per vector (NEON) */
+#define PAUSE() __asm__ volatile("yield")
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 //! v_load: types

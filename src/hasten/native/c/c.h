@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 #define VL 1 /* plain C: one value at a time */
+#define PAUSE() ((void)0)
 typedef float vf;
 typedef int32_t vi;
 //! v_load: types

@@ -2,6 +2,7 @@
 #include <smmintrin.h>
 #include <stdint.h>
 #define VL 4 /* float32 values per vector (SSE4.1) */
+#define PAUSE() _mm_pause()
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 //! v_load: types

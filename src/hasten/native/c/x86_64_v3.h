@@ -2,6 +2,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 #define VL 8 /* float32 values per vector (AVX2) */
+#define PAUSE() _mm_pause()
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 //! v_load: types

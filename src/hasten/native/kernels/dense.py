@@ -109,9 +109,10 @@ class Dense(Step):
         return self.rows * int(np.prod(self.weight.shape))
 
     def emit(self, out: Emitter) -> None:
-        """One function; a block per run of equal panels."""
+        """One function; a block per run of equal panels. A team shares out panels, or rows where there are many."""
         depth, columns = self.weight.shape
-        runs = panels(columns, out.lanes, self._widest(out))
+        split = out.splits(self.macs())
+        runs = panels(columns, out.lanes, self._widest(out, columns, split))
         epilogue = self._epilogue
         packed = pack(self.weight.astype(np.float32), self.bias.astype(np.float32), out.lanes, runs)
         signature = [
@@ -123,23 +124,35 @@ class Dense(Step):
         out.need("v_load", "v_set1")
         lines: list[str] = []
         for run in runs:
-            lines += list(self._run(out, run, depth, epilogue))
-        out.function("dense", self.title, signature, "\n".join(lines))
+            lines += list(self._run(out, run, depth, epilogue, split))
+        if split:
+            lines.append("    (void)flags;")
+        out.function("dense", self.title, signature, "\n".join(lines), split=split)
 
-    def _widest(self, out: Emitter) -> int:
-        if self.rows == 1:
-            return 12 if out.isa.registers == 32 else 8
-        return 4 if out.isa.registers == 32 else 2
+    def _widest(self, out: Emitter, columns: int, split: bool) -> int:
+        many = out.isa.registers == 32
+        if self.rows > 1:
+            return 4 if many else 2
+        widest = 12 if many else 8
+        return min(widest, -(-columns // (out.lanes * out.threads))) if split else widest
 
-    def _run(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
+    def _run(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue, split: bool) -> Iterator[str]:
         stride = run.width * out.lanes
-        yield f"    for (int p = {run.start}; p < {run.start + run.count * stride}; p += {stride}) {{"
+        low, high = "0", str(run.count)
+        by_panel = split and self.rows < 32
+        if by_panel:
+            # A lone panel (the odd one out) goes to the last part.
+            low = f"{run.count} * part / parts" if run.count > 1 else "part == parts - 1 ? 0 : 1"
+            high = f"{run.count} * (part + 1) / parts" if run.count > 1 else "1"
+        yield f"    for (int i = {low}; i < {high}; i++) {{"
+        yield f"        const int p = {run.start} + i * {stride};"
+        yield f"        const float *restrict b = w + (long)i * {(depth + 1) * stride};"
         if self.rows == 1:
             yield from self._row(out, run, depth, epilogue)
         else:
-            yield from self._tiles(out, run, depth, epilogue)
-        yield f"        w += {(depth + 1) * stride};"
+            yield from self._tiles(out, run, depth, epilogue, split and not by_panel)
         yield "    }"
+        yield f"    w += {run.count * (depth + 1) * stride};"
 
     def _row(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
         """One row: ``split`` interleaved parts of K, each with its own accumulators, summed at the end."""
@@ -147,7 +160,7 @@ class Dense(Step):
         split = max(1, min(8 // width, depth // 2)) if width < 8 else 1
         whole = depth // split * split
         yield f"        vf a[{split * width}];"
-        yield f"        for (int j = 0; j < {width}; j++) a[j] = v_load(w + j * VL);"
+        yield f"        for (int j = 0; j < {width}; j++) a[j] = v_load(b + j * VL);"
         if split > 1:
             yield f"        for (int j = {width}; j < {split * width}; j++) a[j] = v_set1(0.0f);"
         yield f"        for (int k = 0; k < {whole}; k += {split})"
@@ -157,10 +170,10 @@ class Dense(Step):
         at = "(k + s + 1)" if split > 1 else "(k + 1)"
         x = "k + s" if split > 1 else "k"
         yield f"                for (int j = 0; j < {width}; j++)"
-        yield f"                    a[{s} * {width} + j] += v_set1(x[{x}]) * v_load(w + {at} * {width * out.lanes} + j * VL);"
+        yield f"                    a[{s} * {width} + j] += v_set1(x[{x}]) * v_load(b + {at} * {width * out.lanes} + j * VL);"
         for k in range(whole, depth):
             yield f"        for (int j = 0; j < {width}; j++)"
-            yield f"            a[{(k - whole) * width} + j] += v_set1(x[{k}]) * v_load(w + {(k + 1) * width * out.lanes} + j * VL);"
+            yield f"            a[{(k - whole) * width} + j] += v_set1(x[{k}]) * v_load(b + {(k + 1) * width * out.lanes} + j * VL);"
         step = split
         while step > 1:
             half = step // 2
@@ -169,16 +182,19 @@ class Dense(Step):
             step = keep
         yield from epilogue.store(out, "a", 1, width, run.tail, "p", row="0", indent="        ")
 
-    def _tiles(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
+    def _tiles(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue, split: bool) -> Iterator[str]:
         tile = max(1, (out.isa.registers - run.width - 2) // run.width)
         tile = min(tile, self.rows)
         tile = -(-self.rows // -(-self.rows // tile))  # as equal as possible
         whole = self.rows // tile * tile
-        yield f"        for (int m = 0; m < {whole}; m += {tile}) {{"
+        blocks = whole // tile
+        low, high = (f"{blocks} * part / parts", f"{blocks} * (part + 1) / parts") if split else ("0", str(blocks))
+        yield f"        for (int t = {low}; t < {high}; t++) {{"
+        yield f"            const int m = t * {tile};"
         yield from self._tile(out, run, depth, epilogue, tile, "m")
         yield "        }"
         if self.rows > whole:
-            yield "        {"
+            yield "        if (part == parts - 1) {" if split else "        {"
             yield from self._tile(out, run, depth, epilogue, self.rows - whole, str(whole))
             yield "        }"
 
@@ -186,13 +202,13 @@ class Dense(Step):
         width, ldx = run.width, self.x.strides[0]
         yield f"            vf a[{tile * width}];"
         yield f"            for (int i = 0; i < {tile}; i++)"
-        yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_load(w + j * VL);"
+        yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_load(b + j * VL);"
         yield f"            for (int k = 0; k < {depth}; k++) {{"
-        yield f"                vf b[{width}];"
-        yield f"                for (int j = 0; j < {width}; j++) b[j] = v_load(w + (k + 1) * {width * out.lanes} + j * VL);"
+        yield f"                vf wk[{width}];"
+        yield f"                for (int j = 0; j < {width}; j++) wk[j] = v_load(b + (k + 1) * {width * out.lanes} + j * VL);"
         yield f"                for (int i = 0; i < {tile}; i++) {{"
         yield f"                    const vf xk = v_set1(x[({row} + i) * {ldx} + k]);"
-        yield f"                    for (int j = 0; j < {width}; j++) a[i * {width} + j] += xk * b[j];"
+        yield f"                    for (int j = 0; j < {width}; j++) a[i * {width} + j] += xk * wk[j];"
         yield "                }"
         yield "            }"
         yield from epilogue.store(out, "a", tile, width, run.tail, "p", row=row, indent="            ")

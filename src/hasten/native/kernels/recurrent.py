@@ -146,10 +146,12 @@ class _Writer:
         self.block = max(b for b in range(1, min(4, max(room, 1)) + 1) if vectors % b == 0)
 
     def write(self) -> None:
-        step, out, cell = self.step, self.out, self.step.cell
+        step, out = self.step, self.out
         units, padded, lanes = step.units, self.padded, self.lanes
         out.need("v_load", "v_store", "v_store_n", "v_set1")
         steps, batch, columns = step.gates.shape
+        split = out.splits(step.units * step.units * self.count) and step.cell.kind != "GRU" and self.padded // (self.block * lanes) >= out.threads
+        blocks = padded // (self.block * lanes)
         weights = out.constant(_pack_hidden(step.hidden, self.count, padded, self.block, lanes))
         name = out.fresh(f"{step.kernel}_step")
         extra = [("const float *restrict p", out.constant(_pad(step.peephole, padded)))] if step.peephole is not None else []
@@ -157,7 +159,7 @@ class _Writer:
             extra.append(("const float *restrict q", out.constant(_pad(step.state_bias[None], padded))))
         names = "".join(", " + d.split("restrict ")[1] for d, _ in extra)
         cell_args = "const float *restrict g, const float *restrict w, const float *restrict h, float *restrict n"
-        cell_args += ", float *restrict c" + "".join(f", {d}" for d, _ in extra) + ", const int depth"
+        cell_args += ", float *restrict c" + "".join(f", {d}" for d, _ in extra) + ", const int depth, const int first, const int last, const int back"
         out.inline(
             f"/* one time step: gates g, state h (and c) -> state n (and c) */\n"
             f"static inline __attribute__((always_inline)) void {name}({cell_args}) {{\n"
@@ -173,13 +175,24 @@ class _Writer:
                 signature.append((f"{const}float *{label}", out.pointer(view)))
         if step.lengths is not None:
             signature.append(("const int32_t *lengths", out.pointer(step.lengths)))
-        body = [f"    for (int b = 0; b < {batch}; b++) {{"]
+        body = []
+        if split:
+            body.append(f"    const int first = {blocks} * part / parts, last = {blocks} * (part + 1) / parts;")
+            body.append(f"    const int from = first * {self.block * lanes}, to = last * {self.block * lanes} < {units} ? last * {self.block * lanes} : {units};")
+        self.range = ("first", "last") if split else ("0", str(blocks))
+        self.split = split
+        body.append(f"    for (int b = 0; b < {batch}; b++) {{")
         body.append(f"        float *h = state, *n = state + {padded}, *c = state + {2 * padded};")
         for target, view, label in (("h", step.first_h, "first_h"), ("c", step.first_c, "first_c")):
+            # With a team each part sets the states of its own units; all meet before anybody reads them.
+            low, high = (f"first * {self.block * lanes}", f"last * {self.block * lanes}") if split else ("0", str(padded))
             if view is not None:
-                body.append(f"        for (int i = 0; i < {units}; i++) {target}[i] = {label}[b * {view.strides[0]} + i];")
+                high = "to" if split else str(units)
+                body.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = {label}[b * {view.strides[0]} + i];")
             else:
-                body.append(f"        for (int i = 0; i < {padded}; i++) {target}[i] = 0.0f;")
+                body.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = 0.0f;")
+        if split:
+            body.append("        meet(flags, part, parts);")
         ticks = str(steps)
         if step.lengths is not None:
             body.append(f"        const int ticks = lengths[b] < {steps} ? lengths[b] : {steps};")
@@ -188,16 +201,17 @@ class _Writer:
         call = f"{name}(g + ((long)t * {batch} + b) * {columns}, w, h, n, c{names}, "
         if step.first_h is None:
             body.append("        { /* the first state is zero: nothing to multiply */")
-            body += self._tick("0", f"{call}0);", ticks, "            ")
+            body += self._tick("0", f"{call}0, {self.range[0]}, {self.range[1]}, 0);", ticks, "            ")
             body.append("        }")
             start = 1
         body.append(f"        for (int s = {start}; s < {ticks}; s++) {{")
-        body += self._tick("s", f"{call}{units});", ticks, "            ")
+        body += self._tick("s", f"{call}{units}, {self.range[0]}, {self.range[1]}, s & 1);", ticks, "            ")
         body.append("        }")
         body += self._tail(ticks)
         body.append("    }")
-        out.function(step.kernel, step.title, signature, "\n".join(body))
-        _ = cell
+        if split:
+            body.append("    (void)from;")
+        out.function(step.kernel, step.title, signature, "\n".join(body), split=split)
 
     def _tick(self, s: str, call: str, ticks: str, indent: str) -> list[str]:
         """One time step: compute, emit y, swap the states."""
@@ -209,7 +223,12 @@ class _Writer:
         lines.append(f"{indent}{call}")
         if step.y is not None:
             at = f"y + (long)t * {step.y.strides[0]} + b * {step.y.strides[1]}"
-            lines.append(f"{indent}__builtin_memcpy({at}, n, {4 * step.units});")
+            if self.split:
+                lines.append(f"{indent}if (to > from) __builtin_memcpy({at} + from, n + from, sizeof(float) * (size_t)(to - from));")
+            else:
+                lines.append(f"{indent}__builtin_memcpy({at}, n, {4 * step.units});")
+        if self.split:
+            lines.append(f"{indent}meet(flags, part, parts);")
         lines.append(f"{indent}{{ float *old = h; h = n; n = old; }}")
         if step.lengths is not None and s == "0":
             lines.append(f"{indent}}}")
@@ -223,7 +242,8 @@ class _Writer:
             lines.append(f"        for (int t = {ticks}; t < {step.gates.shape[0]}; t++) __builtin_memset({at}, 0, {4 * units});")
         for label, view, source in (("last_h", step.last_h, "h"), ("last_c", step.last_c, "c")):
             if view is not None:
-                lines.append(f"        __builtin_memcpy({label} + b * {view.strides[0]}, {source}, {4 * units});")
+                only = "if (part == 0) " if self.split else ""
+                lines.append(f"        {only}__builtin_memcpy({label} + b * {view.strides[0]}, {source}, {4 * units});")
         return lines
 
     def _step_body(self) -> list[str]:
@@ -231,21 +251,26 @@ class _Writer:
             return self._reset_before()
         count, block = self.count, self.block
         width, padded, units = count * block, self.padded, self.step.units
-        lines = [f"    for (int u = 0; u < {padded}; u += {block} * VL, g += {width} * VL) {{"]
+        # Every other step walks the weights backwards: those used last are still in the nearest cache.
+        lines = ["    for (int i = first; i < last; i++) {"]
+        lines.append(f"        const int u = (back ? first + last - 1 - i : i) * {block} * VL;")
+        lines.append(f"        const float *x = g + u * {count};")
         lines.append(f"        vf a[{width}];")
         kept = self.step.cell.kind == "GRU"  # the candidate's h·R must stay apart from x·W: the reset gate scales it alone
         if kept:
             lines.append(f"        for (int j = 0; j < {block}; j++) {{")
-            lines.append(f"            a[j * 3] = v_load(g + j * 3 * VL);")
-            lines.append(f"            a[j * 3 + 1] = v_load(g + (j * 3 + 1) * VL);")
+            lines.append(f"            a[j * 3] = v_load(x + j * 3 * VL);")
+            lines.append(f"            a[j * 3 + 1] = v_load(x + (j * 3 + 1) * VL);")
             lines.append(f"            a[j * 3 + 2] = v_load(q + u + j * VL);")
             lines.append("        }")
         else:
-            lines.append(f"        for (int j = 0; j < {width}; j++) a[j] = v_load(g + j * VL);")
+            lines.append(f"        for (int j = 0; j < {width}; j++) a[j] = v_load(x + j * VL);")
         lines.append(f"        const float *r = w + (long)u * {count * units};")
-        lines.append("        for (int k = 0; k < depth; k++) {")
-        lines.append("            const vf hk = v_set1(h[k]);")
-        lines.append(f"            for (int j = 0; j < {width}; j++) a[j] += hk * v_load(r + (k * {width} + j) * VL);")
+        lines.append(f"        const float *hk = back ? h + depth - 1 : h, *rk = back ? r + (depth - 1) * {width} * VL : r;")
+        lines.append(f"        const long hop = back ? -1 : 1, skip = hop * {width} * VL;")
+        lines.append("        for (int k = 0; k < depth; k++, hk += hop, rk += skip) {")
+        lines.append("            const vf v = v_set1(*hk);")
+        lines.append(f"            for (int j = 0; j < {width}; j++) a[j] += v * v_load(rk + j * VL);")
         lines.append("        }")
         lines.append(f"        for (int j = 0; j < {block}; j++) {{")
         lines.append("            const int at = u + j * VL;")
@@ -266,7 +291,7 @@ class _Writer:
             return [
                 f"const vf z = {f.text(clip('a[j * 3]'), out)};",
                 f"const vf reset = {f.text(clip('a[j * 3 + 1]'), out)};",
-                "const vf mixed = v_load(g + (j * 3 + 2) * VL) + reset * a[j * 3 + 2];",
+                "const vf mixed = v_load(x + (j * 3 + 2) * VL) + reset * a[j * 3 + 2];",
                 f"const vf fresh = {g.text(clip('mixed'), out)};",
                 "v_store(n + at, fresh + z * (v_load(h + at) - fresh));",
             ]
@@ -300,6 +325,7 @@ class _Writer:
         block = self.block
         width = 3 * block
         return [
+            "    (void)first, (void)last, (void)back;",
             f"    float *reset = c, *update = c + {padded};",
             f"    for (int u = 0; u < {padded}; u += {block} * VL) {{",
             f"        const float *r = w + (long)u * {3 * units}, *x = g + u * 3;",
