@@ -1,17 +1,33 @@
-"""Trials enter; a ``Verdict`` leaves: which candidate ships, or that the original stays."""
+"""Trials enter; a ``Verdict`` leaves: which candidate ships, or that the original stays.
+
+The best by the objective wins only where it beats each other candidate beyond the noise. Of those that it does not
+beat, the ones whose median is beaten leave too (tails are noisy, medians are not), and then the simplest wins: the
+earlier engine of the table, float32, fewer threads, fewer options.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hasten.records import Interval, Trial
+import numpy as np
+from numpy.typing import NDArray
+
+from hasten.engines import ENGINES
+from hasten.errors import SettingsError
+from hasten.measure import statistics
+from hasten.records import Candidate, Interval, Trial
 from hasten.tune.plan import Bounds
 from hasten.tune.playoff import Rounds
+from hasten.tune.store import raw_samples
 
 __all__ = ["OBJECTIVES", "Verdict", "choose", "leaders"]
 
 OBJECTIVES = ("p50", "p99", "p99.9", "throughput", "memory", "size")
+
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
+# A difference of memory below this is the allocator's, of size the file's padding.
+_EXACT_MARGIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -35,24 +51,225 @@ class Verdict:
     gain: Interval | None
     """original ÷ winner."""
     tie: bool
-    """The winner is not better than the runner-up or the original beyond the noise; it won as the simpler one."""
+    """The winner does not beat the runner-up or the original beyond the noise; it won as the simpler one."""
     original_stays: bool
-    """Nothing beats the user's own framework beyond the noise."""
+    """Nothing that can be shipped beats the user's own framework beyond the noise."""
     reason: str
 
 
 def leaders(
     trials: Sequence[Trial], objective: str = "p99", bounds: Bounds | None = None, count: int = 4
 ) -> tuple[Trial, ...]:
-    """The candidates worth a play-off: the best ``count`` that can be shipped, and the framework's best call."""
-    raise NotImplementedError
+    """The candidates worth a play-off: the best ``count`` that can be shipped, and the framework's best call.
+
+    Those more than twice as costly as the best are left out, the framework's call is not; for ``memory`` and ``size``
+    there is nothing to play off.
+    """
+    table = _Table(trials, objective, None)
+    if objective in ("memory", "size"):
+        return ()
+    shippable = sorted(table.eligible(bounds or Bounds()), key=table.cost)
+    near = [t for t in shippable[:count] if table.cost(t) <= 2 * table.cost(shippable[0])]
+    if near and near[0].measurement and table.best_median(shippable) not in near:
+        near = [*near[: count - 1], table.best_median(shippable)]  # a tail may have been a neighbour's fault
+    original = table.original()
+    return (*near, *([original] if original is not None else []))
 
 
 def choose(
     trials: Sequence[Trial], objective: str = "p99", bounds: Bounds | None = None, rounds: Rounds | None = None
 ) -> Verdict:
-    """The verdict over all trials; where ``rounds`` holds a candidate its paired samples decide.
+    """The verdict over all trials; where ``rounds`` holds both sides of a comparison its paired samples decide.
+
+    A latency is compared among trials of the smallest batch alone: calls of unlike batches are unlike calls.
 
     Raises:  SettingsError: unknown objective
     """
-    raise NotImplementedError
+    table = _Table(trials, objective, rounds)
+    shippable = sorted(table.eligible(bounds or Bounds()), key=table.cost)
+    original = table.original()
+    if not shippable:
+        reason = _why_none(trials, table, bounds or Bounds())
+        return Verdict(
+            objective, table.statistic, None, None, original, None, None, False, original is not None, reason
+        )
+    best = shippable[0]
+    equals = _undecided(table, shippable)
+    winner = min(equals, key=lambda t: (_simplicity(t.candidate), table.cost(t)))
+    others = [t for t in shippable if t is not winner]
+    runner_up = others[0] if others else None
+    ratio = table.ratio(runner_up, winner) if runner_up else None
+    gain = table.ratio(original, winner) if original else None
+    original_stays = gain is not None and not _beats(table, gain)
+    tie = (ratio is not None and not _beats(table, ratio)) or original_stays
+    verdict = Verdict(objective, table.statistic, winner, runner_up, original, ratio, gain, tie, original_stays, "")
+    return Verdict(**{**verdict.__dict__, "reason": _why(verdict, best)})
+
+
+def _undecided(table: _Table, shippable: Sequence[Trial]) -> list[Trial]:
+    """The candidates that the best does not beat, neither by the objective nor, for a percentile, at the median."""
+    best = shippable[0]
+    equals = [t for t in shippable if not _beats(table, table.ratio(t, best))]
+    if table.objective not in _PERCENTILES:
+        return equals
+    median = table.best_median(equals)
+    return [t for t in equals if not _beats(table, table.ratio(t, median, "p50"))]
+
+
+def _beats(table: _Table, ratio: Interval) -> bool:
+    exact = table.objective in ("memory", "size")
+    return statistics.beyond_noise(ratio, _EXACT_MARGIN if exact else statistics.BETWEEN_PROCESSES)
+
+
+def _simplicity(candidate: Candidate) -> tuple[int, int, int, int, int, str]:
+    order = list(ENGINES)
+    rank = order.index(candidate.engine) if candidate.engine in order else len(order)
+    reduced = int(candidate.precision != "float32")
+    return rank, reduced, candidate.threads, candidate.batch, len(candidate.options), candidate.label
+
+
+class _Table:
+    """The trials of one decision and what each costs by its objective: nanoseconds per row, or bytes."""
+
+    def __init__(self, trials: Sequence[Trial], objective: str, rounds: Rounds | None) -> None:
+        if objective not in OBJECTIVES:
+            raise SettingsError(f"unknown objective '{objective}': expected one of {', '.join(OBJECTIVES)}")
+        self.objective = objective
+        self._blocks = dict(rounds.blocks) if rounds else {}
+        measured = [t for t in trials if t.measurement is not None and t.artefact is not None]
+        if objective.startswith("p") and measured:
+            smallest = min(t.candidate.batch for t in measured)
+            measured = [t for t in measured if t.candidate.batch == smallest]
+        self._measured = measured
+        self._samples = {t.candidate.key: self._read(t) for t in measured} if objective in _PERCENTILES else {}
+        self.statistic = self._statistic()
+        self._costs = {t.candidate.key: self._cost(t) for t in measured}
+
+    def _read(self, trial: Trial) -> NDArray[np.float64]:
+        blocks = self._blocks.get(trial.candidate.key)
+        if blocks:
+            return np.concatenate(blocks)
+        found = raw_samples(trial)
+        assert trial.measurement is not None
+        return found if found is not None and len(found) else np.array([trial.measurement.p50_ns.value])
+
+    def _statistic(self) -> str:
+        """The objective, or the highest percentile below it that all have samples enough for."""
+        if self.objective not in _PERCENTILES:
+            return self.objective
+        ok = [self._samples[t.candidate.key] for t in self._measured if t.status == "ok" and not _is_framework(t)]
+        fewest = min((len(s) for s in ok), default=0)
+        wanted = _PERCENTILES[self.objective]
+        fit = [n for n, q in _PERCENTILES.items() if q <= wanted and statistics.enough(max(fewest, 1), q)]
+        return fit[-1]
+
+    def cost(self, trial: Trial) -> float:
+        """What the trial costs; less is better."""
+        return self._costs[trial.candidate.key]
+
+    def _cost(self, trial: Trial) -> float:
+        assert trial.measurement is not None and trial.artefact is not None
+        if self.objective == "throughput":
+            return 1e9 / trial.measurement.rate_per_s
+        if self.objective == "memory":
+            return float(trial.measurement.resident_bytes or np.inf)
+        if self.objective == "size":
+            return float(trial.artefact.nbytes)
+        return float(np.percentile(self._samples[trial.candidate.key], _PERCENTILES[self.statistic]))
+
+    def eligible(self, bounds: Bounds) -> list[Trial]:
+        """Those that can be shipped: verified, not the framework's own call, within the bounds."""
+        return [t for t in self._measured if t.status == "ok" and not _is_framework(t) and not self._breaks(t, bounds)]
+
+    def _breaks(self, trial: Trial, bounds: Bounds) -> bool:
+        assert trial.measurement is not None
+        resident = trial.measurement.resident_bytes or 0
+        if bounds.max_memory_bytes is not None and resident > bounds.max_memory_bytes:
+            return True
+        if bounds.max_latency_ns is None:
+            return False
+        if self.objective in _PERCENTILES:
+            return self.cost(trial) > bounds.max_latency_ns
+        latency = trial.measurement.p99_ns or trial.measurement.p50_ns
+        return latency.value > bounds.max_latency_ns
+
+    def original(self) -> Trial | None:
+        """The framework's best call; one whose answers stray from the reference only where none other is there."""
+        own = [t for t in self._measured if _is_framework(t)]
+        return min((t for t in own if t.status == "ok"), key=self.cost, default=min(own, key=self.cost, default=None))
+
+    def best_median(self, trials: Sequence[Trial]) -> Trial:
+        """The one with the least median latency per row."""
+
+        def median(trial: Trial) -> float:
+            assert trial.measurement is not None
+            samples = self._samples.get(trial.candidate.key)
+            found = trial.measurement.p50_ns.value if samples is None else float(np.median(samples))
+            return found / trial.candidate.batch
+
+        return min(trials, key=median)
+
+    def ratio(self, other: Trial, winner: Trial, statistic: str | None = None) -> Interval:
+        """``other`` ÷ ``winner`` in cost or at another percentile, paired where a play-off timed both."""
+        if other is winner:
+            return Interval(1.0, 1.0, 1.0)
+        if self.objective in ("memory", "size"):
+            value = self.cost(other) / max(self.cost(winner), 1.0)
+            return Interval(value, value, value)
+        a, b = other.candidate.key, winner.candidate.key
+        if self.objective == "throughput":
+            return self._rates_ratio(other, winner)
+        q = _PERCENTILES[statistic or self.statistic]
+        if a in self._blocks and b in self._blocks:
+            return statistics.paired_ratio(self._blocks[a], self._blocks[b], q)
+        return statistics.ratio(self._samples[a], self._samples[b], q)
+
+    def _rates_ratio(self, other: Trial, winner: Trial) -> Interval:
+        """Rates are of means; their interval is that of block means, drawn like the percentiles'."""
+        means = []
+        for trial in (other, winner):
+            blocks = self._blocks.get(trial.candidate.key) or np.array_split(self._read(trial), 32)
+            found = np.array([b.mean() for b in blocks if len(b)]) / trial.candidate.batch
+            means.append(found)
+        draws = np.random.default_rng(0)
+        above, below = (m[draws.integers(0, len(m), (600, len(m)))].mean(1) for m in means)
+        value = float(means[0].mean() / means[1].mean())
+        low, high = (float(v) for v in np.quantile(above / below, [0.025, 0.975]))
+        return Interval(value, min(low, value), max(high, value))
+
+
+def _is_framework(trial: Trial) -> bool:
+    return bool(trial.artefact is not None and trial.artefact.details.get("framework"))
+
+
+def _why(verdict: Verdict, best: Trial) -> str:
+    assert verdict.winner is not None
+    name, what = verdict.winner.candidate.label, verdict.statistic
+    if verdict.statistic != verdict.objective:
+        what += f" (too few samples for {verdict.objective})"
+    if verdict.original_stays and verdict.original is not None and verdict.gain is not None:
+        call = verdict.original.candidate.label
+        return f"the original stays: {name} does not beat '{call}' beyond the noise at {what} ({_times(verdict.gain)})"
+    if verdict.runner_up is None or verdict.ratio is None:
+        return f"{name} is the only candidate that passed"
+    other = verdict.runner_up.candidate.label
+    if verdict.tie:
+        how = "as the simpler one" if best is not verdict.winner else "as the better and simpler of equals"
+        return f"{name} and {other} tie at {what} ({_times(verdict.ratio)}); {name} wins {how}"
+    return f"{name} wins at {what}: {other} costs {_times(verdict.ratio)}"
+
+
+def _times(ratio: Interval) -> str:
+    return f"{ratio.value:.2f} times as much, {ratio.low:.2f} to {ratio.high:.2f}"
+
+
+def _why_none(trials: Sequence[Trial], table: _Table, bounds: Bounds) -> str:
+    passed = table.eligible(Bounds())
+    if passed:
+        asked = [f"latency {bounds.max_latency_ns / 1e3:g} µs"] if bounds.max_latency_ns is not None else []
+        asked += [f"memory {bounds.max_memory_bytes / 2**20:g} MiB"] if bounds.max_memory_bytes is not None else []
+        best = min(passed, key=table.cost).candidate.label
+        return f"none of {len(passed)} verified candidates keeps within {' and '.join(asked)}; the nearest is {best}"
+    counts = {s: sum(t.status == s for t in trials) for s in ("wrong", "unstable", "failed", "skipped")}
+    words = ", ".join(f"{n} {s}" for s, n in counts.items() if n)
+    return f"no candidate that can be shipped passed verification ({words or 'none was tried'})"

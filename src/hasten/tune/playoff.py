@@ -1,17 +1,34 @@
-"""The leaders' sessions, each alive in its own process, are timed in turns, so that a drifting machine hurts all."""
+"""The leaders' sessions, each alive in its own process, are timed in turns, so that a drifting machine hurts all.
+
+A round is one short block of calls of every leader, the order turning by one each round. All but the one that is being
+timed are blocked on their pipes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from hasten.records import Trial
+from hasten.tune.arrays import read_groups
+from hasten.tune.isolation import Child, ChildFailed
 from hasten.tune.plan import Event, Plan
+from hasten.tune.store import Store
+from hasten.tune.trial import run_job
 
 __all__ = ["Rounds", "playoff"]
+
+_BLOCK_S = 0.02
+_LEAST_ROUNDS = 3
+_MOST_ROUNDS = 64
 
 
 @dataclass(frozen=True)
@@ -25,8 +42,78 @@ class Rounds:
     """Candidate key → one array a round."""
 
 
+@dataclass(frozen=True)
+class _Player:
+    trial: Trial
+    child: Child
+    answers: Path
+
+
 def playoff(
     plan: Plan, leaders: Sequence[Trial], seconds: float, on_event: Callable[[Event], None] = lambda event: None
 ) -> Rounds:
-    """Samples of every leader, taken in interleaved rounds that last ``seconds`` altogether."""
-    raise NotImplementedError
+    """Samples of every leader, taken in interleaved rounds that last about ``seconds`` altogether.
+
+    Opening the sessions comes on top. A leader that fails here is left out of the result; three rounds are played
+    however slow the leaders are. Fewer than two leaders need no play-off and give no rounds. An interruption (Ctrl-C)
+    ends the children and leaves as it came.
+    """
+    if len(leaders) < 2:
+        return Rounds({})
+    store = Store(plan)
+    memory_bytes = plan.limits.memory_bytes or int(psutil.virtual_memory().available * 0.8)
+    with contextlib.ExitStack() as stack:
+        players: list[_Player] = []
+        for trial in leaders:
+            on_event(Event("playoff", len(players), len(leaders), trial.candidate, "opening"))
+            with contextlib.suppress(ChildFailed):
+                players.append(_open(plan, trial, store, memory_bytes, stack))
+        alive, played = _play(plan, players, seconds, on_event)
+        found = {p.trial.candidate.key: blocks for p in alive if (blocks := _collect(plan, p, played))}
+    return Rounds(found if len(found) > 1 else {})
+
+
+def _open(plan: Plan, trial: Trial, store: Store, memory_bytes: int, stack: contextlib.ExitStack) -> _Player:
+    assert trial.artefact is not None
+    folder = store.trial_folder(trial.candidate)
+    job = run_job("serve", replace(trial.artefact, candidate=trial.candidate), plan, folder)
+    job |= {"warm_up_s": 0.35 * plan.limits.measure_s}
+    child = stack.enter_context(Child(job, folder, memory_bytes))
+    while child.next_message(plan.limits.open_s)["event"] != "ready":
+        pass
+    return _Player(trial, child, job["answers"])
+
+
+def _play(
+    plan: Plan, players: Sequence[_Player], seconds: float, on_event: Callable[[Event], None]
+) -> tuple[list[_Player], int]:
+    """The players that lasted, and the number of whole rounds that they played."""
+    alive, begin = list(players), time.monotonic()
+    wanted = max(8, min(_MOST_ROUNDS, int(seconds / (_BLOCK_S * max(1, len(players))))))
+    block_s = seconds / wanted / max(1, len(players))
+    for played in count():
+        late = time.monotonic() - begin > 1.5 * seconds and played >= _LEAST_ROUNDS
+        if played == wanted or late or len(alive) < 2:
+            return alive, played
+        on_event(Event("playoff", played, wanted, stage="playing"))
+        turn = played % len(alive)
+        for player in alive[turn:] + alive[:turn]:
+            try:
+                player.child.send("block", seconds=block_s)
+                while player.child.next_message(plan.limits.check_s)["event"] != "block":
+                    pass
+            except ChildFailed:
+                alive.remove(player)
+    raise AssertionError("unreachable")
+
+
+def _collect(plan: Plan, player: _Player, played: int) -> tuple[NDArray[np.float64], ...]:
+    try:
+        player.child.send("finish")
+        while player.child.next_message(plan.limits.check_s)["event"] != "done":
+            pass
+        blocks = read_groups(player.answers)[0]
+    except ChildFailed:
+        return ()
+    player.answers.unlink(missing_ok=True)
+    return tuple(blocks[:played]) if len(blocks) >= played else ()

@@ -1,15 +1,108 @@
-"""A ``Plan`` enters; each candidate is built, checked and timed in processes of its own; its ``Trial`` is saved."""
+"""A ``Plan`` enters; each candidate is built, checked and timed in processes of its own; its ``Trial`` is saved.
+
+One process at a time: nothing is built while something else is timed. Each engine's first candidate comes first, then
+the rest of those that are quick to try, then what takes seconds to import. What no longer fits into the budget is
+skipped without being saved, and what was saved costs nothing, so running again goes on where the last run ended.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
-from hasten.records import Trial
+import psutil
+
+from hasten.records import Candidate, Trial
 from hasten.tune.plan import Event, Plan
+from hasten.tune.store import Store
+from hasten.tune.trial import Attempt, attempt
 
-__all__ = ["search"]
+__all__ = ["search", "try_order"]
+
+OnEvent = Callable[[Event], None]
+
+# Seconds that one candidate takes before the measuring: what its import, build and opening usually cost. A first
+# guess, replaced by what was seen as soon as one candidate of the engine has been tried.
+_USUAL_S = {"native": 4.0, "onnxruntime": 1.5, "litert": 4.0, "openvino": 2.0, "keras": 8.0, "torch": 4.0}
+_SLOW = ("keras", "torch")
 
 
-def search(plan: Plan, on_event: Callable[[Event], None] = lambda event: None) -> tuple[Trial, ...]:
-    """One trial for every candidate of the plan, the skipped ones included, in the plan's order."""
-    raise NotImplementedError
+def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, ...]:
+    """One trial for every candidate of the plan and every one that it skipped, in the plan's order.
+
+    An interruption (Ctrl-C) ends the candidate at hand and returns what there is; the rest is skipped and
+    ``on_event`` hears ``interrupted``. Library errors never leave: they are reasons of trials.
+    """
+    run = _Search(plan, on_event)
+    try:
+        run.all()
+    except KeyboardInterrupt:
+        on_event(Event("interrupted", run.done, len(plan.candidates)))
+        run.skip_rest("not tried: the search was interrupted; run again to continue")
+    return tuple(run.trials[c] for c in plan.candidates) + plan.skipped
+
+
+def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The order in which candidates are tried: each engine's first, then the quick ones' rest, then the slow ones'."""
+    firsts = {c.engine: c for c in reversed(candidates)}
+    rest = [c for c in candidates if c is not firsts[c.engine]]
+    opening = [c for c in candidates if c is firsts[c.engine]]
+    return (*opening, *(c for c in rest if c.engine not in _SLOW), *(c for c in rest if c.engine in _SLOW))
+
+
+class _Search:
+    def __init__(self, plan: Plan, on_event: OnEvent) -> None:
+        self.plan, self.on_event = plan, on_event
+        self.trials: dict[Candidate, Trial] = {}
+        self.done = 0
+        self._store = Store(plan)
+        self._end = time.monotonic() + plan.limits.budget_s
+        self._seen_s: dict[str, float] = {}
+        free = int(psutil.virtual_memory().available * 0.8)
+        self._memory_bytes = plan.limits.memory_bytes or free
+        self._attempt = Attempt(plan, self._store, self._memory_bytes, plan.limits.budget_s, {})
+
+    def all(self) -> None:
+        """Every candidate: first those that were saved, then the others while there is time."""
+        waiting = []
+        for candidate in try_order(self.plan.candidates):
+            saved = self._store.load(candidate)
+            if saved is None:
+                waiting.append(candidate)
+            else:
+                self._finish("resumed", saved)
+        for candidate in waiting:
+            left = self._end - time.monotonic()
+            needed = self._expected_s(candidate)
+            if needed > left and self._seen_s:
+                reason = f"no time left: needs about {needed:.0f} s, {max(left, 0):.0f} s remain; run again to continue"
+                self._finish("finished", Trial(candidate, "skipped", reason))
+            else:
+                self._try(candidate, left)
+
+    def _expected_s(self, candidate: Candidate) -> float:
+        guess = _USUAL_S.get(candidate.engine, 3.0) + 2 * self.plan.limits.measure_s
+        return self._seen_s.get(candidate.engine, guess)
+
+    def _try(self, candidate: Candidate, left_s: float) -> None:
+        begin = time.monotonic()
+        self._tell("started", candidate)
+        given = Attempt(self.plan, self._store, self._memory_bytes, left_s, self._attempt.failed_builds)
+        trial = attempt(candidate, given, lambda stage: self._tell("stage", candidate, stage))
+        took = time.monotonic() - begin
+        if trial.measurement is not None or candidate.engine not in self._seen_s:
+            self._seen_s[candidate.engine] = took
+        self._finish("finished", trial)
+
+    def _finish(self, kind: str, trial: Trial) -> None:
+        self.trials[trial.candidate] = trial
+        self.done += 1
+        self.on_event(Event(kind, self.done, len(self.plan.candidates), trial.candidate, trial=trial))
+
+    def _tell(self, kind: str, candidate: Candidate, stage: str = "") -> None:
+        self.on_event(Event(kind, self.done, len(self.plan.candidates), candidate, stage))
+
+    def skip_rest(self, reason: str) -> None:
+        """A skipped trial for each candidate that has none yet."""
+        for candidate in self.plan.candidates:
+            self.trials.setdefault(candidate, Trial(candidate, "skipped", reason))

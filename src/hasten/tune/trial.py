@@ -1,0 +1,210 @@
+"""One candidate enters; it is built and run in processes of its own and judged here; its ``Trial`` leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hasten.measure.sampling import Sampling
+from hasten.records import Artefact, Candidate, Comparison, Measurement, Trial
+from hasten.tune.arrays import read_groups
+from hasten.tune.candidates import load_engine
+from hasten.tune.isolation import Child, ChildFailed
+from hasten.tune.plan import Plan
+from hasten.tune.store import Store
+from hasten.verify import Tolerance, accuracy_bound, compare, metric
+
+__all__ = ["Attempt", "attempt", "run_job"]
+
+OnStage = Callable[[str], None]
+
+# A framework's own call may take a second: it is the reference itself, a few of its answers are enough to see that
+# this call path gives them.
+_FRAMEWORK_CHECK_S = 2.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What an attempt may use.
+
+    Units:   memory_bytes: resident bytes of one process; left_s: seconds until the search must end
+    """
+
+    plan: Plan
+    store: Store
+    memory_bytes: int
+    left_s: float
+    failed_builds: dict[Candidate, ChildFailed]
+    """Builds that failed in this search; candidates that share one fail with it."""
+
+    def cap(self, limit_s: float) -> float:
+        """A stage's limit, shortened where the search ends sooner; never under five seconds."""
+        return max(5.0, min(limit_s, self.left_s + 5.0))
+
+
+def attempt(candidate: Candidate, given: Attempt, on_stage: OnStage) -> Trial:
+    """The candidate's trial, saved."""
+    folder = given.store.trial_folder(candidate)
+    (folder / "log.txt").unlink(missing_ok=True)
+    started = Trial(candidate, "failed", log=str(folder / "log.txt"))
+    try:
+        artefact, build_ns = _built(candidate, given, on_stage)
+        started = replace(started, artefact=artefact, build_ns=build_ns)
+        trial, samples = _run(started, folder, given, on_stage)
+    except ChildFailed as failure:
+        log = given.store.build_folder(_built_as(candidate, given.plan)) if started.artefact is None else folder
+        reason = f"{failure}; log: {log / 'log.txt'}" if failure.status == "failed" else str(failure)
+        trial, samples = replace(started, status=failure.status, reason=reason, log=str(log / "log.txt")), None
+    return given.store.save(trial, samples)
+
+
+def _built_as(candidate: Candidate, plan: Plan) -> Candidate:
+    built_as = getattr(load_engine(plan.engines[candidate.engine]), "built_as", None)
+    return candidate if built_as is None else built_as(candidate)
+
+
+def _built(candidate: Candidate, given: Attempt, on_stage: OnStage) -> tuple[Artefact, float]:
+    """The candidate's artefact, from an earlier build where one serves it too."""
+    shared = _built_as(candidate, given.plan)
+    if shared in given.failed_builds:
+        raise given.failed_builds[shared]
+    folder = given.store.build_folder(shared)
+    if not (folder / "artefact.json").is_file():
+        on_stage("building")
+        (folder / "log.txt").unlink(missing_ok=True)
+        try:
+            _build(shared, folder, given)
+        except ChildFailed as failure:
+            given.failed_builds[shared] = failure
+            raise
+    data = json.loads((folder / "artefact.json").read_text())
+    artefact = Artefact.from_json(data["artefact"])
+    return replace(artefact, candidate=candidate), data["build_ns"]
+
+
+def _build(candidate: Candidate, folder: Path, given: Attempt) -> None:
+    plan = given.plan
+    job = {
+        "task": "build",
+        "candidate": candidate,
+        "engine": plan.engines[candidate.engine],
+        "graph": plan.graphs.get(candidate.batch),
+        "source": plan.source,
+        "framework": plan.framework,
+        "inputs": [s.fixed({"batch": candidate.batch}) for s in plan.inputs],
+        "outputs": [s.fixed({"batch": candidate.batch}) for s in plan.outputs],
+        "folder": folder,
+        "calibration": plan.calibration,
+        "trust": plan.trust,
+    }
+    with Child(job, folder, given.memory_bytes) as child:
+        while child.next_message(given.cap(plan.limits.build_s))["event"] != "done":
+            pass
+
+
+def run_job(task: str, artefact: Artefact, plan: Plan, folder: Path) -> dict[str, Any]:
+    """The job that opens ``artefact``: what ``run`` and ``serve`` have in common."""
+    return {
+        "task": task,
+        "artefact": artefact,
+        "session": plan.sessions.get(artefact.candidate.engine),
+        "checks": plan.checks[artefact.candidate.batch].inputs,
+        "folder": folder,
+        "answers": folder / f"{task}-answers.npz",
+    }
+
+
+def _run(started: Trial, folder: Path, given: Attempt, on_stage: OnStage) -> tuple[Trial, NDArray[np.float64] | None]:
+    plan, artefact = given.plan, started.artefact
+    assert artefact is not None
+    framework = bool(artefact.details.get("framework"))
+    limits = plan.limits
+    sampling = Sampling(limits.measure_s, 2.0 * limits.measure_s, 0.35 * limits.measure_s)
+    again = folder / "answers-again.npz"
+    job = run_job("run", artefact, plan, folder) | {
+        "answers_again": again,
+        "check_s": _FRAMEWORK_CHECK_S if framework else None,
+        "labelled": plan.labelled.inputs if plan.labelled and started.candidate.precision != "float32" else None,
+        "batch": started.candidate.batch,
+        "sampling": asdict(sampling),
+    }
+    on_stage("opening")
+    with Child(job, folder, given.memory_bytes) as child:
+        facts = _listen(child, "checked", given, on_stage)
+        comparison = _judge(started.candidate, plan, folder, job["answers"], partly=framework)
+        trial = replace(started, comparison=comparison, status="ok" if comparison.passed else "wrong")
+        trial = replace(trial, reason=comparison.reason)
+        if not comparison.passed and not framework:
+            return trial, None
+        child.send("measure")
+        facts |= _listen(child, "done", given, on_stage)
+    measurement = replace(Measurement.from_json(facts["measurement"]), cold_start_ns=_cold_start(facts, child))
+    if comparison.passed:
+        later = _judge_again(started.candidate, plan, again)
+        if later is not None:
+            trial = replace(trial, status="unstable", reason=later)
+    samples = np.load(folder / "samples.npy")
+    for path in (job["answers"], again):
+        path.unlink(missing_ok=True)
+    return replace(trial, measurement=measurement), samples
+
+
+def _cold_start(facts: dict[str, Any], child: Child) -> float:
+    """Process start to first answer, less the reading of check inputs that no user's process does."""
+    return float(facts["at_ns"] - child.started_ns - facts["apart_ns"])
+
+
+def _listen(child: Child, until: str, given: Attempt, on_stage: OnStage) -> dict[str, Any]:
+    """All facts of the messages up to the one called ``until``."""
+    facts: dict[str, Any] = {}
+    limits = given.plan.limits
+    while True:
+        opening = child.stage in ("starting", "opening")
+        message = child.next_message(given.cap(limits.open_s if opening else limits.check_s))
+        facts |= message
+        if message["event"] == "stage":
+            on_stage(child.stage)
+        if message["event"] == until:
+            return facts
+
+
+def _judge(candidate: Candidate, plan: Plan, folder: Path, answers: Path, partly: bool) -> Comparison:
+    """The comparison of the answers with the source's; ``partly``: the first checks alone may have been answered."""
+    checks = plan.checks[candidate.batch]
+    expected, received = checks.read_expected(), read_groups(answers)
+    if partly:
+        expected = expected[: len(received)]
+    by_labels = plan.labelled is not None and candidate.precision != "float32" and plan.tolerance is None
+    found = compare(expected, received, _tolerance(candidate, plan, by_labels), checks.names)
+    if not found.passed or candidate.precision == "float32":
+        return found
+    if plan.labelled is None:
+        if plan.tolerance is None:
+            reason = f"{candidate.precision} needs --tolerance or labelled data (--data, --metric, --max-drop)"
+            return replace(found, passed=False, reason=reason)
+        return found
+    chosen = metric(plan.labelled.metric)
+    score = chosen.score(read_groups(folder / "labelled.npz")[0], plan.labelled.labels)
+    return accuracy_bound(found, chosen, (plan.labelled.source_score, score), plan.labelled.max_drop)
+
+
+def _tolerance(candidate: Candidate, plan: Plan, by_labels: bool) -> Tolerance:
+    if by_labels:
+        return Tolerance.structure()
+    found = plan.tolerance or (Tolerance() if candidate.precision == "float32" else Tolerance.named("int8"))
+    return replace(found, integer=max(found.integer, 1)) if plan.quantised else found
+
+
+def _judge_again(candidate: Candidate, plan: Plan, answers: Path) -> str | None:
+    """None where the answers after thousands of calls are still right, else the reason."""
+    checks, received = plan.checks[candidate.batch], read_groups(answers)
+    by_labels = plan.labelled is not None and candidate.precision != "float32" and plan.tolerance is None
+    tolerance = _tolerance(candidate, plan, by_labels)
+    found = compare(checks.read_expected()[: len(received)], received, tolerance, checks.names)
+    return None if found.passed else f"answers changed in the course of many calls: {found.reason}"
