@@ -8,6 +8,7 @@ setup(
         Extension(
             "hasten._call",
             ["src/hasten/_call.c"],
+            depends=["src/hasten/_team.h"],
             include_dirs=[numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             extra_compile_args=["-O3", "-fvisibility=hidden", "-Wall", "-Wextra"],

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "_team.h"
+
 #define MAX_TENSORS 32 /* inputs or outputs of one model */
 #define MAX_RANK 8
 #define MAX_ARENAS 64 /* concurrent calls */
@@ -35,6 +37,7 @@ typedef struct {
     int arenas;
     unsigned char *arena[MAX_ARENAS];
     char busy[MAX_ARENAS];
+    Team *team; /* NULL: one thread */
     PyObject *owner; /* keeps the library and its weights alive */
 } Native;
 
@@ -149,9 +152,21 @@ static int take(Native *native) {
 
 static void free_native(Native *native) {
     if (!native) return;
+    team_free(native->team);
     for (int i = 0; i < native->arenas; i++) free(native->arena[i]);
     Py_XDECREF(native->owner);
     PyMem_Free(native);
+}
+
+/* Computes with the team where it is ready and nobody else uses it, else alone. Called with the GIL held; `release` lets
+   other Python threads run meanwhile. */
+static inline void compute(Native *native, unsigned char *arena, const void *const *in, void *const *out, int release) {
+    Team *team = native->team && !native->team->busy ? native->team : NULL;
+    if (team) team->busy = 1;
+    PyThreadState *state = release ? PyEval_SaveThread() : NULL;
+    if (!team || !team_run(team, arena, in, out)) native->run(native->weights, arena, in, out);
+    if (release) PyEval_RestoreThread(state);
+    if (team) team->busy = 0;
 }
 
 /* ---- Call ----------------------------------------------------------------------------------------------------- */
@@ -179,12 +194,10 @@ static PyObject *run_native(Call *self, PyObject *const *args) {
             while (count--) Py_DECREF(made[count]);
             return NULL;
         }
-        PyThreadState *state = PyEval_SaveThread();
-        native->run(native->weights, native->arena[arena], in, out);
-        PyEval_RestoreThread(state);
+        compute(native, native->arena[arena], in, out, 1);
         native->busy[arena] = 0;
     } else {
-        native->run(native->weights, native->arena[0], in, out);
+        compute(native, native->arena[0], in, out, 0);
     }
     if (count == 1) return made[0];
     PyObject *result = PyTuple_New(count);
@@ -275,11 +288,13 @@ static PyObject *Call_set_target(PyObject *object, PyObject *args) {
 
 static PyObject *Call_set_native(PyObject *object, PyObject *args) {
     Call *self = (Call *)object;
-    unsigned long long run, weights;
+    unsigned long long run, weights, part;
     Py_ssize_t arena_bytes;
-    int release_gil;
+    int release_gil, threads;
     PyObject *in, *out, *slow, *owner;
-    if (!PyArg_ParseTuple(args, "KKnpOOOO", &run, &weights, &arena_bytes, &release_gil, &in, &out, &slow, &owner)) return NULL;
+    if (!PyArg_ParseTuple(args, "KKnpKiOOOO", &run, &weights, &arena_bytes, &release_gil, &part, &threads, &in, &out, &slow,
+                          &owner))
+        return NULL;
     int inputs, outputs;
     Spec *input = read_specs(in, &inputs), *output = input ? read_specs(out, &outputs) : NULL;
     Native *native = output ? PyMem_Calloc(1, sizeof(Native)) : NULL;
@@ -302,6 +317,7 @@ static PyObject *Call_set_native(PyObject *object, PyObject *args) {
         return NULL;
     }
     native->busy[first] = 0;
+    if (threads > 1 && part) native->team = team_new((part_function)(uintptr_t)part, native->weights, threads);
     free_native(self->native);
     PyMem_Free(self->input);
     PyMem_Free(self->output);
@@ -353,14 +369,18 @@ static PyObject *Call_rows(PyObject *object, PyObject *args) {
         return NULL;
     int arena = take(native);
     if (arena < 0) return NULL;
+    Team *team = native->team && !native->team->busy ? native->team : NULL;
+    if (team) team->busy = 1;
     PyThreadState *state = PyEval_SaveThread();
     for (Py_ssize_t r = 0; r < rows; r++) {
-        native->run(native->weights, native->arena[arena], (const void *const *)in, out);
+        if (!team || !team_run(team, native->arena[arena], (const void *const *)in, out))
+            native->run(native->weights, native->arena[arena], (const void *const *)in, out);
         for (int i = 0; i < self->inputs; i++) in[i] = (char *)in[i] + self->input[i].bytes;
         for (int i = 0; i < self->outputs; i++) out[i] = (char *)out[i] + self->output[i].bytes;
     }
     PyEval_RestoreThread(state);
     native->busy[arena] = 0;
+    if (team) team->busy = 0;
     Py_RETURN_NONE;
 }
 
@@ -377,7 +397,7 @@ static PyObject *bound_call(PyObject *object, PyObject *const *args, size_t flag
     }
     Native *native = self->call->native;
     /* The arena is this object's own; with the GIL released two threads must not share it, so it stays held. */
-    native->run(native->weights, self->arena, self->in, self->out);
+    compute(native, self->arena, self->in, self->out, 0);
     Py_RETURN_NONE;
 }
 
@@ -437,7 +457,7 @@ static PyTypeObject Bound_type = {
 static PyMethodDef Call_methods[] = {
     {"_set_target", Call_set_target, METH_VARARGS, "(target, input specs, slow): calls go to a Python callable."},
     {"_set_native", Call_set_native, METH_VARARGS,
-     "(run address, weights address, arena bytes, release GIL, input specs, output specs, slow, owner): calls go to a "
+     "(run address, weights address, arena bytes, release GIL, part address, threads, input specs, output specs, slow, owner): calls go to a "
      "compiled model; owner is kept alive."},
     {"_rows", Call_rows, METH_VARARGS, "(input arrays, output arrays, rows): runs the compiled model row by row."},
     {"_bind", Call_bind, METH_VARARGS, "(input arrays, output arrays): a Bound that computes the outputs in place."},

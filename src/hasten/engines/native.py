@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 
 from hasten.engines import BuildRequest, Offer
-from hasten.errors import EngineError
+from hasten.errors import EngineError, UnsupportedOpError
 from hasten.graph import read
 from hasten.native.compile import compile_graph
 from hasten.native.isa import for_host
@@ -18,6 +18,9 @@ __all__ = ["ENGINE"]
 
 # A call that takes longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
 _RELEASE_GIL_MACS = 150_000
+
+
+PRECISIONS = ("float32",)
 
 
 class NativeEngine:
@@ -35,14 +38,23 @@ class NativeEngine:
         """One per batch and precision that the compiler knows."""
         if not offer.has_graph:
             return ()
-        return [Candidate("native", precision, 1, batch) for batch in offer.batches for precision in offer.precisions if precision == "float32"]
+        return [
+            Candidate("native", precision, threads, batch)
+            for batch in offer.batches
+            for precision in offer.precisions
+            for threads in offer.threads
+            if precision in PRECISIONS
+        ]
 
     def build(self, request: BuildRequest) -> Artefact:
         """``model.so`` with its ``model.c``."""
         if request.graph is None:
             raise EngineError("native needs the portable graph: no importer could read this source")
         target = for_host()
-        built = compile_graph(read(request.graph), target, request.folder, request.source.stem)
+        threads = request.candidate.threads
+        built = compile_graph(read(request.graph), target, request.folder, request.source.stem, threads=threads)
+        if threads > 1 and not built.emitted.splits:
+            raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")
         macs = sum(step.macs() for step in built.program.steps)
         return Artefact(
             candidate=request.candidate,

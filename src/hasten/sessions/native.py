@@ -45,7 +45,9 @@ class NativeSession:
         self._run.argtypes, self._run.restype = [ctypes.c_void_p] * 4, None
         address = ctypes.cast(self._run, ctypes.c_void_p).value
         details = artefact.details
-        self._native = (address, weights, int(details["arena_bytes"]), bool(details["release_gil"]))
+        threads = artefact.candidate.threads
+        part = ctypes.cast(self._library.hasten_part, ctypes.c_void_p).value if threads > 1 else 0
+        self._native = (address, weights, int(details["arena_bytes"]), bool(details["release_gil"]), part, threads)
         self.call: Callable[..., Any]
         if _call is None:
             self.call = _CtypesCall(self._run, weights, int(details["arena_bytes"]), self.inputs, self.outputs)

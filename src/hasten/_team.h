@@ -1,0 +1,150 @@
+/* A few threads that run one compiled model together.
+
+   The caller does part 0, the others wait for its job: first spinning for SPIN_NS, then asleep. A call that finds them
+   asleep runs alone, without a system call, and wakes them only when calls come close together, so that the next one finds
+   them spinning. Nobody waits for a sleeping thread, and an idle model costs no processor time. */
+
+#include <pthread.h>
+#include <stdint.h>
+#include <time.h>
+
+#define MAX_PARTS 8
+#define SPIN_NS 60000
+
+typedef void (*part_function)(const unsigned char *weights, unsigned char *arena, const void *const *inputs,
+                              void *const *outputs, int part, int parts, unsigned *flags);
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+typedef struct Team Team;
+typedef struct {
+    Team *team;
+    int part;
+    pthread_t thread;
+} Worker;
+
+struct Team {
+    _Alignas(64) uint32_t ticket; /* number of the current job; raised when the job is ready */
+    _Alignas(64) unsigned flags[MAX_PARTS * 16];
+    _Alignas(64) int asleep; /* how many are, or are about to be */
+    _Alignas(64) int parts, busy, stop;
+    unsigned born;
+    int64_t last_ns; /* when the last call began */
+    part_function run;
+    const unsigned char *weights;
+    unsigned char *arena;
+    const void *const *in;
+    void *const *out;
+    Worker worker[MAX_PARTS];
+};
+
+static unsigned forks; /* a child process has none of its parent's threads */
+static void count_fork(void) { forks++; }
+
+static inline int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void *work(void *given) {
+    Worker *self = given;
+    Team *team = self->team;
+    uint32_t seen = 0;
+    for (;;) {
+        int64_t until = now_ns() + SPIN_NS;
+        while (__atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen) {
+            for (int i = 0; i < 64 && __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen; i++) relax();
+            if (now_ns() < until) continue;
+            __atomic_fetch_add(&team->asleep, 1, __ATOMIC_SEQ_CST);
+            if (__atomic_load_n(&team->ticket, __ATOMIC_SEQ_CST) == seen)
+                syscall(SYS_futex, &team->ticket, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            __atomic_fetch_sub(&team->asleep, 1, __ATOMIC_SEQ_CST);
+            until = now_ns() + SPIN_NS;
+        }
+        seen = __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE);
+        if (team->stop) return NULL;
+        team->run(team->weights, team->arena, team->in, team->out, self->part, team->parts, team->flags);
+    }
+}
+
+static void wake(Team *team) { syscall(SYS_futex, &team->ticket, FUTEX_WAKE_PRIVATE, MAX_PARTS, NULL, NULL, 0); }
+
+static void team_free(Team *team) {
+    if (!team) return;
+    if (team->born == forks) {
+        team->stop = 1;
+        __atomic_fetch_add(&team->ticket, 1, __ATOMIC_SEQ_CST);
+        wake(team);
+        for (int i = 1; i < team->parts; i++) pthread_join(team->worker[i].thread, NULL);
+    }
+    free(team);
+}
+
+/* A team of `parts`, or NULL where its threads cannot be had. */
+static Team *team_new(part_function run, const unsigned char *weights, int parts) {
+    static int registered;
+    if (!registered) registered = pthread_atfork(NULL, NULL, count_fork) == 0;
+    void *memory = NULL;
+    if (parts > MAX_PARTS || posix_memalign(&memory, 64, sizeof(Team))) return NULL;
+    Team *team = memory;
+    memset(team, 0, sizeof(Team));
+    team->run = run;
+    team->weights = weights;
+    team->born = forks;
+    team->parts = 1;
+    for (int i = 1; i < parts; i++) {
+        team->worker[i] = (Worker){team, i, 0};
+        if (pthread_create(&team->worker[i].thread, NULL, work, &team->worker[i])) {
+            team_free(team);
+            return NULL;
+        }
+        team->parts = i + 1;
+    }
+    return team;
+}
+
+/* Runs the model with the team and returns 1, or returns 0 at once where the team is not ready: then run it alone.
+   One call at a time: `busy` is the caller's, under the GIL. */
+static inline int team_run(Team *team, unsigned char *arena, const void *const *in, void *const *out) {
+    const int64_t now = now_ns(), gap = now - team->last_ns;
+    team->last_ns = now;
+    if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST)) {
+        if (gap < SPIN_NS && team->born == forks) wake(team);
+        return 0;
+    }
+    if (team->born != forks) return 0;
+    team->arena = arena;
+    team->in = in;
+    team->out = out;
+    __atomic_fetch_add(&team->ticket, 1, __ATOMIC_SEQ_CST);
+    team->run(team->weights, arena, in, out, 0, team->parts, team->flags);
+    return 1;
+}
+
+#else /* no futex: one thread */
+
+typedef struct {
+    int busy;
+} Team;
+static Team *team_new(part_function run, const unsigned char *weights, int parts) {
+    (void)run, (void)weights, (void)parts;
+    return NULL;
+}
+static void team_free(Team *team) { (void)team; }
+static inline int team_run(Team *team, unsigned char *arena, const void *const *in, void *const *out) {
+    (void)team, (void)arena, (void)in, (void)out;
+    return 0;
+}
+#endif
