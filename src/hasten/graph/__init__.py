@@ -28,7 +28,8 @@ def read(source: Path | bytes) -> ir.Model:
     try:
         if isinstance(source, bytes):
             return ir.from_proto(onnx.load_model_from_string(source))
-        return ir.load(source)
+        model: ir.Model = ir.load(source)
+        return model
     except FileNotFoundError as error:
         raise SourceError(f"cannot read ONNX model {name}: file not found: {error.filename or error}") from error
     except Exception as error:
@@ -59,7 +60,8 @@ def write(model: ir.Model, path: Path) -> None:
 
 def clone(model: ir.Model) -> ir.Model:
     """A copy that shares weights but no nodes: rewriting it leaves ``model`` alone."""
-    return ir.Model.clone(model)
+    copy: ir.Model = model.clone()
+    return copy
 
 
 def specs(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -108,7 +108,7 @@ def _slice(node: ir.Node) -> ir.Value | None:
     forward = steps is None or all(step > 0 for step in ints(steps) or (-1,))
     if not forward:
         return None
-    if static_dims(node.inputs[0]) is not None:
+    if same_dims(node.inputs[0], node.outputs[0]) or static_dims(node.inputs[0]) is not None:
         return _same_shape(node)
     starts, ends = ints(node.inputs[1]), ints(node.inputs[2])
     whole = starts is not None and ends is not None and set(starts) <= {0} and min(ends, default=0) >= 2**31 - 1

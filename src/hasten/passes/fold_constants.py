@@ -7,14 +7,13 @@ kernels look for stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import SourceError
 from hasten.graph import reference
 from hasten.passes import Pass
+from hasten.passes.shape_arithmetic import is_known, known_elements
 from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, is_op, opset, static_dims
 from hasten.types import Array
 
@@ -29,8 +28,7 @@ _VIEWS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten")
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
-        _fold_shape(editor, node)
+    _fold_shapes(editor)
     _fold_values(editor)
     for node in list(model.graph.all_nodes()):
         if is_op(node, "Reshape"):
@@ -40,48 +38,11 @@ def _apply(model: ir.Model) -> int:
     return editor.finish()
 
 
-def _fold_shape(editor: Editor, node: ir.Node) -> None:
-    """Shape and Size of a tensor whose dimensions are known; one known dimension picked out of a free shape."""
-    if is_op(node, "Shape", "Size"):
-        shape = dims(node.inputs[0])
-        if shape is None:
-            return
-        if node.op_type == "Shape":
-            start, end = attribute(node, "start", 0), attribute(node, "end", len(shape))
-            shape = shape[slice(start, end)]
-        if not all(isinstance(d, int) for d in shape):
-            return
-        numbers = np.asarray(shape, np.int64)
-        editor.swap(node.outputs[0], editor.weight(numbers if node.op_type == "Shape" else numbers.prod(), "shape"))
-    elif is_op(node, "Gather", "Slice"):
-        _fold_part_of_shape(editor, node)
-
-
-def _fold_part_of_shape(editor: Editor, node: ir.Node) -> None:
-    source = node.inputs[0].producer() if node.inputs[0] is not None else None
-    while is_op(source, "Cast"):
-        assert source is not None
-        source = source.inputs[0].producer() if source.inputs[0] is not None else None
-    if source is None or not is_op(source, "Shape") or source.attributes:
-        return
-    shape = dims(source.inputs[0])
-    parts = [constant(value) for value in node.inputs[1:]]
-    if shape is None or any(part is None for part in parts):
-        return
-    picked = _pick(node, np.arange(len(shape)), parts)
-    if picked is None or not all(isinstance(shape[i], int) for i in picked.reshape(-1)):
-        return
-    dtype = np.int64 if node.outputs[0].dtype is None else node.outputs[0].dtype.numpy()
-    found = np.asarray([shape[i] for i in picked.reshape(-1)], dtype).reshape(picked.shape)
-    editor.swap(node.outputs[0], editor.weight(found, "shape"))
-
-
-def _pick(node: ir.Node, numbers: Array, parts: Sequence[Array | None]) -> Array | None:
-    if node.op_type == "Gather":
-        return None if parts[0] is None else np.asarray(numbers[parts[0]])
-    bounds = [None if part is None else int(part.reshape(-1)[0]) for part in parts]
-    start, end, step = bounds[0], bounds[1], bounds[3] if len(bounds) > 3 else 1
-    return numbers[slice(start, end, step)] if step is None or step > 0 else None
+def _fold_shapes(editor: Editor) -> None:
+    """Arithmetic on shapes whose result is known although some dimensions are free."""
+    for value, elements in known_elements(editor.model).items():
+        if is_known(elements) and (value.uses() or value.is_graph_output()) and value.dtype is not None:
+            editor.swap(value, editor.weight(elements.astype(value.dtype.numpy()), "shape"))
 
 
 def _fold_values(editor: Editor) -> None:

@@ -11,6 +11,7 @@ from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
 from hasten.passes.opset import raise_opset
+from hasten.passes.reroll import reroll
 from hasten.passes.standard import (
     dead_nodes,
     inline_functions,
@@ -21,6 +22,7 @@ from hasten.passes.standard import (
     overridable_weights,
     sort_nodes,
 )
+from hasten.passes.transposes import cancel_transposes
 from hasten.passes.views import merge_views
 
 __all__ = ["OPTIMISE", "TIDY"]
@@ -35,12 +37,15 @@ TIDY: tuple[Pass, ...] = (
     dead_nodes,
     fold_constants,
     drop_noops,
+    reroll,
 )
 
 OPTIMISE: tuple[Pass, ...] = (
     fold_constants,
     drop_noops,
+    reroll,
     merge_views,
+    cancel_transposes,
     fold_affine_after,
     fold_affine_before,
     merge_equal_weights,

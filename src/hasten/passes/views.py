@@ -9,13 +9,14 @@ either side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import onnx_ir as ir
 
 from hasten.passes import Pass
 from hasten.passes.surgery import Dim, Editor, attribute, dims, input_of, ints, is_op, sole_consumer
 
-__all__ = ["Arrangement", "VIEWS", "merge_views", "trace"]
+__all__ = ["VIEWS", "Arrangement", "merge_views", "trace"]
 
 VIEWS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
@@ -271,7 +272,7 @@ def _borders(groups: list[list[int]]) -> set[int]:
 
 def _blocks(before: list[int], after: list[int], borders: set[int]) -> list[list[int]]:
     """Runs of atoms that stay side by side, in source order; ``borders`` begin a run of their own."""
-    follows = {a: b for a, b in zip(after, after[1:], strict=False)}
+    follows = dict(pairwise(after))
     blocks: list[list[int]] = []
     for atom in before:
         if blocks and follows.get(blocks[-1][-1]) == atom and atom not in borders:
