@@ -10,10 +10,17 @@ from hasten.sources.keras.scope import Call, Converter, Scope
 __all__ = ["LAYERS", "OPERATIONS", "activate", "softmax"]
 
 
+# Keras' own functions that turn their argument into a backend tensor before anything else.
+_UNTRACEABLE = {"mish": "Mish", "hard_silu": "HardSwish"}
+
+
 def activate(g: Scope, x: Tensor, function: Callable[..., object] | None) -> Tensor:
     """``function(x)`` for any activation of Keras or of the user that is made of ``keras.ops``."""
     if function is None or getattr(function, "__name__", "") == "linear":
         return x
+    direct = _UNTRACEABLE.get(getattr(function, "__name__", ""))
+    if direct and str(getattr(function, "__module__", "")).startswith("keras.src."):
+        return g.unary(direct, x)
     result: Tensor = g.inline(function, (x.masked(None),))
     return result
 

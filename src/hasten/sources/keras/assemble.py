@@ -24,16 +24,38 @@ class Imported:
     model: ir.Model
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...]
+    opened: bool
+    """True where code that is not Keras' own was traced: then the graph's answers must be checked."""
+
+
+_STAND_IN = 7919
 
 
 def import_model(model: Any, inputs: Sequence[TensorSpec], pack: Callable[[Sequence[Any]], Any]) -> Imported:
     """The model layer by layer as ONNX of opset ``OPSET``.
 
+    Code that computes with the batch size (``reshape(x, (shape[0], -1))``) is traced again with a large prime in its
+    place, found again in every shape; such an import is marked ``opened`` and must be checked.
+
     Raises:  Unsupported: a layer has no converter and cannot be traced; the text names it
     """
+    try:
+        return _import(model, inputs, pack, batch=None)
+    except Unsupported as first:
+        if not any(spec.is_batched for spec in inputs):
+            raise
+        try:
+            return _import(model, inputs, pack, batch=_STAND_IN)
+        except Unsupported:
+            raise first from None
+
+
+def _import(
+    model: Any, inputs: Sequence[TensorSpec], pack: Callable[[Sequence[Any]], Any], *, batch: int | None
+) -> Imported:
     import keras  # noqa: PLC0415
 
-    importer = Importer()
+    importer = Importer(batch)
     entering = [_input(spec) for spec in inputs]
     named = {"training": False} if getattr(model, "_call_has_training_arg", False) else {}
     try:
@@ -54,7 +76,7 @@ def import_model(model: Any, inputs: Sequence[TensorSpec], pack: Callable[[Seque
     written = ir.Model(graph, ir_version=10, producer_name="hasten")
     RemoveUnusedNodesPass()(written)
     specs = tuple(TensorSpec(name, t.dtype, _dims(t)) for name, t in zip(names, outputs, strict=True))
-    return Imported(written, specs, tuple(importer.notes))
+    return Imported(written, specs, tuple(importer.notes), opened=bool(importer.opened or batch))
 
 
 def _input(spec: TensorSpec) -> Tensor:

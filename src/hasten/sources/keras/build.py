@@ -85,7 +85,9 @@ def broadcast(*shapes: Shape) -> Shape:
 class Builder:
     """The graph being written: nodes in order, initialisers, and the name of the layer that is being converted."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch = batch
+        """What stands for the batch in symbolic shapes: nothing, or a large prime for code that computes with it."""
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
         self.scope: tuple[str, ...] = ()

@@ -13,15 +13,19 @@ from typing import Any
 
 from hasten.sources.keras.build import Shape, Tensor, Unsupported
 from hasten.sources.keras.scope import Call, Converter, Scope
+from hasten.sources.keras.symbolic import symbolic_variables
 from hasten.sources.keras.table import LAYERS, OPERATIONS
 
 __all__ = ["Importer"]
 
 # What a user's subclass of a Keras layer may redefine without changing what the layer computes.
 _HARMLESS = frozenset(
-    "__init__ __module__ __doc__ __qualname__ __dict__ __weakref__ __firstlineno__ __static_attributes__ "
-    "__annotations__ build get_config from_config compute_mask compute_output_shape compute_output_spec "
-    "get_build_config build_from_config save_own_variables load_own_variables".split()
+    {
+        *("__init__", "__module__", "__doc__", "__qualname__", "__dict__", "__weakref__", "__annotations__"),
+        *("__firstlineno__", "__static_attributes__", "build", "get_config", "from_config", "get_build_config"),
+        *("compute_mask", "compute_output_shape", "compute_output_spec", "build_from_config"),
+        *("save_own_variables", "load_own_variables"),
+    }
 )
 _OPENED = frozenset({"Layer", "Model", "Functional", "Sequential", "Lambda", "Wrapper"})
 
@@ -29,8 +33,8 @@ _OPENED = frozenset({"Layer", "Model", "Functional", "Sequential", "Lambda", "Wr
 class Importer(Scope):
     """One import: ``apply(model, tensors)`` writes the graph and returns the output tensors."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, batch: int | None = None) -> None:
+        super().__init__(batch)
         self.opened: list[str] = []
         """Layers that had no converter of their own and were imported operation by operation."""
         self._recorded: list[Any] = []
@@ -53,9 +57,12 @@ class Importer(Scope):
 
         known: dict[int, Tensor] = {}
         keep: list[Any] = []
-        symbolic = keras.tree.map_structure(lambda v: _symbol(v, known, keep), (tuple(arguments), dict(named or {})))
+        symbolic = keras.tree.map_structure(
+            lambda v: self._symbol(v, known, keep), (tuple(arguments), dict(named or {}))
+        )
         try:
-            outputs = call(*symbolic[0], **symbolic[1])
+            with symbolic_variables():
+                outputs = call(*symbolic[0], **symbolic[1])
         except Unsupported:
             raise
         except Exception as error:
@@ -93,7 +100,7 @@ class Importer(Scope):
         if converter is None:
             raise Unsupported(f"operation '{operation.name}' (keras.ops {kind}): no converter")
         bound = _bind(operation, *filled)
-        call = Call(operation, bound, tuple(map(_shape, outputs)), tuple(_dtype(t) for t in outputs))
+        call = Call(operation, bound, tuple(map(self._shape, outputs)), tuple(_dtype(t) for t in outputs))
         return _naming(operation, lambda: converter(self, call))
 
     def _convert(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any], bound: dict[str, Any]) -> Any:
@@ -102,8 +109,8 @@ class Importer(Scope):
         converter = _converter(layer)
         if converter is None:
             return self._open(layer, arguments, named, bound)
-        outputs = _flat(_spec(layer, bound))
-        call = Call(layer, bound, tuple(map(_shape, outputs)), tuple(_dtype(t) for t in outputs))
+        outputs = _flat(self._spec(layer, bound))
+        call = Call(layer, bound, tuple(map(self._shape, outputs)), tuple(_dtype(t) for t in outputs))
         return _naming(layer, lambda: converter(self, call))
 
     def _open(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any], bound: dict[str, Any]) -> Any:
@@ -123,6 +130,39 @@ class Importer(Scope):
                 return layer.call(*args, **kwargs)
 
         return _naming(layer, lambda: self.inline(traced, arguments, named))
+
+    def _symbol(self, value: Any, known: dict[int, Tensor], keep: list[Any]) -> Any:
+        """A ``KerasTensor`` that stands for a tensor of the graph, its mask too."""
+        import keras  # noqa: PLC0415
+        from keras.src import backend  # noqa: PLC0415
+
+        if not isinstance(value, Tensor):
+            return value
+        shape = tuple(self.batch if d is None and i == 0 else d for i, d in enumerate(value.shape))
+        symbol = keras.KerasTensor(shape, dtype=value.dtype)
+        known[id(symbol)] = value
+        keep.append(symbol)
+        if value.mask is not None:
+            backend.set_keras_mask(symbol, self._symbol(value.mask, known, keep))
+        return symbol
+
+    def _shape(self, symbol: Any) -> Shape:
+        batch = self.batch
+        return tuple(None if batch and d and d % batch == 0 else d for d in symbol.shape)
+
+    def _spec(self, layer: Any, bound: Mapping[str, Any]) -> Any:
+        """The symbolic outputs of a layer, for their shapes; masks need not be told."""
+        import keras  # noqa: PLC0415
+
+        known: dict[int, Tensor] = {}
+        skipped = {k: v for k, v in bound.items() if k != "training" and not (k.endswith("mask") and v is None)}
+        args = keras.tree.map_structure(lambda v: self._symbol(v, known, []), skipped)
+        try:
+            return layer.compute_output_spec(args.pop(next(iter(args))), **args)
+        except Exception as error:
+            raise Unsupported(
+                f"layer '{layer.name}' ({type(layer).__name__}): its output shape is unknown ({_first_line(error)})"
+            ) from error
 
     def _carry_masks(self, layer: Any, bound: dict[str, Any], previous: Any, result: Any) -> Any:
         import keras  # noqa: PLC0415
@@ -224,37 +264,6 @@ def _strip(structure: Any) -> Any:
     return keras.tree.map_structure(lambda t: t.masked(None) if isinstance(t, Tensor) else t, structure)
 
 
-def _symbol(value: Any, known: dict[int, Tensor], keep: list[Any]) -> Any:
-    """A ``KerasTensor`` that stands for a tensor of the graph, its mask too."""
-    import keras  # noqa: PLC0415
-    from keras.src import backend  # noqa: PLC0415
-
-    if not isinstance(value, Tensor):
-        return value
-    symbol = keras.KerasTensor(value.shape, dtype=value.dtype)
-    known[id(symbol)] = value
-    keep.append(symbol)
-    if value.mask is not None:
-        backend.set_keras_mask(symbol, _symbol(value.mask, known, keep))
-    return symbol
-
-
-def _spec(layer: Any, bound: Mapping[str, Any]) -> Any:
-    """The symbolic outputs of a layer, for their shapes; masks need not be told."""
-    import keras  # noqa: PLC0415
-
-    known: dict[int, Tensor] = {}
-    skipped = {k: v for k, v in bound.items() if k != "training" and not (k.endswith("mask") and v is None)}
-    args = keras.tree.map_structure(lambda v: _symbol(v, known, []), skipped)
-    names = list(inspect.signature(layer.call).parameters)
-    try:
-        return layer.compute_output_spec(args.pop(next(iter(args))), **{k: v for k, v in args.items() if k in names})
-    except Exception as error:
-        raise Unsupported(
-            f"layer '{layer.name}' ({type(layer).__name__}): its output shape is unknown ({_first_line(error)})"
-        ) from error
-
-
 def _in_order(outputs: Sequence[Any], known: Mapping[int, Tensor]) -> list[Any]:
     """The recorded nodes that ``outputs`` need, each after those that it reads; no recursion, for deep models."""
     done: set[int] = set()
@@ -295,10 +304,6 @@ def _flat(structure: Any, *, leaves_none: bool = False) -> list[Any]:
 
     leaves: list[Any] = keras.tree.flatten(structure)
     return leaves if leaves_none else [t for t in leaves if t is not None]
-
-
-def _shape(symbol: Any) -> Shape:
-    return tuple(symbol.shape)
 
 
 def _dtype(symbol: Any) -> str:

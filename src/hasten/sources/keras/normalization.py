@@ -15,6 +15,13 @@ from hasten.types import Array
 __all__ = ["LAYERS", "OPERATIONS"]
 
 
+def _epsilon(call: Call) -> float:
+    from keras import backend  # noqa: PLC0415
+
+    given = call.setting("epsilon")
+    return float(backend.epsilon() if given is None else given)
+
+
 def _batch_layer(g: Scope, call: Call) -> Tensor:
     layer, x = call.layer, call.x
     wide = "float32" if x.dtype in ("float16", "bfloat16") else x.dtype
@@ -54,7 +61,7 @@ def _channel_batch(g: Scope, x: Tensor, weights: Sequence[Array], epsilon: float
 
 def _batch_op(g: Scope, call: Call) -> Tensor:
     x = g.tensor(call["x"], call.dtype)
-    axis, epsilon = call.setting("axis") % x.rank, float(call.setting("epsilon"))
+    axis, epsilon = call.setting("axis") % x.rank, _epsilon(call)
     mean, variance, offset, scale = (g.tensor(call[n], x.dtype) for n in ("mean", "variance", "offset", "scale"))
     shape = [-1 if i == axis else 1 for i in range(x.rank)]
     place = lambda t: g.reshape(t, [t.size(0) if n == -1 else 1 for n in shape])  # noqa: E731
@@ -74,7 +81,7 @@ def _layer_op(g: Scope, call: Call) -> Tensor:
     x = g.tensor(call["x"], call.dtype)
     gamma, beta = (None if call[n] is None else g.tensor(call[n]).constant for n in ("gamma", "beta"))
     rms = bool(call.setting("rms_scaling"))
-    return _layer_norm(g, x, (gamma, beta), call.setting("axis"), epsilon=call.setting("epsilon"), rms=rms)
+    return _layer_norm(g, x, (gamma, beta), call.setting("axis"), epsilon=_epsilon(call), rms=rms)
 
 
 def _layer_norm(
@@ -113,7 +120,7 @@ def _rms(g: Scope, x: Tensor, scale: Tensor | None, axis: Any, epsilon: float) -
 
 def _rms_op(g: Scope, call: Call) -> Tensor:
     x = g.tensor(call["x"], call.dtype)
-    return _rms(g, x, g.tensor(call["scale"]), call.setting("axis"), call.setting("epsilon"))
+    return _rms(g, x, g.tensor(call["scale"]), call.setting("axis"), _epsilon(call))
 
 
 def _group(g: Scope, call: Call) -> Tensor:
@@ -137,7 +144,7 @@ def _group(g: Scope, call: Call) -> Tensor:
 def _normalize_op(g: Scope, call: Call) -> Tensor:
     x = g.tensor(call["x"], call.dtype)
     axes, order = axes_of(x, call.setting("axis")), call.setting("order")
-    epsilon = float(call.setting("epsilon"))
+    epsilon = _epsilon(call)
     if order == 2:
         power = g.reduce("ReduceSum", g.mul(x, x), axes, keepdims=True)
         return g.div(x, g.unary("Sqrt", g.binary("Max", power, epsilon**2)))

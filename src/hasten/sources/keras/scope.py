@@ -70,7 +70,8 @@ class Scope(Builder):
         if isinstance(value, Tensor):
             return value if dtype is None else self.cast(value, dtype)
         plain = isinstance(value, (int, float, bool, list, tuple, np.ndarray, np.generic))
-        return self.constant(np.asarray(value) if plain else weight(value), dtype, getattr(value, "name", "constant"))
+        array = _one_row(np.asarray(value) if plain else weight(value), self.batch)
+        return self.constant(array, dtype, getattr(value, "name", "constant"))
 
     @abstractmethod
     def apply(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any] | None = None) -> Any:
@@ -83,6 +84,20 @@ class Scope(Builder):
 
 Result = Any
 Converter = Callable[[Scope, Call], Result]
+
+
+def _one_row(array: Array, batch: int | None) -> Array:
+    """An array made for the stand-in batch, as the one row that broadcasts to any batch.
+
+    Raises:  Unsupported: its rows differ
+    """
+    for axis, size in enumerate(array.shape if batch else ()):
+        if size == batch:
+            row = array.take([0], axis=axis)
+            if not np.array_equal(array, np.broadcast_to(row, array.shape)):
+                raise Unsupported("a constant with unlike rows for every element of the batch")
+            array = row
+    return array
 
 
 def weight(variable: Any) -> Array:

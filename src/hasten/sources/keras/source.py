@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from hasten.errors import SourceError
 from hasten.sources import Reference, Source, SourceRequest
-from hasten.sources.keras.assemble import import_model
+from hasten.graph.reference import run
+from hasten.sources.keras.assemble import Imported, import_model
 from hasten.sources.keras.build import Unsupported
 from hasten.sources.keras.files import Opened, load
 from hasten.sources.keras.signature import Signature, signature
@@ -44,7 +45,7 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
     taken = signature(model, request)
     reference = flat_call(model, taken)
     path = opened.path or _save(model, taken, request)
-    graph, outputs, notes = _graph(model, taken, request)
+    graph, outputs, notes = _graph(model, taken, reference)
     return Source(
         framework="keras",
         path=path,
@@ -110,13 +111,35 @@ def _equal(a: Sequence[Array], b: Sequence[Array], tolerance: float = 0.0) -> bo
 
 
 def _graph(
-    model: Any, taken: Signature, request: SourceRequest
+    model: Any, taken: Signature, reference: Reference
 ) -> tuple[ir.Model | None, tuple[TensorSpec, ...], tuple[str, ...]]:
     try:
         imported = import_model(model, taken.inputs, taken.pack)
+        if imported.opened and not _agrees(imported, taken, reference):
+            raise Unsupported("its own code was traced, and the traced graph answers differently")
     except Unsupported as error:
         return export(model, taken, error)
     return imported.model, imported.outputs, imported.notes
+
+
+def _agrees(imported: Imported, taken: Signature, reference: Reference) -> bool:
+    """Whether a graph traced from a user's code gives the model's answers, for two batches."""
+    rng = np.random.default_rng(0)
+    for batch in (2, 3):
+        given = [_example(spec.fixed({"batch": batch}), rng) for spec in taken.inputs]
+        try:
+            got = run(imported.model, given)
+        except SourceError:
+            return False
+        if not _equal(reference(given), got, tolerance=1e-3):
+            return False
+    return True
+
+
+def _example(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    if spec.dtype.startswith(("float", "bfloat")):
+        return rng.standard_normal(spec.static_shape).astype(spec.dtype)
+    return rng.integers(0, 2, spec.static_shape).astype(spec.dtype)
 
 
 def _save(model: Any, taken: Signature, request: SourceRequest) -> Path:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from hasten.sources.keras import (
     activations,
+    attention,
     convolution,
     elementwise,
+    imaging,
+    merging,
     normalization,
     pooling,
+    preprocessing,
     products,
     recurrent,
     reduce,
@@ -23,11 +27,33 @@ def _same(_g: Scope, call: Call) -> object:
 
 
 _IDLE_AT_INFERENCE = (
-    "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise Identity InputLayer SpatialDropout1D "
-    "SpatialDropout2D SpatialDropout3D"
-).split()
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "InputLayer",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+)
 
-_FAMILIES = (activations, convolution, elementwise, normalization, pooling, products, recurrent, reduce, shaping)
+_FAMILIES = (
+    activations,
+    attention,
+    convolution,
+    elementwise,
+    imaging,
+    merging,
+    normalization,
+    pooling,
+    preprocessing,
+    products,
+    recurrent,
+    reduce,
+    shaping,
+)
 
 LAYERS: dict[str, Converter] = dict.fromkeys(_IDLE_AT_INFERENCE, _same)
 OPERATIONS: dict[str, Converter] = {}
