@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten import host
-from hasten._call_fallback import Call
 from hasten.bundle import Contents, Entry, write
 from hasten.errors import BundleError, EngineError, InputError
 from hasten.runtime import Model, load
@@ -269,11 +268,11 @@ def test_bind_uses_the_engines_own_binding(linear: Path, monkeypatch: pytest.Mon
 def test_a_session_that_loops_rows_itself_is_asked_to(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def call_rows(self: LinearSession, inputs: tuple, outputs: tuple, count: int) -> None:
+    def rows_(self: LinearSession, inputs: tuple, outputs: tuple, count: int) -> None:
         asked.append(count)
         outputs[0][...] = inputs[0] @ WEIGHTS
 
-    monkeypatch.setattr(LinearSession, "call_rows", call_rows, raising=False)
+    monkeypatch.setattr(LinearSession, "rows", rows_, raising=False)
     np.testing.assert_array_equal(opened(linear, entry(linear)).predict(rows(9)), rows(9) @ WEIGHTS)
     assert asked == [9]
 
@@ -429,16 +428,19 @@ def test_a_bundle_without_artefacts_is_refused(linear: Path) -> None:
         load(write(linear / "m", empty))
 
 
-def test_the_plain_call_path_goes_straight_to_the_target() -> None:
+@pytest.mark.parametrize("module", ["hasten._call", "hasten._call_fallback"])
+def test_both_call_paths_keep_one_contract(module: str) -> None:
     seen: list[str] = []
-    call = Call()
+    call = pytest.importorskip(module).Call()
     call._set_target(lambda *a: seen.append("fast"), ((11, (2,)), (7, ())), lambda *a, **k: seen.append("slow"))
     good = np.zeros(2, np.float32), np.zeros((), np.int64)
     call(*good)
     for args in ((good[0],), (good[0], 3), (good[0].astype("f8"), good[1]), (np.zeros(4, "f4")[::2], good[1])):
         call(*args)
+    call(good[0].astype(">f4"), good[1])
+    call(np.frombuffer(bytes(9), np.uint8)[1:].view(np.float32), good[1])
     call(x=good[0])
-    assert seen == ["fast", "slow", "slow", "slow", "slow", "slow"]
+    assert seen == ["fast"] + ["slow"] * 7
 
 
 def _no_builder(*_: object) -> object:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +24,10 @@ from hasten.runtime.rebuild import rebuild
 from hasten.runtime.recheck import recheck
 from hasten.runtime.target import runs_here
 
-__all__ = ["load"]
+__all__ = ["LIBRARIES", "library_version", "load", "open_bundle"]
 
 # Where each engine's library says its version once it is imported; native code is stamped with its target instead.
-_LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch", "keras": "keras"}
+LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch", "keras": "keras"}
 
 
 def load(path: str | Path, *, trust: bool = False, engine: str | None = None) -> Model:
@@ -37,25 +39,39 @@ def load(path: str | Path, *, trust: bool = False, engine: str | None = None) ->
 
     Raises:  BundleError: missing, damaged, newer, or nothing in it runs here
     """
-    opening = Opening(read(Path(path)), trust, engine)
+    return open_bundle(Path(path), trust=trust, engine=engine)
+
+
+def open_bundle(path: Path, *, trust: bool = False, engine: str | None = None, keep: Path | None = None) -> Model:
+    """As ``load``; ``keep`` is a folder that the model owns and removes when it is closed or no longer used."""
+    opening = Opening(read(path), trust, engine)
+    release = _Release(keep)
     return Model(
         Opened(
             inputs=opening.bundle.inputs,
             outputs=opening.bundle.outputs,
             lanes=opening.lanes(),
             describe=opening.describe,
-            save=partial(_save, opening.bundle.path),
-            release=_nothing,
+            save=partial(copy, opening.bundle.path),
+            release=release,
         )
     )
 
 
-def _save(source: Path, target: Path) -> None:
-    copy(source, target)
+class _Release:
+    """Removes a folder once, at the latest when the interpreter exits."""
+
+    def __init__(self, folder: Path | None):
+        self._finish = None if folder is None else weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def __call__(self) -> None:
+        if self._finish is not None:
+            self._finish()
 
 
-def _nothing() -> None:
-    """A bundle on disk outlives the model."""
+def library_version(engine: str) -> str:
+    """What the engine's library calls its version; "" where it does not say, or is not imported."""
+    return str(getattr(sys.modules.get(LIBRARIES.get(engine, "")), "__version__", ""))
 
 
 @dataclass(frozen=True)
@@ -144,8 +160,7 @@ class Opening:
 
         ``library`` is the version that it was verified with; None for an artefact that was built anew.
         """
-        module = sys.modules.get(_LIBRARIES.get(runner.artefact.candidate.engine, ""))
-        version = getattr(module, "__version__", library)
+        version = library_version(runner.artefact.candidate.engine)
         if library is None or version != library or not self.host_matches():
             try:
                 recheck(self.bundle, runner)

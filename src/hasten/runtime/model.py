@@ -38,7 +38,7 @@ class Opened:
     outputs: tuple[TensorSpec, ...]
     lanes: tuple[Lane, ...]
     describe: Callable[[Artefact], dict[str, Any]]
-    save: Callable[[Path], None]
+    save: Callable[[Path], object]
     release: Callable[[], None]
     """Called once by ``close``: removes what was made for this model alone."""
 

@@ -50,7 +50,7 @@ class Layout:
         """Rows ``span`` of ``results``, in calls of the lane's one size."""
         (start, end), size, call = span, lane.batch, lane.runner.call
         batched = [spec.is_batched for spec in self.inputs]
-        loop = getattr(lane.runner.session, "call_rows", None)
+        loop = getattr(lane.runner.session, "rows", None)
         if loop is not None and lane.runner.session.thread_safe and all(batched) and not any(self.appended):
             whole = (end - start) // size
             stop = start + whole * size

@@ -1,0 +1,245 @@
+"""The whole way, top to bottom: a model enters; a bundle, its ``Model`` and a report leave."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hasten import bundle
+from hasten.api import prepare, ship
+from hasten.api.describe import Finished, describe
+from hasten.api.settings import Settings
+from hasten.bundle.unpack import cache_folder
+from hasten.errors import BundleError, VerifyError
+from hasten.records import Trial
+from hasten.report import Report
+from hasten.runtime import Model
+from hasten.runtime.loading import open_bundle
+from hasten.sources import Source
+from hasten.sources.detect import open_source
+from hasten.sources.determinism import check_deterministic
+from hasten.sources.samples import samples
+from hasten.tune.choose import Verdict, choose, leaders
+from hasten.tune.plan import Event, Plan
+from hasten.tune.playoff import Rounds, playoff
+from hasten.tune.search import search
+from hasten.tune.store import raw_samples
+
+__all__ = ["Outcome", "benchmark", "optimize", "study"]
+
+OnEvent = Callable[[Event], None]
+_EXAMPLES = 4
+_PLAYOFF_S, _QUICK_PLAYOFF_S = 6.0, 1.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind."""
+
+    report: Report
+    bundle: Path | None
+    """None for a benchmark."""
+    interrupted: bool = False
+    """Stopped by Ctrl-C: the best so far was written."""
+
+
+def _silent(event: Event) -> None:
+    """Nobody watches."""
+
+
+def optimize(
+    model: Any,
+    sample: Any = None,
+    *,
+    output: str | Path | None = None,
+    settings: Settings | None = None,
+    on_event: OnEvent = _silent,
+) -> Model:
+    """The fastest verified way to run ``model`` on this machine, ready to be called like the original.
+
+    Shapes:  model: a path, or a Keras, PyTorch, TensorFlow or ONNX object; sample: one array per input (a list, tuple
+             or dict of them for several), rows on dimension 0
+    Raises:  SourceError: it cannot be read; InputError: the sample does not fit it; VerifyError: nothing gave its
+             answers; BundleError: ``output`` cannot be written
+
+    Example:
+        >>> fast = hasten.optimize("model.keras", output="model.hasten")  # doctest: +SKIP
+    """
+    used = settings or Settings()
+    if output is not None:
+        study(model, sample, output=Path(output), settings=used, on_event=on_event)
+        return open_bundle(Path(output), trust=True)
+    folder = Path(tempfile.mkdtemp(prefix="hasten-"))
+    try:
+        study(model, sample, output=folder / "model.hasten", settings=used, on_event=on_event)
+        return open_bundle(folder / "model.hasten", trust=True, keep=folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def benchmark(
+    model: Any, sample: Any = None, *, settings: Settings | None = None, on_event: OnEvent = _silent
+) -> Report:
+    """Every way to call ``model`` on this machine, side by side; nothing is chosen or written.
+
+    Raises:  as ``optimize``
+    """
+    return study(model, sample, output=None, settings=settings or Settings(), on_event=on_event).report
+
+
+def study(
+    model: Any, sample: Any = None, *, output: Path | None, settings: Settings, on_event: OnEvent = _silent
+) -> Outcome:
+    """The pipeline itself: what ``optimize`` and ``benchmark`` do, with its report; ``output`` None chooses nothing.
+
+    Ctrl-C ends the search early: what was measured until then is judged and written.
+    """
+    if output is not None:
+        _must_be_writable(output)
+    with _workplace() as work:
+        store = _store(settings, work)
+        _tell(on_event, "reading the model")
+        request = prepare.request(sample, settings, work)
+        source = _kept(open_source(model, request), work, store)
+        sizes = prepare.batches(source, settings)
+        given = None if sample is None else prepare.ordered(source.inputs, sample)
+
+        _tell(on_event, "asking the model itself")
+        examples = samples(source, replace(request, sample=given), settings.seed, _EXAMPLES)
+        check_deterministic(source, examples)
+
+        _tell(on_event, "rewriting the graph")
+        graphs = prepare.graphs(source, sizes, examples[0], work)
+        plan = prepare.plan(source, graphs, settings, examples, (work, store))
+
+        trials, interrupted = _searched(plan, on_event)
+        verdicts = {} if output is None else _decided(plan, settings, trials, interrupted, on_event)
+
+        if output is not None:
+            if not any(verdict.winner for verdict in verdicts.values()):
+                raise _nothing_passed(trials, interrupted)
+            _tell(on_event, "writing the bundle")
+            bundle.write(output, ship.contents(source, graphs.tidy, (plan, settings), (trials, verdicts)))
+
+        finished = Finished(
+            trials=trials,
+            verdict=verdicts.get(settings.batch[0]),
+            samples={t.candidate.key: raw for t in trials if (raw := raw_samples(t)) is not None},
+            bundle=output,
+            interrupted=interrupted,
+        )
+        report = describe(_name(model), source, graphs, (plan, settings), finished)
+        return Outcome(report, output, interrupted)
+
+
+def _searched(plan: Plan, on_event: OnEvent) -> tuple[tuple[Trial, ...], bool]:
+    """Every trial, or those that were finished when the user interrupted."""
+    finished: list[Trial] = list(plan.skipped)
+    interrupted = False
+
+    def watch(event: Event) -> None:
+        nonlocal interrupted
+        interrupted = interrupted or event.kind == "interrupted"
+        if event.trial is not None:
+            finished.append(event.trial)
+        on_event(event)
+
+    try:
+        return search(plan, watch), interrupted
+    except KeyboardInterrupt:
+        on_event(Event("interrupted", len(finished), len(plan.candidates)))
+        return tuple(finished), True
+
+
+def _decided(
+    plan: Plan, settings: Settings, trials: Sequence[Trial], interrupted: bool, on_event: OnEvent
+) -> dict[int, Verdict]:
+    """A verdict for each batch size; the first is decided by a play-off."""
+    verdicts = {}
+    for size in plan.checks:
+        mine = [trial for trial in trials if trial.candidate.batch == size]
+        rounds = None
+        if size == settings.batch[0] and not interrupted:
+            rounds = _played(plan, settings, mine, on_event)
+        verdicts[size] = choose(mine, settings.objective, settings.bounds, rounds)
+    return verdicts
+
+
+def _played(plan: Plan, settings: Settings, trials: Sequence[Trial], on_event: OnEvent) -> Rounds | None:
+    finalists = leaders(trials, settings.objective, settings.bounds)
+    if len(finalists) < 2:
+        return None
+    _tell(on_event, "play-off of the leaders")
+    try:
+        return playoff(plan, finalists, _QUICK_PLAYOFF_S if settings.quick else _PLAYOFF_S, on_event)
+    except KeyboardInterrupt:
+        return None
+
+
+def _nothing_passed(trials: Sequence[Trial], interrupted: bool) -> VerifyError:
+    if interrupted:
+        return VerifyError("interrupted before any candidate had passed: nothing was written; run it again to go on")
+    reasons = [f"{t.candidate.label}: {t.reason}" for t in trials if t.status in ("wrong", "failed", "unstable")]
+    reasons = reasons or [f"{t.candidate.label}: {t.reason}" for t in trials] or ["no engine reads it"]
+    return VerifyError(f"no candidate gave the source's answers within the bounds asked for; {reasons[0]}")
+
+
+def _must_be_writable(output: Path) -> None:
+    """A minute of measuring must not end at a folder that is not there."""
+    folder = output.absolute().parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BundleError(
+            f"cannot write bundle '{output}': {error.strerror or error} ('{folder}'); choose another place with -o"
+        ) from error
+    if output.is_dir():
+        raise BundleError(f"cannot write bundle '{output}': it is a folder; name a file with -o")
+
+
+def _kept(source: Source, work: Path, store: Path) -> Source:
+    """The source with its file where the next run finds it again: an object's saved copy lies in a passing folder."""
+    if not source.path.is_relative_to(work) or store.is_relative_to(work):
+        return source
+    kept = store / "sources" / source.fingerprint / source.path.name
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if source.path.is_dir() else shutil.copyfile
+        copy(source.path, kept)
+    return replace(source, path=kept)
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="hasten-work-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _store(settings: Settings, work: Path) -> Path:
+    """Where trials are kept between runs."""
+    if settings.fresh:
+        return work / "trials"
+    store = settings.cache or cache_folder("trials")
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return work / "trials"
+    return store
+
+
+def _tell(on_event: OnEvent, stage: str) -> None:
+    on_event(Event("step", 0, 0, stage=stage))
+
+
+def _name(model: Any) -> str:
+    return Path(model).name if isinstance(model, (str, Path)) else str(getattr(model, "name", type(model).__name__))

@@ -1,0 +1,296 @@
+"""From a source to a ``Plan``: sample inputs, the source's own answers, and one optimised graph per batch size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import psutil
+
+from hasten import graph
+from hasten.api.settings import Settings
+from hasten.engines import ENGINES, Offer
+from hasten.errors import InputError, SettingsError
+from hasten.passes import Rewrite
+from hasten.passes.fix_shapes import fix_shapes
+from hasten.passes.phases import OPTIMISE, TIDY
+from hasten.passes.run import run_phases
+from hasten.runtime.arrays import by_name, convert
+from hasten.sources import Source, SourceRequest
+from hasten.sources.samples import draw, index_limits
+from hasten.tune.arrays import write_groups
+from hasten.tune.candidates import gather
+from hasten.tune.plan import Checks, Labelled, Plan, record_checks
+from hasten.types import Array, TensorSpec
+from hasten.verify import edge_inputs, metric
+
+__all__ = [
+    "Graphs",
+    "Labels",
+    "batches",
+    "calibration",
+    "graphs",
+    "loose_arrays",
+    "optimised",
+    "ordered",
+    "plan",
+    "read_labels",
+    "request",
+    "stacked",
+]
+
+# A reference call slower than this answers fewer checks, so that they take seconds and not minutes.
+_SLOW_S, _VERY_SLOW_S = 0.1, 1.0
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The portable graph, and its optimised form at each batch size; all None and empty where there is none."""
+
+    tidy: ir.Model | None
+    by_batch: Mapping[int, Path]
+    rewrites: tuple[Rewrite, ...]
+    before: Mapping[str, int]
+    """Operator → nodes, as imported."""
+    after: Mapping[str, int]
+    """The same, optimised at the first batch size."""
+    quantised: bool
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled rows.
+
+    Shapes:  inputs: (N, …) an input, in order; labels: what the metric takes
+    """
+
+    inputs: tuple[Array, ...]
+    labels: Array
+
+
+def request(sample: Any, settings: Settings, work: Path) -> SourceRequest:
+    """What the importer needs to know: the sample gives free dimensions by name, or by place."""
+    if isinstance(sample, Mapping):
+        shapes = {str(name): np.shape(value) for name, value in sample.items()}
+        return SourceRequest({**shapes, **settings.shapes}, settings.trust, None, work)
+    loose = None if sample is None else tuple(np.asarray(value) for value in loose_arrays(sample))
+    return SourceRequest(settings.shapes, settings.trust, loose, work)
+
+
+def loose_arrays(given: Any) -> tuple[Any, ...]:
+    """The user's sample as a tuple, before the model's inputs are known.
+
+    Shapes:  given: a tuple, or a list of arrays, holds one value per input; anything else is the one input
+    """
+    several = isinstance(given, tuple) or (isinstance(given, list) and any(isinstance(v, np.ndarray) for v in given))
+    return tuple(given) if several else (given,)
+
+
+def ordered(inputs: Sequence[TensorSpec], given: Any) -> tuple[Array, ...]:
+    """The user's sample as one array per input, of its dtype.
+
+    Shapes:  given: an array for one input; a list, tuple or dict of arrays for several; plain lists are converted
+    Raises:  InputError: another count or other names, not numbers, or NaN
+    """
+    values = by_name(inputs, given) if isinstance(given, Mapping) else list(loose_arrays(given))
+    if len(values) != len(inputs):
+        raise InputError(
+            f"sample: expected {len(inputs)} arrays ({', '.join(map(str, inputs))}), received {len(values)}"
+        )
+    arrays = [v if isinstance(v, np.ndarray) else convert(s, v) for s, v in zip(inputs, values, strict=True)]
+    for spec, array in zip(inputs, arrays, strict=True):
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            raise InputError(f"sample for '{spec.name}': expected finite numbers, received {count} NaN or infinite")
+    return tuple(arrays)
+
+
+def batches(source: Source, settings: Settings) -> tuple[int, ...]:
+    """The batch sizes to compile for.
+
+    Raises:  SettingsError: the model's batch is fixed, and another one was asked for
+    """
+    if any(spec.is_batched for spec in source.inputs):
+        return settings.batch
+    if settings.batch != (1,):
+        shapes = ", ".join(map(str, source.inputs))
+        raise SettingsError(
+            f"batch: expected none, because this model's shapes are fixed ({shapes}), received {list(settings.batch)}"
+        )
+    return (1,)
+
+
+def tidied(source: Source, sample: Sequence[Array]) -> tuple[ir.Model | None, tuple[Rewrite, ...]]:
+    """The portable graph in its one form, whatever wrote it, and what was done to it."""
+    if source.model is None:
+        return None, ()
+    return run_phases(source.model, [TIDY], probe=sample)
+
+
+def optimised(tidy: ir.Model, batch: int, sample: Sequence[Array] | None) -> tuple[ir.Model, tuple[Rewrite, ...]]:
+    """The graph at one batch size: shapes fixed, then made cheaper; answers on ``sample`` stay the same."""
+    inputs, _ = graph.specs(tidy)
+    dims = {"batch": batch} if any(spec.is_batched for spec in inputs) else {}
+    return run_phases(tidy, [(fix_shapes(dims),), OPTIMISE], probe=sample)
+
+
+def graphs(source: Source, sizes: Sequence[int], sample: Sequence[Array], folder: Path) -> Graphs:
+    """Every graph that the engines build from, on disk."""
+    tidy, first = tidied(source, sample)
+    if tidy is None or source.model is None:
+        return Graphs(None, {}, (), {}, {}, quantised=source.framework == "tflite")
+    paths, rewrites, after = {}, list(first), {}
+    for size in sizes:
+        rows = stacked(source.inputs, [sample], size)
+        model, done = optimised(tidy, size, rows)
+        paths[size] = folder / f"batch{size}.onnx"
+        graph.write(model, paths[size])
+        if size == sizes[0]:
+            rewrites += done
+            after = _operators(model)
+    before = _operators(source.model)
+    quantised = any("Quantize" in op or "QLinear" in op or "Integer" in op for op in before)
+    return Graphs(tidy, paths, tuple(rewrites), before, after, quantised)
+
+
+def plan(
+    source: Source,
+    made: Graphs,
+    settings: Settings,
+    examples: Sequence[Sequence[Array]],
+    folders: tuple[Path, Path],
+) -> Plan:
+    """All that the search may look at; ``folders``: one for this run, one where trials outlive it."""
+    work, store = folders
+    sizes = batches(source, settings)
+    offer = Offer(
+        framework=source.framework,
+        source_suffix=source.path.suffix,
+        has_graph=bool(made.by_batch),
+        precisions=settings.precisions,
+        threads=settings.threads or _thread_counts(),
+        batches=sizes,
+        quick=settings.quick,
+    )
+    chosen = {name: home for name, home in ENGINES.items() if not settings.engines or name in settings.engines}
+    candidates, skipped = gather(offer, chosen)
+    labels = None if settings.data is None else read_labels(source, settings.data)
+    return Plan(
+        fingerprint=source.fingerprint,
+        framework=source.framework,
+        source=source.path,
+        inputs=source.inputs,
+        outputs=source.outputs,
+        graphs=made.by_batch,
+        checks={size: _checks(source, settings, examples, size, work / f"checks{size}") for size in sizes},
+        candidates=candidates,
+        store=store,
+        skipped=skipped,
+        limits=settings.limits,
+        tolerance=settings.allowed,
+        labelled=None if labels is None else _labelled(source, settings, labels, work),
+        calibration=calibration(source, labels, examples, work),
+        quantised=made.quantised,
+        trust=settings.trust,
+    )
+
+
+def _thread_counts() -> tuple[int, ...]:
+    cores = psutil.cpu_count(logical=False) or 1
+    return (1,) if cores == 1 else (1, min(cores, 8))
+
+
+def _operators(model: ir.Model) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return counts
+
+
+def _checks(source: Source, settings: Settings, examples: Sequence[Sequence[Array]], size: int, folder: Path) -> Checks:
+    """The sample, random inputs and edges at one batch size, with the source's own answers to them."""
+    specs = [spec.fixed({"batch": size}) for spec in source.inputs]
+    bounds = {name: (0, limit - 1) for name, limit in index_limits(source.model).items()}
+    edges = edge_inputs(specs, np.random.default_rng(settings.seed), bounds, randoms=2 if settings.quick else 4)
+    inputs = {"sample": stacked(source.inputs, examples, size)} | edges
+    start = time.perf_counter()
+    expected = {"sample": source.reference(inputs["sample"])}
+    slow = time.perf_counter() - start
+    names = list(inputs)
+    if slow > _SLOW_S:
+        names = ["sample", "random 0", "zeros", "large"][: 3 if slow > _VERY_SLOW_S else 4]
+    for name in names[1:]:
+        expected[name] = source.reference(inputs[name])
+    return record_checks(folder, {name: inputs[name] for name in names}, expected)
+
+
+def stacked(specs: Sequence[TensorSpec], examples: Sequence[Sequence[Array]], size: int) -> tuple[Array, ...]:
+    """``size`` rows out of the examples (each of one row), again from the first when they run out."""
+    chosen = [examples[k % len(examples)] for k in range(size)]
+    return tuple(
+        np.concatenate([e[i] for e in chosen]) if spec.is_batched else np.asarray(examples[0][i])
+        for i, spec in enumerate(specs)
+    )
+
+
+def read_labels(source: Source, path: Path) -> Labels:
+    """Labelled rows of an ``.npz``: arrays named like the inputs (``x`` will do for one), and ``y`` or ``labels``.
+
+    Raises:  InputError: not such a file, an array is missing, or the counts of rows differ
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError, EOFError) as error:
+        raise InputError(f"cannot read labelled data '{path}': expected an .npz of plain arrays ({error})") from error
+    label = next((name for name in ("y", "labels", "y_test") if name in found), None)
+    names = [spec.name for spec in source.inputs]
+    if len(names) == 1 and names[0] not in found:
+        names = [next((name for name in ("x", "X", "x_test") if name in found), names[0])]
+    if label is None or any(name not in found for name in names):
+        raise InputError(
+            f"labelled data '{path}': expected arrays {', '.join(names)} and y, received {', '.join(found) or 'none'}"
+        )
+    inputs = tuple(
+        np.ascontiguousarray(found[name]).astype(spec.dtype) for name, spec in zip(names, source.inputs, strict=True)
+    )
+    for spec, array in zip(source.inputs, inputs, strict=True):
+        if array.ndim != len(spec.shape) or len(array) != len(found[label]) or not len(array):
+            raise InputError(
+                f"labelled data '{path}': expected {spec} with one row per label ({len(found[label])}), "
+                f"received {array.dtype}{list(array.shape)}"
+            )
+    return Labels(inputs, found[label])
+
+
+def _labelled(source: Source, settings: Settings, labels: Labels, work: Path) -> Labelled:
+    path = work / "labelled.npz"
+    write_groups(path, [labels.inputs])
+    step = _ROWS_AT_ONCE if all(spec.is_batched for spec in source.inputs) else 1
+    parts = [
+        source.reference([array[k : k + step] for array in labels.inputs]) for k in range(0, len(labels.labels), step)
+    ]
+    outputs = tuple(np.concatenate([part[i] for part in parts]) for i in range(len(source.outputs)))
+    score = metric(settings.metric).score(outputs, labels.labels)
+    return Labelled(path, labels.labels, settings.metric, settings.max_drop, score)
+
+
+def calibration(source: Source, labels: Labels | None, examples: Sequence[Sequence[Array]], work: Path) -> Path:
+    """Rows by which quantisers set their ranges: the labelled ones, else the sample and random ones."""
+    path = work / "calibration.npz"
+    if labels is not None:
+        arrays = [array[:256] for array in labels.inputs]
+    else:
+        rng = np.random.default_rng(0)
+        limits = index_limits(source.model)
+        drawn = [tuple(e) for e in examples] + [draw(source.inputs, limits, rng) for _ in range(32)]
+        arrays = [np.concatenate([np.atleast_1d(d[i]) for d in drawn]) for i in range(len(source.inputs))]
+    named = {spec.name: array for spec, array in zip(source.inputs, arrays, strict=True)}
+    np.savez(path, **named)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
+    return path

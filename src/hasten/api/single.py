@@ -1,0 +1,114 @@
+"""One engine, at once: built and opened in this process, checked on a few inputs, neither searched nor timed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hasten import bundle, graph
+from hasten.api import prepare, ship
+from hasten.api.settings import Settings
+from hasten.bundle import Contents, Entry
+from hasten.engines import BuildRequest
+from hasten.engines import engine as engine_named
+from hasten.errors import MissingLibraryError, VerifyError
+from hasten.records import Artefact, Candidate, to_json
+from hasten.runtime import Model
+from hasten.runtime.loading import open_bundle
+from hasten.sources import Source
+from hasten.sources.detect import open_source
+from hasten.sources.determinism import check_deterministic
+from hasten.sources.samples import samples
+from hasten.verify import Tolerance, compare
+
+__all__ = ["compile"]
+
+
+def compile(
+    model: Any,
+    engine: str = "native",
+    *,
+    sample: Any = None,
+    precision: str = "float32",
+    threads: int = 1,
+    settings: Settings | None = None,
+) -> Model:
+    """``model`` on one engine, straight away: no search, no timing, two checks against the model's own answers.
+
+    ``settings`` gives the rest: batch sizes, shapes, trust.
+
+    Raises:  EngineError: the engine is missing or cannot run the graph; VerifyError: its answers differ;
+             SourceError: the model cannot be read
+
+    Example:
+        >>> fast = hasten.compile("model.onnx", engine="onnxruntime")  # doctest: +SKIP
+    """
+    used = replace(settings or Settings(), engines=(engine,), precision=precision, threads=(threads,))
+    missing = engine_named(engine).missing()
+    if missing is not None:
+        raise MissingLibraryError(f"cannot compile with {engine}: {missing}")
+    folder = Path(tempfile.mkdtemp(prefix="hasten-"))
+    try:
+        contents = _contents(model, sample, used, folder)
+        bundle.write(folder / "model.hasten", contents)
+        opened = open_bundle(folder / "model.hasten", trust=True, engine=engine, keep=folder)
+        _verify(opened, contents, used.allowed)
+        return opened
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> Contents:
+    """A bundle with one artefact per batch size."""
+    request = prepare.request(sample, settings, folder)
+    source = open_source(model, request)
+    sizes = prepare.batches(source, settings)
+    given = None if sample is None else prepare.ordered(source.inputs, sample)
+    examples = samples(source, replace(request, sample=given), settings.seed, 2)
+    check_deterministic(source, examples)
+    made = prepare.graphs(source, sizes, examples[0], folder)
+    rows = prepare.calibration(source, None, examples, folder)
+    artefacts = [_built(source, made.by_batch.get(size), size, (settings, folder, rows)) for size in sizes]
+    checks = [prepare.stacked(source.inputs, [example], min(sizes)) for example in examples]
+    return Contents(
+        inputs=source.inputs,
+        outputs=source.outputs,
+        entries=tuple(Entry(artefact) for artefact in artefacts),
+        graph=None if made.tidy is None else graph.to_bytes(made.tidy),
+        samples=tuple(checks),
+        expected=tuple(source.reference(check) for check in checks),
+        tolerance=to_json(settings.allowed or Tolerance()),
+        facts=ship.facts(source, settings),
+    )
+
+
+def _built(source: Source, path: Path | None, size: int, given: tuple[Settings, Path, Path]) -> Artefact:
+    settings, folder, rows = given
+    candidate = Candidate(settings.engines[0], settings.precision, settings.threads[0], size)
+    built = folder / f"built{size}"
+    built.mkdir()
+    request = BuildRequest(
+        candidate=candidate,
+        graph=path,
+        source=source.path,
+        framework=source.framework,
+        inputs=tuple(s.fixed({"batch": size}) for s in source.inputs),
+        outputs=tuple(s.fixed({"batch": size}) for s in source.outputs),
+        folder=built,
+        calibration=rows,
+        trust=settings.trust,
+    )
+    return engine_named(candidate.engine).build(request)
+
+
+def _verify(model: Model, contents: Contents, allowed: Tolerance | None) -> None:
+    """Raises VerifyError when the model's own answers are not repeated."""
+    found = [model(*check) for check in contents.samples]
+    received = [y if isinstance(y, tuple) else (y,) for y in found]
+    outcome = compare(contents.expected, received, allowed)
+    if not outcome.passed:
+        raise VerifyError(f"cannot compile: the answers differ from the model's own: {outcome.reason}")
