@@ -1,0 +1,181 @@
+"""Conv: direct, one to three spatial dimensions, any stride, dilation, padding and grouping, in float32.
+
+The input is read a scalar at a time, so that its memory order hardly matters; the output lies channels last. Groups too
+narrow to fill a vector are joined, block-diagonal: the same number of instructions, whole vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import UnsupportedOpError
+from hasten.native.epilogue import Epilogue
+from hasten.native.expr import ACC, Expr
+from hasten.native.kernels.dense import Dense
+from hasten.native.kernels.depthwise import depthwise
+from hasten.native.kernels.spatial import (
+    ConvSpec,
+    Window,
+    axes_of,
+    axis_of,
+    bias_of,
+    channels_last,
+    finish,
+    padded,
+    reach_ends,
+    window_of,
+)
+from hasten.native.kernels.sweep import Sweep, choose, pack, peels
+from hasten.native.kernels.sweep_loops import Loops, columns_of
+from hasten.native.lower_shape import static
+from hasten.native.program import Step, View
+from hasten.types import Array
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+    from hasten.native.lower import Lowering
+
+__all__ = ["LOWER", "Conv", "convolution"]
+
+_PLANAR_CHANNELS = 8
+"""Up to so many input channels are read where they lie, plane by plane; more are copied to channels last first."""
+
+
+@dataclass(eq=False)
+class Conv(Step):
+    """``y = epilogue(Σ x · weight + bias)``, the window sliding over the spatial dimensions.
+
+    Shapes:  x (N, C, spatial…) · weight (M, C / groups, kernel…) · bias (M,) · y (N, M, spatial…), channels last in memory
+    """
+
+    x: View
+    y: View
+    weight: Array
+    bias: Array
+    window: Window
+    groups: int = 1
+    epilogue: Expr = ACC
+    READS = ("x", "operands")
+    WRITES = ("y",)
+
+    @property
+    def _epilogue(self) -> Epilogue:
+        return Epilogue(self.epilogue, self.y, columns_of(self.y))
+
+    @property
+    def operands(self) -> tuple[View, ...]:
+        """Tensors that the epilogue reads."""
+        return self._epilogue.operands
+
+    @property
+    def title(self) -> str:
+        """Sizes and epilogue."""
+        groups = f" in {self.groups} groups" if self.groups > 1 else ""
+        sizes = "x".join(map(str, self.y.shape[2:]))
+        return f"{self.window.text}, {self.x.shape[1]} -> {self.y.shape[1]}{groups}, {sizes}{self._epilogue.title}"
+
+    def macs(self) -> int:
+        """Output positions · taps · input channels of a group."""
+        return self.y.size * int(np.prod(self.weight.shape[1:]))
+
+    def emit(self, out: Emitter) -> None:
+        """One function: rows × panels × tiles."""
+        groups, weight = joined(self.weight, self.groups, out.lanes)
+        _, depth, *kernel = weight.shape
+        columns = weight.shape[0] // groups
+        axes = axes_of(self.x, self.y, self.window)
+        sweep = Sweep(axes, columns, groups, depth, self.x.strides[1])
+        schedule = choose(sweep, out.isa)
+        assert schedule is not None, "lowering pads what cannot be peeled"
+        taps = weight.reshape(groups, columns, depth, *kernel)
+        taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in axes), depth, columns)
+        packed = pack(taps, self.bias.reshape(groups, columns), sweep, schedule, out.lanes)
+        loops = Loops(sweep, schedule, out, self._epilogue)
+        signature = [
+            ("const float *restrict x", out.pointer(self.x)),
+            ("const float *restrict weight", out.constant(packed)),
+            ("float *y", out.pointer(self.y)),
+            *self._epilogue.signature(out),
+            ("int r0", "0"),
+            ("int r1", str(loops.rows)),
+        ]
+        out.function("conv", self.title, signature, loops.body())
+
+
+def joined(weight: Array, groups: int, lanes: int) -> tuple[int, Array]:
+    """Fewer, wider groups: neighbours joined with zeros between them while all their outputs fit one vector.
+
+    Shapes:  weight (M, C / groups, kernel…) · returns (M, C / new groups, kernel…)
+    """
+    columns, depth = weight.shape[0] // groups, weight.shape[1]
+    join = max((j for j in range(1, groups + 1) if groups % j == 0 and j * columns <= lanes), default=1)
+    if groups == 1 or join == 1:
+        return groups, weight
+    wide = np.zeros((weight.shape[0], depth * join, *weight.shape[2:]), np.float32)
+    for m in range(weight.shape[0]):
+        start = m // columns % join * depth
+        wide[m, start : start + depth] = weight[m]
+    return groups // join, wide
+
+
+def trimmed(weight: Array, window: Window, x: View, y: View) -> tuple[Array, Window]:
+    """Without the taps that meet the input at no output position (padding wider than the input)."""
+    kernel, pads = list(window.kernel), list(window.pads_begin)
+    for i in range(len(kernel)):
+        axis = axis_of(x, y, window, i)
+        found = [axis.taps(p) for p in range(axis.size)]
+        used = [t for t in found if len(t)]
+        low, high = (min(t.start for t in used), max(t.stop for t in used)) if used else (0, 1)
+        weight = np.take(weight, range(low, high), axis=i + 2)
+        kernel[i], pads[i] = high - low, pads[i] - low * axis.dilation
+    return weight, Window(tuple(kernel), window.strides, window.dilations, tuple(pads), window.pads_end)
+
+
+def convolution(low: Lowering, x: View, weight: Array, window: Window, spec: ConvSpec) -> View:
+    """Adds the steps of one convolution; returns where its result lies, of logical shape (N, M, spatial…)."""
+    if x.shape[1] > _PLANAR_CHANNELS and x.strides[1] != 1:
+        x = low.contiguous(x, channels_last(x.rank))
+    y = low.new((x.shape[0], weight.shape[0], *spec.sizes), "float32", channels_last(x.rank))
+    weight, window = trimmed(weight, window, x, y)
+    if spec.groups == 1 and _is_product(x, y, window):
+        return _product(low, x, weight, spec)
+    if not peels(axes_of(x, y, window)):
+        ends = reach_ends(x, spec.sizes, window)
+        x, window = padded(low, x, window, ends, fill=0.0)
+    low.add(Conv(x, y, weight, spec.bias, window, spec.groups))
+    return y
+
+
+def _is_product(x: View, y: View, window: Window) -> bool:
+    """True where one window covers the whole input: a product of its values with the weights."""
+    return y.size == y.shape[0] * y.shape[1] and x.shape[2:] == window.kernel and not any(window.pads_begin)
+
+
+def _product(low: Lowering, x: View, weight: Array, spec: ConvSpec) -> View:
+    flat = low.reshape(x.transpose(channels_last(x.rank)), (x.shape[0], weight[0].size))
+    y = low.new((x.shape[0], weight.shape[0]))
+    matrix = np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1).T
+    low.add(Dense(low.contiguous(flat), y, np.ascontiguousarray(matrix), spec.bias))
+    return low.reshape(y, (*y.shape, *spec.sizes))
+
+
+def _conv(low: Lowering, node: ir.Node) -> None:
+    x, weight = low.view(node.inputs[0]), low.constant(node.inputs[1])
+    if weight is None or weight.dtype != np.float32 or x.dtype != "float32":
+        raise UnsupportedOpError(f"op Conv (node '{node.name}') without constant float32 weights has no native kernel")
+    window = window_of(node, x.shape[2:], weight.shape[2:])
+    bias, extra = bias_of(low, node, weight.shape[0], x.rank)
+    spec = ConvSpec(static(node, node.outputs[0])[2:], bias, node.attributes.get_int("group", 1))
+    if spec.groups > 1 and spec.groups == weight.shape[0] == x.shape[1]:
+        y = depthwise(low, x, weight, window, spec)
+    else:
+        y = convolution(low, x, weight, window, spec)
+    finish(low, node, y, extra)
+
+
+LOWER: Mapping[str, Any] = {"Conv": _conv}

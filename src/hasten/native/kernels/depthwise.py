@@ -1,0 +1,90 @@
+"""Depthwise convolution: one filter a channel. Vectors run over channels; a tile slides along the inner axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hasten.native.epilogue import Epilogue
+from hasten.native.expr import ACC, Expr
+from hasten.native.kernels.spatial import ConvSpec, Window, axes_of, channels_last, padded, reach_ends
+from hasten.native.kernels.sweep import Sweep, choose, pack, peels
+from hasten.native.kernels.sweep_loops import Loops, columns_of
+from hasten.native.program import Step, View
+from hasten.types import Array
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+    from hasten.native.lower import Lowering
+
+__all__ = ["Depthwise", "depthwise"]
+
+
+@dataclass(eq=False)
+class Depthwise(Step):
+    """``y = epilogue(Σ x · weight + bias)``, every channel apart.
+
+    Shapes:  x (N, C, spatial…), channels dense · weight (C, 1, kernel…) · bias (C,) · y as x, channels last in memory
+    """
+
+    x: View
+    y: View
+    weight: Array
+    bias: Array
+    window: Window
+    epilogue: Expr = ACC
+    READS = ("x", "operands")
+    WRITES = ("y",)
+
+    @property
+    def _epilogue(self) -> Epilogue:
+        return Epilogue(self.epilogue, self.y, columns_of(self.y))
+
+    @property
+    def operands(self) -> tuple[View, ...]:
+        """Tensors that the epilogue reads."""
+        return self._epilogue.operands
+
+    @property
+    def title(self) -> str:
+        """Sizes and epilogue."""
+        sizes = "x".join(map(str, self.y.shape[2:]))
+        return f"{self.window.text}, {self.y.shape[1]} channels, {sizes}{self._epilogue.title}"
+
+    def macs(self) -> int:
+        """Output positions · taps."""
+        return self.y.size * int(np.prod(self.weight.shape[1:]))
+
+    def emit(self, out: Emitter) -> None:
+        """One function: rows × panels × tiles."""
+        channels = self.y.shape[1]
+        axes = axes_of(self.x, self.y, self.window)
+        sweep = Sweep(axes, channels, broadcast=False, masked=self.x.tensor.kind in ("input", "output"))
+        schedule = choose(sweep, out.isa)
+        assert schedule is not None, "lowering pads what cannot be peeled"
+        taps = np.moveaxis(self.weight, 0, -1).reshape(1, *(a.kernel for a in axes), 1, channels)
+        packed = pack(taps, self.bias.reshape(1, channels), sweep, schedule, out.lanes)
+        loops = Loops(sweep, schedule, out, self._epilogue)
+        signature = [
+            ("const float *restrict x", out.pointer(self.x)),
+            ("const float *restrict weight", out.constant(packed)),
+            ("float *y", out.pointer(self.y)),
+            *self._epilogue.signature(out),
+            ("int r0", "0"),
+            ("int r1", str(loops.rows)),
+        ]
+        out.function("depthwise", self.title, signature, loops.body())
+
+
+def depthwise(low: Lowering, x: View, weight: Array, window: Window, spec: ConvSpec) -> View:
+    """Adds the steps of one depthwise convolution; returns where its result lies."""
+    order = channels_last(x.rank)
+    if x.strides[1] != 1:
+        x = low.contiguous(x, order)
+    y = low.new((x.shape[0], weight.shape[0], *spec.sizes), "float32", order)
+    if not peels(axes_of(x, y, window)):
+        x, window = padded(low, x, window, reach_ends(x, spec.sizes, window), fill=0.0)
+    low.add(Depthwise(x, y, weight, spec.bias, window))
+    return y

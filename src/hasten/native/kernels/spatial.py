@@ -1,0 +1,237 @@
+"""The geometry of convolutions and pools: a node's attributes enter, axes and the tiles of output positions leave.
+
+A window slides over *axes*: the batch and every spatial dimension, each with its sizes and its strides in memory, so that
+1-D, 2-D and 3-D, any memory order and any border are one case for the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import UnsupportedOpError
+from hasten.native.expr import call, const, load
+from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.program import View
+from hasten.types import Array
+
+if TYPE_CHECKING:
+    from hasten.native.lower import Lowering
+
+__all__ = [
+    "Axis", "ConvSpec", "Segment", "Window", "axes_of", "axis_of", "bias_of", "channels_last", "finish", "padded",
+    "reach_ends", "segments", "window_of",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """What a convolution is told beside its weights.
+
+    Shapes:  sizes: spatial sizes of the output · bias (M,)
+    """
+
+    sizes: tuple[int, ...]
+    bias: Array
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Window:
+    """What slides, one entry a spatial dimension. ``pads_end`` matters to averages alone; sizes come from the tensors."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads_begin: tuple[int, ...]
+    pads_end: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """Kernel size, and stride and dilation where they are not one."""
+        found = "x".join(map(str, self.kernel))
+        for word, values in (("stride", self.strides), ("dilation", self.dilations)):
+            if any(v != 1 for v in values):
+                found += f" {word} {'x'.join(map(str, dict.fromkeys(values) if len(set(values)) == 1 else values))}"
+        return found
+
+
+def window_of(node: ir.Node, extents: Sequence[int], kernel: Sequence[int]) -> Window:
+    """The node's window with ``auto_pad`` resolved.
+
+    Raises:  UnsupportedOpError: an ``auto_pad`` that ONNX does not know
+    """
+    rank, attributes = len(extents), node.attributes
+    strides = tuple(attributes.get_ints("strides", (1,) * rank))
+    dilations = tuple(attributes.get_ints("dilations", (1,) * rank))
+    mode = attributes.get_string("auto_pad", "NOTSET")
+    pads = tuple(attributes.get_ints("pads", (0,) * (2 * rank)))
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        total = [
+            max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
+            for n, s, k, d in zip(extents, strides, kernel, dilations, strict=True)
+        ]
+        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+        pads = tuple(small + large if mode == "SAME_UPPER" else large + small)
+    elif mode == "VALID":
+        pads = (0,) * (2 * rank)
+    elif mode not in ("NOTSET", ""):
+        raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') with auto_pad={mode} has no native kernel")
+    return Window(tuple(kernel), strides, dilations, pads[:rank], pads[rank:])
+
+
+def bias_of(low: Lowering, node: ir.Node, count: int, rank: int) -> tuple[Array, View | None]:
+    """The constant bias of a convolution (zeros where there is none), or the view of one computed at run time."""
+    none = np.zeros(count, np.float32)
+    if len(node.inputs) < 3 or not low.has(node.inputs[2]):
+        return none, None
+    bias = low.constant(node.inputs[2])
+    if bias is None:
+        return none, low.reshape(low.view(node.inputs[2]), (1, count, *(1,) * (rank - 2)))
+    return bias.astype(np.float32), None
+
+
+def finish(low: Lowering, node: ir.Node, y: View, extra: View | None) -> None:
+    """Names ``y`` the node's result, after adding a bias computed at run time."""
+    if extra is not None:
+        total = low.new(y.shape, "float32", channels_last(y.rank))
+        low.add(Elementwise(total, call("add", load(y), load(extra.broadcast(y.shape)))))
+        y = total
+    low.set(node.outputs[0], y)
+
+
+def reach_ends(x: View, sizes: Sequence[int], window: Window) -> list[int]:
+    """Positions that the window reaches past the end of each spatial dimension."""
+    found = []
+    for i, size in enumerate(sizes):
+        last = (size - 1) * window.strides[i] + (window.kernel[i] - 1) * window.dilations[i] - window.pads_begin[i]
+        found.append(max(0, last + 1 - x.shape[i + 2]))
+    return found
+
+
+def channels_last(rank: int) -> tuple[int, ...]:
+    """The dimension order that holds (N, C, spatial…) with channels innermost."""
+    return (0, *range(2, rank), 1)
+
+
+def padded(low: Lowering, x: View, window: Window, ends: Sequence[int], *, fill: float) -> tuple[View, Window]:
+    """A channels-last copy of ``x`` with ``fill`` around it, and the window that then needs no pads."""
+    begin = window.pads_begin
+    sizes = [n + b + e for n, b, e in zip(x.shape[2:], begin, ends, strict=True)]
+    copy = low.new((*x.shape[:2], *sizes), x.dtype, channels_last(x.rank))
+    inner = copy
+    for d, (b, n) in enumerate(zip(begin, x.shape[2:], strict=True), 2):
+        after = inner.shape[d] - b - n
+        for start, count in ((0, b), (b + n, after)):
+            if count > 0:
+                low.add(Elementwise(inner.slice(d, start, count), const(fill)))
+        inner = inner.slice(d, b, n)
+    low.copy(x, inner)
+    none = (0,) * len(begin)
+    return copy, replace(window, pads_begin=none, pads_end=none)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension that the window slides along.
+
+    Units:   size: output positions; extent: input positions; pad: positions before the first; xs, ys: elements in memory
+             per input and per output position
+    """
+
+    size: int
+    extent: int
+    kernel: int
+    stride: int
+    dilation: int
+    pad: int
+    xs: int
+    ys: int
+
+    @property
+    def plain(self) -> bool:
+        """True where input and output positions are the same."""
+        return self.kernel == 1 and self.stride == 1 and self.pad == 0 and self.extent == self.size
+
+    @property
+    def clipped(self) -> bool:
+        """True where some tap of some position falls outside the input."""
+        return (
+            self.pad > 0 or (self.size - 1) * self.stride - self.pad + (self.kernel - 1) * self.dilation >= self.extent
+        )
+
+    def taps(self, position: int) -> range:
+        """The taps of one output position that lie within the input."""
+        base, d = position * self.stride - self.pad, self.dilation
+        low = max(0, -(base // d)) if base < 0 else 0
+        return range(low, max(low, min(self.kernel, -(-(self.extent - base) // d))))
+
+
+def axis_of(x: View, y: View, window: Window, i: int) -> Axis:
+    """Spatial axis ``i``."""
+    return Axis(
+        y.shape[i + 2], x.shape[i + 2], window.kernel[i], window.strides[i], window.dilations[i],
+        window.pads_begin[i], x.strides[i + 2], y.strides[i + 2],
+    )  # fmt: skip
+
+
+def axes_of(x: View, y: View, window: Window) -> tuple[Axis, ...]:
+    """Batch and spatial axes, outermost first; those without effect dropped, those that walk memory as one merged."""
+    rank = len(window.kernel)
+    axes = [Axis(y.shape[0], x.shape[0], 1, 1, 1, 0, x.strides[0], y.strides[0])]
+    axes += [axis_of(x, y, window, i) for i in range(rank)]
+    axes = [a for a in axes if not (a.size == 1 and a.kernel == 1 and a.pad == 0)]
+    merged: list[Axis] = []
+    for axis in axes:
+        last = merged[-1] if merged else None
+        if last and last.plain and axis.plain and last.xs == axis.xs * axis.size and last.ys == axis.ys * axis.size:
+            size = last.size * axis.size
+            merged[-1] = replace(axis, size=size, extent=size)
+        else:
+            merged.append(axis)
+    return tuple(merged) or (Axis(1, 1, 1, 1, 1, 0, 0, 0),)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """``tiles`` equal tiles of ``pixels`` output positions from ``start``.
+
+    ``first`` and ``stop`` bound the input positions that a tile reads, counted from its first position's first tap.
+    """
+
+    start: int
+    tiles: int
+    pixels: int
+    first: int
+    stop: int
+
+
+def segments(axis: Axis, pixels: int) -> tuple[Segment, ...]:
+    """The axis cut into tiles; equal neighbours share a segment, so that borders are peeled and the middle is a loop."""
+    return tuple(_merge(_tiles(axis, pixels)))
+
+
+def _tiles(axis: Axis, pixels: int) -> Iterator[Segment]:
+    for start in range(0, axis.size, pixels):
+        count = min(pixels, axis.size - start)
+        base = start * axis.stride - axis.pad
+        span = (count - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
+        first = max(0, -base)
+        yield Segment(start, 1, count, first, max(first, min(span, axis.extent - base)))
+
+
+def _merge(tiles: Iterator[Segment]) -> Iterator[Segment]:
+    held: Segment | None = None
+    for tile in tiles:
+        if held and (held.pixels, held.first, held.stop) == (tile.pixels, tile.first, tile.stop):
+            held = replace(held, tiles=held.tiles + 1)
+            continue
+        if held:
+            yield held
+        held = tile
+    if held:
+        yield held

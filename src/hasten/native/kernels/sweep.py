@@ -1,0 +1,179 @@
+"""What every convolution, depthwise convolution and pool shares: a window that slides over pixels, and its register tile.
+
+A tile of ``pixels`` output positions × ``vectors`` of output channels stays in registers while all taps pass by. Taps along
+the inner axis are taken ``taps`` at a time, so that an input value, once loaded, serves every output position under it.
+Outer axes clip their taps per row; the inner axis has its border tiles peeled, so that no tap is tested in a loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hasten.native.kernels.dense import Panel, panels
+from hasten.native.kernels.spatial import Axis, segments
+from hasten.types import Array
+
+if TYPE_CHECKING:
+    from hasten.native.isa import Isa
+
+__all__ = ["STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "peels", "runs_of", "tap_groups"]
+
+_FEWEST_REGISTERS = 16
+STATIC_GROUPS = 4  # groups of taps written out one after the other; more become a loop
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sizes of one register tile.
+
+    Units:   cost: estimated cycles of the whole step
+    """
+
+    inner: int
+    """Which axis the pixels of a tile follow."""
+    pixels: int
+    vectors: int
+    taps: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What slides over what.
+
+    Shapes:  columns: output channels of one group · depth: input channels summed into each (1 where channels stay apart)
+    """
+
+    axes: tuple[Axis, ...]
+    columns: int
+    groups: int = 1
+    depth: int = 1
+    depth_stride: int = 0
+    broadcast: bool = True
+    """Input values are scalars that meet a vector of weights; else vectors of channels."""
+    weighted: bool = True
+    update: str = "{a} += {b} * {w};"
+    start: str = "v_load(w + j * VL)"
+    masked: bool = False
+    """The last vector of input channels must not be read past its tail."""
+
+
+def tap_groups(kernel: int, taps: int) -> tuple[int, ...]:
+    """Sizes of the groups that ``kernel`` taps are taken in."""
+    count = -(-kernel // taps)
+    return tuple(kernel // count + (1 if i < kernel % count else 0) for i in range(count))
+
+
+def _costs(sweep: Sweep, inner: Axis, outer_taps: float, pixels: int, width: int, taps: int) -> float:
+    """Cycles of all tiles along the inner axis for one panel: two FMAs and two loads a cycle, latency 4."""
+    total = 0.0
+    groups = tap_groups(inner.kernel, taps)
+    for s in segments(inner, pixels):
+        step = 0.0
+        done = 0
+        for group in groups:
+            used = {
+                i * inner.stride + k * inner.dilation
+                for k in range(done, done + group)
+                for i in range(s.pixels)
+                if s.first <= i * inner.stride + k * inner.dilation < s.stop
+            }
+            pairs = sum(
+                s.first <= i * inner.stride + k * inner.dilation < s.stop
+                for k in range(done, done + group)
+                for i in range(s.pixels)
+            )
+            loads = len(used) * (1 if sweep.broadcast else width) + (group * width if sweep.weighted else 0)
+            step += max(pairs * width / 2, loads / 2, 4.0 * group) + 1.0
+            done += group
+        total += s.tiles * (step * sweep.depth * outer_taps + s.pixels * width * 0.75 + width + 12)
+    return total
+
+
+def choose(sweep: Sweep, isa: Isa) -> Schedule | None:
+    """The cheapest tile that fits the registers, by a model of the machine; None where borders need padding first."""
+    best: Schedule | None = None
+    spatial = [i for i, a in enumerate(sweep.axes) if a.size > 1] or [len(sweep.axes) - 1]
+    vectors = -(-sweep.columns // isa.lanes)
+    for inner in reversed(spatial):
+        axis = sweep.axes[inner]
+        outer = [a for i, a in enumerate(sweep.axes) if i != inner]
+        taps = prod(sum(len(a.taps(p)) for p in range(a.size)) / a.size for a in outer)
+        rows = prod(a.size for a in outer)
+        for width in range(1, min(vectors, 12) + 1):
+            count = -(-vectors // width)
+            if count > 1 and -(-vectors // count) != width:
+                continue  # the same number of panels takes narrower ones
+            for group in _group_choices(axis.kernel):
+                most = (isa.registers - 2 - (group * width if sweep.weighted else 0)) // width
+                for pixels in range(1, min(axis.size, most, 28) + 1):
+                    if not _fits(axis, pixels, group):
+                        continue
+                    used = _costs(sweep, axis, taps, pixels, width, group) * rows * vectors / width * sweep.groups
+                    if best is None or used < best.cost * (0.97 if inner != best.inner else 1.0):
+                        best = Schedule(inner, pixels, width, group, used)
+    return best
+
+
+def _group_choices(kernel: int) -> tuple[int, ...]:
+    if kernel <= STATIC_GROUPS * 3:
+        return tuple(sorted({-(-kernel // n) for n in range(1, kernel + 1) if -(-kernel // n) <= 7}))
+    return tuple(k for k in range(1, 8) if kernel % k == 0)
+
+
+def _fits(axis: Axis, pixels: int, group: int) -> bool:
+    """True where the unrolled code stays small and a loop over groups of taps meets no border."""
+    found = segments(axis, pixels)
+    if len(found) > 5 or sum(min(s.pixels, 28) for s in found) * axis.kernel > 400:
+        return False
+    return len(tap_groups(axis.kernel, group)) <= STATIC_GROUPS or not axis.clipped
+
+
+def peels(axes: tuple[Axis, ...]) -> bool:
+    """True where some axis can be the inner one on every machine without padding its input first."""
+    spatial = [a for a in axes if a.size > 1] or [axes[-1]]
+    return any(
+        _fits(axis, pixels, group)
+        for axis in spatial
+        for group in _group_choices(axis.kernel)
+        for pixels in range(1, min(axis.size, _FEWEST_REGISTERS - 2 - group) + 1)
+    )
+
+
+def runs_of(sweep: Sweep, schedule: Schedule, lanes: int) -> tuple[Panel, ...]:
+    """Panels of output channels of one group."""
+    return panels(sweep.columns, lanes, schedule.vectors)
+
+
+def pack(weight: Array, bias: Array, sweep: Sweep, schedule: Schedule, lanes: int) -> Array:
+    """Weights in the order of use: ``[group][panel][bias; outer taps][tap group][depth][tap][vectors · lanes]``.
+
+    Shapes:  weight (groups, taps of every axis…, depth, columns) · bias (groups, columns)
+    """
+    weight = np.moveaxis(weight, 1 + schedule.inner, -3)
+    groups, kernel, depth, columns = sweep.groups, *weight.shape[-3:]
+    flat = weight.reshape(groups, -1, kernel, depth, columns)
+    blocks = []
+    for g in range(groups):
+        for run in runs_of(sweep, schedule, lanes):
+            for p in range(run.count):
+                start = run.start + p * run.width * lanes
+                wide = run.width * lanes
+                blocks.append(_fill(bias[g, start : start + wide], wide))
+                for taps in flat[g]:
+                    done = 0
+                    for size in tap_groups(kernel, schedule.taps):
+                        part = taps[done : done + size, :, start : start + wide].transpose(1, 0, 2)
+                        blocks.append(_fill(part, wide).reshape(-1))
+                        done += size
+    return np.concatenate(blocks).astype(np.float32)
+
+
+def _fill(part: Array, wide: int) -> Array:
+    room = np.zeros((*part.shape[:-1], wide), np.float32)
+    room[..., : part.shape[-1]] = part
+    return room

@@ -1,0 +1,303 @@
+"""The C of a sweep: rows, panels, tiles and taps as loops around one tile of accumulators.
+
+Outer axes clip their taps row by row; the inner axis has its border tiles written out apart, so that no tap is tested
+while the arithmetic runs. Conditions inside ``UNROLL`` loops are all decided by the C compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from hasten.native.epilogue import Epilogue
+from hasten.native.expr import Expr
+from hasten.native.kernels.dense import Panel
+from hasten.native.kernels.spatial import Axis, Segment, segments
+from hasten.native.kernels.sweep import STATIC_GROUPS, Schedule, Sweep, runs_of, tap_groups
+from hasten.native.program import View
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+
+__all__ = ["UNROLL", "Loops", "block", "columns_of"]
+
+UNROLL = '_Pragma("GCC unroll 64") '
+_L1_BYTES = 24 * 1024  # weights that may stay in the first cache beside the pixels
+_CHEAP = frozenset(
+    "acc const load add sub mul neg square relu clip_low clip_high maximum minimum abs leaky_relu prelu".split()
+)
+
+
+def block(head: str, body: Iterable[str]) -> list[str]:
+    """``head { body }`` with the body indented."""
+    return [f"{head} {{".lstrip(), *(f"    {line}" for line in body), "}"]
+
+
+def columns_of(y: View) -> int:
+    """What an epilogue over ``y`` takes for columns: the innermost dimension that is not 1."""
+    dims = [d for d in (y.order or range(y.rank)) if y.shape[d] != 1]
+    return y.shape[dims[-1]] if dims else 1
+
+
+def _sum(*terms: str) -> str:
+    return " + ".join(t for t in terms if t and t != "0") or "0"
+
+
+def _plus(text: str, number: int) -> str:
+    return f"{text} + {number}" if number > 0 else f"{text} - {-number}" if number else text
+
+
+def _times(text: str, number: int) -> str:
+    if number == 1 or text == "0":
+        return text
+    return f"({text}) * {number}" if " " in text else f"{text} * {number}"
+
+
+def _ceil(text: str, divisor: int) -> str:
+    return text if divisor == 1 else f"({text} + {divisor - 1}) / {divisor}"
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Writes the loops of one step.
+
+    ``finish`` gives statements on an accumulator, by its C name, the C position on every axis, before the epilogue.
+    """
+
+    sweep: Sweep
+    schedule: Schedule
+    out: Emitter
+    epilogue: Epilogue
+    finish: Callable[[str, tuple[str, ...]], list[str]] | None = None
+
+    @property
+    def inner(self) -> Axis:
+        """The axis that tiles follow."""
+        return self.sweep.axes[self.schedule.inner]
+
+    @property
+    def outer(self) -> tuple[Axis, ...]:
+        """The other axes, outermost first."""
+        return tuple(a for i, a in enumerate(self.sweep.axes) if i != self.schedule.inner)
+
+    @property
+    def rows(self) -> int:
+        """Positions of all outer axes: what a team of threads may share out."""
+        return prod(a.size for a in self.outer)
+
+    def body(self) -> str:
+        """The function's statements, from ``x`` and ``weight`` to rows ``r0`` … ``r1`` of ``y``."""
+        sweep, lanes = self.sweep, self.out.lanes
+        runs = runs_of(sweep, self.schedule, lanes)
+        taps = prod(a.kernel for a in sweep.axes) * sweep.depth
+        sizes = [(1 + taps) * run.width * lanes for run in runs]
+        group = sum(size * run.count for size, run in zip(sizes, runs, strict=True))
+        by_row = not sweep.weighted or group * sweep.groups * 4 <= _L1_BYTES
+        rows = "for (int r = r0; r < r1; r++)"
+        lines: list[str] = []
+        done = 0
+        for run, size in zip(runs, sizes, strict=True):
+            tiles = [line for s in segments(self.inner, self.schedule.pixels) for line in self._segment(s, run)]
+            if not by_row:
+                tiles = block(rows, [*self._row(), *tiles])
+            head = f"for (int p = 0; p < {run.count}; p++)" if run.count > 1 else ""
+            lines += block(head, [*self._panel(run, size, done, group), *tiles])
+            done += size * run.count
+        if sweep.groups > 1:
+            lines = block(f"for (int g = 0; g < {sweep.groups}; g++)", lines)
+        if by_row:
+            lines = block(rows, [*self._row(), *lines])
+        return "\n".join(f"    {line}" for line in lines)
+
+    def _panel(self, run: Panel, size: int, done: int, group: int) -> Iterator[str]:
+        sweep, many = self.sweep, run.count > 1
+        g = f"g * {sweep.columns}" if sweep.groups > 1 else ""
+        p = f"p * {run.width * self.out.lanes}" if many else ""
+        yield f"const int column = {_sum(g, p, str(run.start))}; /* first output channel */"
+        if sweep.weighted:
+            g = f"g * {group}" if sweep.groups > 1 else ""
+            yield f"const float *w = {_sum('weight', g, f'p * {size}' if many else '', str(done))};"
+
+    def _row(self) -> Iterator[str]:
+        """Positions on the outer axes, their taps within the input, and where the row's output starts."""
+        live = [i for i, a in enumerate(self.outer) if a.size > 1]
+        below = 1
+        for i in reversed(live):
+            place = f"r / {below}" if below > 1 else "r"
+            yield f"const int o{i} = {place}{f' % {self.outer[i].size}' if i != live[0] else ''};"
+            below *= self.outer[i].size
+        if not live:
+            yield "(void)r;"
+        for i, a in enumerate(self.outer):
+            if a.size > 1 and a.clipped:
+                at, reach = self._at(i), a.extent - (a.kernel - 1) * a.dilation
+                low = f"{at} < 0 ? {_ceil(f'-({at})', a.dilation)} : 0"
+                high = f"{at} >= {reach} ? {_ceil(f'{a.extent} - ({at})', a.dilation)} : {a.kernel}"
+                yield f"const int low{i} = {low};"
+                yield f"const int high{i} = {high}; /* taps within the input */"
+        yield f"const int row = {_sum(*(_times(f'o{i}', self.outer[i].ys) for i in live))};"
+
+    def _at(self, i: int) -> str:
+        """The input position of the first tap of outer axis ``i``."""
+        a = self.outer[i]
+        return _plus("0" if a.size == 1 else _times(f"o{i}", a.stride), -a.pad)
+
+    def _segment(self, s: Segment, run: Panel) -> list[str]:
+        place = "o" if s.tiles > 1 else str(s.start)
+        stop = s.start + s.tiles * s.pixels
+        head = f"for (int o = {s.start}; o < {stop}; o += {s.pixels})" if s.tiles > 1 else ""
+        start = self.sweep.start
+        self.out.need(*(word for word in ("v_load", "v_set1", "v_store") if word == "v_store" or word in start))
+        body = [f"vf a[{s.pixels * run.width}]; /* {s.pixels} pixels x {run.width} vectors */"]
+        body.append(f"{UNROLL}for (int i = 0; i < {s.pixels}; i++)")
+        body.append(f"    {UNROLL}for (int j = 0; j < {run.width}; j++) a[i * {run.width} + j] = {start};")
+        if s.first < s.stop:
+            body += self._taps(s, run, place)
+        return block(head, [*body, *self._store(s, run, place)])
+
+    def _taps(self, s: Segment, run: Panel, place: str) -> list[str]:
+        """Loops over the taps of the outer axes around those of the inner axis."""
+        sweep, axis, wide = self.sweep, self.inner, run.width * self.out.lanes
+        terms = ["x"]
+        loops = []
+        index = ""
+        for i, a in enumerate(self.outer):
+            at = self._at(i)
+            if a.kernel > 1 or a.clipped:
+                static = a.taps(0) if a.size == 1 else range(a.kernel)
+                low, high = (
+                    (f"low{i}", f"high{i}") if a.clipped and a.size > 1 else (str(static.start), str(static.stop))
+                )
+                loops.append(f"for (int k{i} = {low}; k{i} < {high}; k{i}++)")
+                at = _sum(at, _times(f"k{i}", a.dilation)) if at != "0" else _times(f"k{i}", a.dilation)
+                index = f"({_times(index, a.kernel)} + k{i})" if index else f"k{i}"
+            terms.append(_times(at, a.xs))
+        offset = s.first - axis.pad
+        if place == "o":
+            terms.append(_times(_plus(_times("o", axis.stride), offset), axis.xs))
+        else:
+            terms.append(str((s.start * axis.stride + offset) * axis.xs))
+        if not sweep.broadcast:
+            terms.append("column")
+        elif sweep.groups > 1:
+            terms.append(f"g * {sweep.depth * sweep.depth_stride}")
+        lines = [f"const float *at = {_sum(*terms)};"]
+        if sweep.weighted:
+            inside = axis.kernel * sweep.depth * wide
+            lines.append(f"const float *v = {_sum('w', str(wide), f'{index} * {inside}' if index else '')};")
+        lines += self._groups(s, run)
+        for head in reversed(loops):
+            lines = block(head, lines)
+        return lines if loops else block("", lines)
+
+    def _groups(self, s: Segment, run: Panel) -> Iterator[str]:
+        """The taps of the inner axis, group by group."""
+        axis = self.inner
+        sizes = tap_groups(axis.kernel, self.schedule.taps)
+        if len(sizes) > STATIC_GROUPS:
+            step = sizes[0] * axis.dilation * axis.xs
+            head = f"for (int k = 0; k < {axis.kernel}; k += {sizes[0]}, at += {step})"
+            yield from block(head, self._group(s, run, 0, sizes[0]))
+            return
+        done = 0
+        for size in sizes:
+            yield from self._group(s, run, done, size)
+            done += size
+
+    def _group(self, s: Segment, run: Panel, done: int, size: int) -> list[str]:
+        """One group of inner taps: every input position under it is loaded once and meets all its taps."""
+        axis, sweep, width = self.inner, self.sweep, run.width
+        covered = [q for q in range(s.first, s.stop) if self._meets(s, q, done, size)]
+        step = size * width * self.out.lanes
+        if not covered:
+            return [f"v += {step * sweep.depth};"] if sweep.weighted else []
+        lines = []
+        if sweep.weighted:
+            self.out.need("v_load")
+            lines.append(f"vf b[{size * width}];")
+            lines.append(f"{UNROLL}for (int j = 0; j < {size * width}; j++) b[j] = v_load(v + j * VL);")
+        # q counts input positions from `begin`; s.first is where the pointer stands.
+        begin, count = covered[0], covered[-1] + 1 - covered[0]
+        index = _times(_plus("q", begin - s.first), axis.xs)
+        deeper = []
+        if sweep.broadcast:
+            self.out.need("v_set1")
+            deeper.append(f"const vf in = v_set1(at[{_sum(index, self._channel())}]);")
+        lag = f"{_plus('q', begin - done * axis.dilation)} - {_times('k', axis.dilation)}"
+        if axis.stride == 1:
+            find, inside = f"const int i = {lag};", f"i >= 0 && i < {s.pixels}"
+        else:
+            find = f"const int n = {lag}, i = n / {axis.stride};"
+            inside = f"n >= 0 && n % {axis.stride} == 0 && i < {s.pixels}"
+        tap = [f"{find} /* the pixel whose tap k lies here */", *block(f"if ({inside})", self._update(run, index))]
+        deeper += block(f"{UNROLL}for (int k = 0; k < {size}; k++)", tap)
+        lines += block(f"{UNROLL}for (int q = 0; q < {count}; q++)", deeper)
+        if sweep.weighted:
+            lines.append(f"v += {step};")
+        return block(f"for (int c = 0; c < {sweep.depth}; c++)" if sweep.depth > 1 else "", lines)
+
+    def _channel(self) -> str:
+        return _times("c", self.sweep.depth_stride) if self.sweep.depth > 1 else ""
+
+    def _update(self, run: Panel, index: str) -> Iterator[str]:
+        sweep, width = self.sweep, run.width
+
+        def statement(j: str, value: str) -> str:
+            return sweep.update.format(a=f"a[i * {width} + {j}]", b=value, w=f"b[k * {width} + {j}]")
+
+        if sweep.broadcast:
+            yield f"{UNROLL}for (int j = 0; j < {width}; j++) {statement('j', 'in')}"
+            return
+        whole = width - 1 if sweep.masked and run.tail else width
+        if whole:
+            self.out.need("v_load")
+            yield f"{UNROLL}for (int j = 0; j < {whole}; j++) {statement('j', f'v_load(at + {index} + j * VL)')}"
+        if whole < width:
+            self.out.need("v_load_n")
+            yield statement(str(whole), f"v_load_n(at + {_sum(index, str(whole * self.out.lanes))}, {run.tail})")
+
+    def _meets(self, s: Segment, q: int, done: int, size: int) -> bool:
+        axis = self.inner
+        lags = (q - k * axis.dilation for k in range(done, done + size))
+        return any(n >= 0 and n % axis.stride == 0 and n // axis.stride < s.pixels for n in lags)
+
+    def _store(self, s: Segment, run: Panel, place: str) -> Iterator[str]:
+        """The epilogue; a long one is a loop over results set down first, so that its code appears once."""
+        width, name, unroll = run.width, "a", UNROLL
+        if _heavy(self.epilogue.expr) and s.pixels * width > 2:
+            name, unroll = "held", ""
+            yield f"vf held[{s.pixels * width}];"
+            yield f"{UNROLL}for (int i = 0; i < {s.pixels * width}; i++) held[i] = a[i];"
+        position = _sum(place, "i")
+        whole = width - 1 if run.tail else width
+        lines = [f"const int e = {_sum('row', _times(position, self.inner.ys), 'column')};"]
+        if whole:
+            one = self._store_one(f"{name}[i * {width} + j]", "j * VL", None, position)
+            lines += block(f"{unroll}for (int j = 0; j < {whole}; j++)", one)
+        if run.tail:
+            lines += self._store_one(f"{name}[i * {width} + {whole}]", str(whole * self.out.lanes), run.tail, position)
+        yield from block(f"{unroll}for (int i = 0; i < {s.pixels}; i++)", lines)
+
+    def _store_one(self, acc: str, skip: str, count: int | None, position: str) -> Iterator[str]:
+        if self.finish:
+            outer = iter(f"o{i}" if a.size > 1 else "0" for i, a in enumerate(self.outer))
+            places = tuple(position if i == self.schedule.inner else next(outer) for i in range(len(self.sweep.axes)))
+            yield from self.finish(acc, places)
+        # With one channel in all, the innermost dimension is a spatial one.
+        channels = self.sweep.columns * self.sweep.groups
+        column = _sum("column", skip) if channels > 1 else f"e % {self.epilogue.columns}"
+        element = _sum("e", skip)
+        lines, value = self.epilogue.apply(self.out, acc, column=column, element=element, count=count, indent="")
+        yield from lines
+        if count is None:
+            self.out.need("v_store")
+            yield f"v_store(y + {element}, {value});"
+        else:
+            self.out.need("v_store_n")
+            yield f"v_store_n(y + {element}, {value}, {count});"
+
+
+def _heavy(expr: Expr) -> bool:
+    return expr.op not in _CHEAP or any(map(_heavy, expr.args))
