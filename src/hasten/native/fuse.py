@@ -6,6 +6,7 @@ other operands are there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hasten.native.epilogue import fits
@@ -33,16 +34,15 @@ def fuse(program: Program) -> Program:
 
 
 def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, Step] | None:
-    for leaf in loads(step.expr):
-        assert leaf.view is not None
-        tensor = leaf.view.tensor
-        if tensor.kind != "temporary" or not _same_place(leaf.view, step.y):
+    for tensor in dict.fromkeys(e.view.tensor for e in loads(step.expr) if e.view is not None):
+        leaves = [e for e in loads(step.expr) if e.view is not None and e.view.tensor is tensor]
+        if tensor.kind != "temporary" or not all(_same_place(e.view, step.y) for e in leaves if e.view is not None):
             continue
         users = [s for s in steps if any(v.tensor is tensor for v in s.reads())]
         makers = [s for s in steps if any(v.tensor is tensor for v in s.writes())]
-        if len(users) != 1 or len(makers) != 1 or sum(e.view.tensor is tensor for e in loads(step.expr) if e.view) != 1:
+        if len(users) != 1 or len(makers) != 1:
             continue
-        merged = _merge(makers[0], step, leaf)
+        merged = _merge(makers[0], step, leaves)
         # What the maker reads must still be there at the reader's place: nothing in between may write it.
         if merged is not None and not _overwritten(steps, steps.index(makers[0]), position, makers[0]):
             merged.nodes = (*makers[0].nodes, *step.nodes)
@@ -62,26 +62,25 @@ def _overwritten(steps: list[Step], start: int, end: int, maker: Step) -> bool:
     return any(id(v.tensor) in read for s in steps[start + 1 : end] for v in s.writes())
 
 
-def _merge(maker: Step, step: Elementwise, leaf: Expr) -> Step | None:
+def _merge(maker: Step, step: Elementwise, leaves: Sequence[Expr]) -> Step | None:
     if isinstance(maker, Elementwise):
-        return _merge_loops(maker, step, leaf)
+        return _merge_loops(maker, step, leaves)
     y = getattr(maker, "y", None)
     if not hasattr(maker, "epilogue") or not isinstance(y, View) or not y.is_whole:
         return None
-    swap: dict[int, Expr] = {id(leaf): maker.epilogue}
-    new_y = _retarget(y, step.y.tensor)
+    swap: dict[int, Expr] = {id(leaf): maker.epilogue for leaf in leaves}
     for other in loads(step.expr):
-        if other is leaf:
+        if id(other) in swap:
             continue
         assert other.view is not None
         moved = _like(other.view, step.y, y)
         if moved is None or fits(moved, y) is None:
             return None
         swap[id(other)] = load(moved)
-    return replace(maker, y=new_y, epilogue=substitute(step.expr, swap))  # type: ignore[type-var,call-arg]
+    return replace(maker, y=_retarget(y, step.y.tensor), epilogue=substitute(step.expr, swap))  # type: ignore[call-arg]
 
 
-def _merge_loops(maker: Elementwise, step: Elementwise, leaf: Expr) -> Step | None:
+def _merge_loops(maker: Elementwise, step: Elementwise, leaves: Sequence[Expr]) -> Step | None:
     if not maker.y.is_whole:
         return None
     swap: dict[int, Expr] = {}
@@ -91,7 +90,8 @@ def _merge_loops(maker: Elementwise, step: Elementwise, leaf: Expr) -> Step | No
         if moved is None:
             return None
         swap[id(other)] = load(moved)
-    return replace(step, expr=substitute(step.expr, {id(leaf): substitute(maker.expr, swap)}))
+    whole = substitute(maker.expr, swap)
+    return replace(step, expr=substitute(step.expr, {id(leaf): whole for leaf in leaves}))
 
 
 def _retarget(view: View, tensor: Tensor) -> View:

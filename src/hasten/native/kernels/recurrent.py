@@ -224,7 +224,7 @@ class _Writer:
         if step.y is not None:
             at = f"y + (long)t * {step.y.strides[0]} + b * {step.y.strides[1]}"
             if self.split:
-                lines.append(f"{indent}if (to > from) __builtin_memcpy({at} + from, n + from, sizeof(float) * (size_t)(to - from));")
+                lines.append(f"{indent}if (to > from) __builtin_memcpy({at} + from, n + from, 4 * (unsigned long)(to - from));")
             else:
                 lines.append(f"{indent}__builtin_memcpy({at}, n, {4 * step.units});")
         if self.split:
