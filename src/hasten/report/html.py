@@ -62,6 +62,7 @@ def page(report: Report) -> str:
 def _context(report: Report) -> dict[str, Any]:
     scripts = [(_ROOM / name).read_text(encoding="utf-8") for name in ("plot.min.js", "page.js")]
     rows = answered(report)
+    busy = {r.name for r in report.rewrites if r.changes}
     return {
         "report": report,
         "headline": headline(report),
@@ -74,7 +75,7 @@ def _context(report: Report) -> dict[str, Any]:
             (t.candidate.label, report.logs[t.candidate.key]) for t in report.trials if t.candidate.key in report.logs
         ],
         "rewrites": [r for r in report.rewrites if r.changes],
-        "idle_passes": [r.name for r in report.rewrites if not r.changes],
+        "idle_passes": list(dict.fromkeys(r.name for r in report.rewrites if not r.changes and r.name not in busy)),
         "operators": _operators(report),
         "facts": [
             (name, _facts(value)) for name, value in (("Machine", report.host), ("Settings", report.settings)) if value
@@ -210,11 +211,18 @@ def _drawn(report: Report, trial: Trial) -> dict[str, Any]:
         "role": role(report, trial.candidate),
         "status": trial.status,
         "p50": m.p50_ns.value,
-        "p50_text": p50_text(m.p50_ns),
         "p90": m.p90_ns,
         "p99": m.p99_ns.value if m.p99_ns else None,
         "p999": m.p999_ns,
         "max": m.max_ns,
+        "texts": {
+            "interval": p50_text(m.p50_ns),
+            "p50": time_text(m.p50_ns.value),
+            "p90": time_text(m.p90_ns),
+            "p99": time_text(m.p99_ns.value if m.p99_ns else None),
+            "p999": time_text(m.p999_ns),
+            "max": time_text(m.max_ns),
+        },
         "count": len(samples),
         "ecdf": ecdf(samples),
         "band": to_json(over_time(samples)),

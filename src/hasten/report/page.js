@@ -100,11 +100,11 @@
       const at = { y: "key", frameAnchor: "left", textAnchor: "start", fontWeight: weight, fill };
       marks.push(Plot.text([c], { ...at, text: name, dx: narrow ? 4 : 10 - left, dy: narrow ? -9 : 0 }));
       const number = { ...at, frameAnchor: "right", textAnchor: "end", fontVariant: "tabular-nums" };
-      if (narrow) marks.push(Plot.text([c], { ...number, text: (d) => time(d.p50), dx: 0, dy: -9 }));
+      if (narrow) marks.push(Plot.text([c], { ...number, text: (d) => d.texts.p50, dx: 0, dy: -9 }));
       else
         marks.push(
-          Plot.text([c], { ...number, text: (d) => time(d.p50), dx: 74 }),
-          Plot.text([c], { ...number, text: (d) => time(d.p99), dx: 142, fill: "var(--soft)", fontWeight: 400 }),
+          Plot.text([c], { ...number, text: (d) => d.texts.p50, dx: 74 }),
+          Plot.text([c], { ...number, text: (d) => d.texts.p99, dx: 142, fill: "var(--soft)", fontWeight: 400 }),
         );
     }
     if (!narrow)
@@ -117,7 +117,8 @@
     });
   }
   function facts(c) {
-    return [c.label, `p50 ${c.p50_text}`, `p90 ${time(c.p90)}`, `p99 ${time(c.p99)}`, `p99.9 ${time(c.p999)}`, `max ${time(c.max)}`, c.remark].join("\n");
+    const t = c.texts;
+    return [c.label, `p50 ${t.interval}`, `p90 ${t.p90}`, `p99 ${t.p99}`, `p99.9 ${t.p999}`, `max ${t.max}`, c.remark].join("\n");
   }
 
   // ---- distributions ---------------------------------------------------------------------------------------------
@@ -146,18 +147,29 @@
       const start = tail ? [] : [{ ...p[0], share: 0 }];
       marks.push(Plot.line([...start, ...p], { ...at, curve: tail ? "step-before" : "step-after", ...style(p[0].c), strokeLinejoin: "round" }));
     }
-    const ends = tail && rows.length <= 8 && width >= 620 ? points.filter((p) => p.length).map((p) => p.at(-1)) : [];
-    for (const end of ends) {
-      const name = `${sign[end.c.role] ?? ""}${clip(end.c.label, 32)}`;
-      marks.push(Plot.text([end], { ...at, text: () => name, textAnchor: "end", dy: -9, fill: tint(end.c), stroke: "var(--page)", strokeWidth: 4, fontWeight: end.c.role === "winner" ? 700 : 400 }));
-    }
+    const height = Math.min(460, Math.max(300, width * 0.5)), top = 24, bottom = tail ? 46 : 34;
+    const named = tail && rows.length <= 10 && width >= 760;
+    if (named)
+      for (const [end, y] of apart(points.filter((p) => p.length).map((p) => p.at(-1)), domain, height - bottom - top)) {
+        const words = clip((sign[end.c.role] ?? "") + end.c.label, 24), weight = end.c.role === "winner" ? 700 : 400;
+        marks.push(Plot.text([end], { y, frameAnchor: "right", textAnchor: "start", dx: 8, text: () => words, fill: tint(end.c), fontWeight: weight, title: () => end.c.label }));
+      }
     const words = (p) => `${p.c.label}\n${(100 * p.share).toPrecision(4)} % of calls within ${time(p.ns)}`;
     marks.push(Plot.tip(all, Plot.pointer({ ...at, title: words, fill: "var(--card)", stroke: "var(--line-strong)" })));
     draw(host, {
-      width, height: Math.min(460, Math.max(300, width * 0.5)), marginLeft: 62, marginRight: 24, marginTop: 24, marginBottom: tail ? 46 : 34,
+      width, height, marginLeft: 62, marginRight: named ? 172 : 24, marginTop: top, marginBottom: bottom,
       x: { type: "log", domain: tail ? odds : domain, axis: null },
       y: tail ? { type: "log", domain, axis: null } : { domain: [0, 1], axis: null }, marks,
     });
+  }
+  // Labels for the ends of curves, moved up or down until none covers another: [point, latency to stand at].
+  function apart(ends, [low, high], pixels, gap = 15) {
+    const scale = pixels / Math.log(high / low), at = (ns) => Math.log(high / ns) * scale;
+    const sorted = ends.map((end) => ({ end, y: at(end.ns) })).sort((a, b) => a.y - b.y);
+    sorted.forEach((s, i) => i && (s.y = Math.max(s.y, sorted[i - 1].y + gap)));
+    let floor = pixels;
+    for (const s of sorted.reverse()) floor = (s.y = Math.min(s.y, floor)) - gap;
+    return sorted.map((s) => [s.end, () => high * Math.exp(-s.y / scale)]);
   }
   function chips(host, presets, redraw) {
     const buttons = [];
@@ -223,11 +235,13 @@
     const rows = data.errors, width = host.clientWidth, narrow = width < 620;
     const bounds = Object.entries(data.tolerance).filter(([name, v]) => (name === "absolute" || name === "relative") && v > 0);
     const [low, high] = span([...rows.flatMap((r) => [r.absolute, r.relative]), ...bounds.map(([, v]) => v)], 3, 3);
-    const domain = [Math.min(low, 1e-9), Math.max(high, 1e-4)];
     // Exact answers have no place on a logarithmic axis: they stand at its left end. NaN and infinity at the right.
+    const exact = rows.some((r) => r.absolute === 0);
+    const domain = [Math.min(low, 1e-9) / (exact ? 10 : 1), Math.max(high, 1e-4)];
     const place = (error) => (error === null ? domain[1] : Math.max(error, domain[0]));
     const left = narrow ? 4 : Math.min(250, 40 + 6.6 * Math.max(...rows.map((r) => r.label.length))), right = narrow ? 14 : 150;
-    const marks = [...logAxis(domain, { format: power, most: narrow ? 5 : 10 })];
+    const marks = [...logAxis(exact ? [domain[0] * 5, domain[1]] : domain, { format: power, most: narrow ? 5 : 10 })];
+    if (exact) marks.push(Plot.text(["exact"], { frameAnchor: "bottom-left", textAnchor: narrow ? "start" : "middle", dy: 18, text: (d) => d, fill: "var(--soft)" }));
     bounds.sort((a, b) => a[1] - b[1]).forEach(([name, value], i) => {
       const first = bounds.length > 1 && i === 0; // the lower bound's words to its left, the other's to its right
       marks.push(Plot.ruleX([value], { stroke: "var(--bad)", strokeDasharray: name === "absolute" ? null : "4 4", strokeWidth: 1.3 }));
