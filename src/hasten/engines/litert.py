@@ -105,23 +105,15 @@ def _details(path: Path, request: BuildRequest) -> dict[str, Any]:
 
 
 def _order(interpreter: Any, request: BuildRequest) -> tuple[list[int], list[int]]:
-    """Each source input's and output's place among the interpreter's; a converted model names them by number."""
-    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
-    signatures = interpreter.get_signature_list()
-    if request.framework == "tflite" or not signatures:
-        return list(range(len(request.inputs))), list(range(len(request.outputs)))
-    runner = interpreter.get_signature_runner(next(iter(signatures)))
-    inputs = _places(runner.get_input_details(), [f"x{i}" for i in range(len(request.inputs))], ins)
-    outputs = _places(runner.get_output_details(), [f"y{i}" for i in range(len(request.outputs))], outs)
-    return inputs, outputs
-
-
-def _places(named: dict[str, Any], names: Sequence[str], own: Sequence[dict[str, Any]]) -> list[int]:
-    places = {detail["index"]: place for place, detail in enumerate(own)}
-    try:
-        return [places[named[name]["index"]] for name in names]
-    except KeyError as error:
-        raise EngineError(f"litert: the converter dropped {error}: expected {', '.join(names)}") from error
+    """Each source input's and output's place among the interpreter's; a converted model names inputs by number."""
+    outputs = list(range(len(request.outputs)))
+    if request.framework == "tflite":
+        return list(range(len(request.inputs))), outputs
+    places = {d["name"].split(":")[0]: place for place, d in enumerate(interpreter.get_input_details())}
+    wanted = [f"x{i}" for i in range(len(request.inputs))]
+    if any(name not in places for name in wanted) or len(interpreter.get_output_details()) != len(outputs):
+        raise EngineError(f"litert: the converter dropped an input or output: kept {', '.join(places)}")
+    return [places[name] for name in wanted], outputs
 
 
 def _has_variables(path: Path) -> bool:
@@ -141,18 +133,18 @@ def _convert(request: BuildRequest) -> bytes:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         import tensorflow as tf  # noqa: PLC0415 - heavy and optional
+        from tensorflow.python.framework.convert_to_constants import (  # noqa: PLC0415
+            convert_variables_to_constants_v2,
+        )
     except ImportError as error:
         raise MissingLibraryError("litert: converting needs TensorFlow: install hasten[keras]") from error
     try:
-        holder, call = _keras_call(request) if request.framework == "keras" else _saved_call(request)
+        call = _keras_call(request) if request.framework == "keras" else _saved_call(request)
         signature = [tf.TensorSpec(s.static_shape, s.dtype, name=f"x{i}") for i, s in enumerate(request.inputs)]
-        root = tf.Module()
-        root.model = holder
-        root.call = tf.function(call, input_signature=signature)
-        concrete = root.call.get_concrete_function()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], root)
-        # Else weights stay variables that nothing initialises in LiteRT: NaN, or a failing READ_VARIABLE.
-        converter.experimental_enable_resource_variables = False
+        concrete = tf.function(call, input_signature=signature).get_concrete_function()
+        # Frozen by hand: what the converter leaves as variables nothing initialises in LiteRT.
+        frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
         _set_precision(converter, request)
         data: bytes = converter.convert()
     except EngineError:
@@ -162,23 +154,22 @@ def _convert(request: BuildRequest) -> bytes:
     return data
 
 
-def _keras_call(request: BuildRequest) -> tuple[Any, Any]:
+def _keras_call(request: BuildRequest) -> Any:
     import keras  # noqa: PLC0415 - heavy and optional
 
     model = keras.saving.load_model(request.source, compile=False, safe_mode=not request.trust)
     structure = getattr(model, "_inputs_struct", None)
 
-    def call(*tensors: Any) -> dict[str, Any]:
+    def call(*tensors: Any) -> tuple[Any, ...]:
         fed = tensors[0] if len(tensors) == 1 else list(tensors)
         if structure is not None:
             fed = keras.tree.pack_sequence_as(structure, list(tensors))
-        answers = keras.tree.flatten(model(fed, training=False))
-        return {f"y{i}": answer for i, answer in enumerate(answers)}
+        return tuple(keras.tree.flatten(model(fed, training=False)))
 
-    return model, call
+    return call
 
 
-def _saved_call(request: BuildRequest) -> tuple[Any, Any]:
+def _saved_call(request: BuildRequest) -> Any:
     import tensorflow as tf  # noqa: PLC0415 - heavy and optional
 
     loaded = tf.saved_model.load(str(request.source))
@@ -186,16 +177,16 @@ def _saved_call(request: BuildRequest) -> tuple[Any, Any]:
     names_in = list(signature.structured_input_signature[1])
     names_out = list(signature.structured_outputs)
 
-    def call(*tensors: Any) -> dict[str, Any]:
+    def call(*tensors: Any) -> tuple[Any, ...]:
         given = dict(zip(names_in, tensors, strict=True))
         by_name = [s.name.split(":")[0].removeprefix("serving_default_") for s in request.inputs]
         if set(by_name) == set(names_in):
             given = dict(zip(by_name, tensors, strict=True))
         answers = signature(**given)
         wanted = [s.name if s.name in answers else n for s, n in zip(request.outputs, names_out, strict=True)]
-        return {f"y{i}": answers[name] for i, name in enumerate(wanted)}
+        return tuple(answers[name] for name in wanted)
 
-    return loaded, call
+    return call
 
 
 def _set_precision(converter: Any, request: BuildRequest) -> None:

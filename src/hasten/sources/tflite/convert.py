@@ -11,6 +11,7 @@ import copy
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ import onnx_ir.passes.common as common_passes
 
 from hasten.errors import SourceError, UnsupportedOpError
 from hasten.sources.tflite.model import Flat, listed, text
+from hasten.sources.tflite.state import STEPPING, show_states
 from hasten.types import Array
 
 __all__ = ["Emitter", "Fused", "to_graph"]
 
 _OPSET = 17
 _PREFIX = "HastenFused"
+_INTEGERS = {"int8", "uint8", "int16"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,6 @@ class Fused:
     inputs: tuple[int, ...]
     """Positions of the inputs that are activations, in order; ``values`` of the emitter follow it."""
     input_shapes: Mapping[int, tuple[int, ...]]
-    output_shapes: tuple[tuple[int, ...], ...]
 
 
 Emitter = Callable[[Fused, Sequence[ir.Value], Any], Sequence[ir.Value]]
@@ -60,8 +62,9 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter]) -> ir.Model:
     model = _tf2onnx(surgical.to_bytes())
     _put_back(model, fused, emitters)
     _refuse_unknown(model)
-    _name_ports(model, flat)
+    _name_ports(model, surgical)
     common_passes.RemoveUnusedNodesPass()(model)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     return model
 
 
@@ -71,6 +74,8 @@ def _cut_out(flat: Flat, emitters: Mapping[str, Emitter]) -> dict[str, Fused]:
         for op in listed(subgraph.operators):
             name = flat.op_name(op)
             if name in emitters:
+                if name in STEPPING:
+                    show_states(flat, subgraph, op)
                 code = f"{_PREFIX}{len(found)}"
                 found[code] = _cut(flat, subgraph, op, name)
                 _make_custom(flat, op, code)
@@ -78,21 +83,21 @@ def _cut_out(flat: Flat, emitters: Mapping[str, Emitter]) -> dict[str, Fused]:
 
 
 def _cut(flat: Flat, subgraph: Any, op: Any, name: str) -> Fused:
-    tensors = {i: subgraph.tensors[index] for i, index in enumerate(op.inputs) if index >= 0}
-    constants = {i: value for i, t in tensors.items() if (value := flat.constant(t)) is not None}
+    places = {i: index for i, index in enumerate(op.inputs) if index >= 0}
+    tensors = {i: subgraph.tensors[index] for i, index in places.items()}
+    constants = {i: value for i, index in places.items() if (value := flat.constant_at(subgraph, index)) is not None}
     activations = tuple(i for i, t in tensors.items() if i not in constants and not t.isVariable)
     outputs = [subgraph.tensors[i] for i in op.outputs]
-    quantised = [text(t.name) for t in (*(tensors[i] for i in activations), *outputs) if flat.dtype(t) != "float32"]
+    quantised = [text(t.name) for t in (*(tensors[i] for i in activations), *outputs) if flat.dtype(t) in _INTEGERS]
     if quantised:
         raise UnsupportedOpError(f"{name} on integers (tensor '{quantised[0]}') has no importer")
-    op.inputs = [op.inputs[i] for i in activations]
+    op.inputs = [places[i] for i in activations]
     return Fused(
         name=name,
         options=op.builtinOptions,
         constants=constants,
         inputs=activations,
         input_shapes={i: tuple(listed(t.shape)) for i, t in tensors.items()},
-        output_shapes=tuple(tuple(listed(t.shape)) for t in outputs),
     )
 
 
@@ -120,7 +125,9 @@ def _tf2onnx(data: bytes) -> ir.Model:
         try:
             for logger in loggers:
                 logger.setLevel(logging.CRITICAL)
-            proto, _ = convert.from_tflite(str(path), opset=_OPSET)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                proto, _ = convert.from_tflite(str(path), opset=_OPSET)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise SourceError(f"tf2onnx cannot import this TFLite file: {reason}") from error

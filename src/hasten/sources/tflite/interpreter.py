@@ -10,6 +10,7 @@ import numpy as np
 
 from hasten.errors import SourceError
 from hasten.sources import Reference
+from hasten.sources.tflite.state import Variable
 from hasten.types import Array, TensorSpec
 
 __all__ = ["Opened", "open_interpreter"]
@@ -25,8 +26,10 @@ class Opened:
     call: Reference
 
 
-def open_interpreter(data: bytes, name: str) -> Opened:
-    """The file in a LiteRT interpreter, one thread; state kept in variables is reset before every call.
+def open_interpreter(data: bytes, name: str, states: Sequence[Variable] = ()) -> Opened:
+    """The file in a LiteRT interpreter, one thread.
+
+    ``states`` are variable tensors that join inputs and outputs; all others are reset before every call.
 
     Raises:  SourceError: LiteRT is absent or refuses the file; the message names an operator that it lacks
     """
@@ -36,32 +39,37 @@ def open_interpreter(data: bytes, name: str) -> Opened:
         raise SourceError(f"cannot read TFLite model '{name}': install hasten[litert]") from error
     try:
         interpreter = Interpreter(model_content=data, num_threads=1)
-        inputs = tuple(_spec(detail) for detail in interpreter.get_input_details())
-        outputs = tuple(_spec(detail) for detail in interpreter.get_output_details())
         interpreter.allocate_tensors()
+        inputs = (*map(_spec, interpreter.get_input_details()), *(state.input for state in states))
+        outputs = (*map(_spec, interpreter.get_output_details()), *(state.output for state in states))
+        by_name = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
+        places = [by_name[state.input.name] for state in states]
     except Exception as error:
         raise SourceError(f"cannot run TFLite model '{name}' in LiteRT: {_reason(error)}") from error
 
     def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
         try:
-            return _invoke(interpreter, arrays)
+            return _invoke(interpreter, arrays, places)
         except Exception as error:
             raise SourceError(f"cannot run TFLite model '{name}' in LiteRT: {_reason(error)}") from error
 
     return Opened(inputs, outputs, call)
 
 
-def _invoke(interpreter: Any, arrays: Sequence[Array]) -> tuple[Array, ...]:
+def _invoke(interpreter: Any, arrays: Sequence[Array], states: Sequence[int]) -> tuple[Array, ...]:
     details = interpreter.get_input_details()
-    if any(tuple(d["shape"]) != a.shape for d, a in zip(details, arrays, strict=True)):
-        for detail, array in zip(details, arrays, strict=True):
+    given, kept = arrays[: len(details)], arrays[len(details) :]
+    if any(tuple(d["shape"]) != a.shape for d, a in zip(details, given, strict=True)):
+        for detail, array in zip(details, given, strict=True):
             interpreter.resize_tensor_input(detail["index"], array.shape)
         interpreter.allocate_tensors()
-    for detail, array in zip(details, arrays, strict=True):
-        interpreter.set_tensor(detail["index"], np.ascontiguousarray(array))
     interpreter.reset_all_variables()
+    places = [*(d["index"] for d in details), *states]
+    for place, array in zip(places, (*given, *kept), strict=True):
+        interpreter.set_tensor(place, np.ascontiguousarray(array))
     interpreter.invoke()
-    return tuple(np.array(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details())
+    wanted = [*(d["index"] for d in interpreter.get_output_details()), *states]
+    return tuple(np.array(interpreter.get_tensor(place)) for place in wanted)
 
 
 def _spec(detail: dict[str, Any]) -> TensorSpec:

@@ -69,6 +69,18 @@ class Flat:
             scale, zero = scale.reshape(shape), np.broadcast_to(zero, scale.shape).reshape(shape)
         return ((raw.astype(np.float32) - zero) * scale).astype(np.float32)
 
+    def constant_at(self, subgraph: Any, index: int) -> Array | None:
+        """The stored value of a subgraph's tensor, seen through a DEQUANTIZE of stored half floats."""
+        tensor = subgraph.tensors[index]
+        found = self.constant(tensor)
+        if found is not None or tensor.isVariable:
+            return found
+        for op in listed(subgraph.operators):
+            if index in listed(op.outputs) and self.op_name(op) == "DEQUANTIZE":
+                stored = self.constant(subgraph.tensors[op.inputs[0]])
+                return None if stored is None else stored.astype(np.float32)
+        return None
+
     def raw(self, tensor: Any) -> Array | None:
         """The tensor's stored value as it lies in the file."""
         dtype = self.dtype(tensor)

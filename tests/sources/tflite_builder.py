@@ -1,0 +1,71 @@
+"""Writes TFLite files of one operator, so that LiteRT itself can be the judge of an import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+TYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+
+
+@dataclass
+class FileOf:
+    """A model of one subgraph, grown tensor by tensor."""
+
+    tree: Any = field(default_factory=schema.ModelT)
+
+    def __post_init__(self) -> None:
+        self.tree.version, self.tree.buffers, self.tree.operatorCodes = 3, [schema.BufferT()], []
+        graph = schema.SubGraphT()
+        graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [], []
+        self.tree.subgraphs = [graph]
+
+    @property
+    def graph(self) -> Any:
+        return self.tree.subgraphs[0]
+
+    def tensor(self, shape: Sequence[int], *, dtype: str = "float32", variable: bool = False) -> int:
+        tensor = schema.TensorT()
+        tensor.shape, tensor.type, tensor.buffer = list(shape), TYPES[dtype], 0
+        tensor.name, tensor.isVariable = f"t{len(self.graph.tensors)}".encode(), variable
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def constant(self, value: Any, *, scale: float | None = None) -> int:
+        place = self.tensor(value.shape, dtype=value.dtype.name)
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+        self.tree.buffers.append(buffer)
+        self.graph.tensors[place].buffer = len(self.tree.buffers) - 1
+        if scale is not None:
+            quantisation = schema.QuantizationParametersT()
+            quantisation.scale, quantisation.zeroPoint = [scale], [0]
+            self.graph.tensors[place].quantization = quantisation
+        return place
+
+    def operator(
+        self, name: str, inputs: Sequence[int], outputs: Sequence[int], options: tuple[str, Mapping] = ("", {})
+    ):
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 1
+        self.tree.operatorCodes.append(code)
+        op = schema.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = len(self.tree.operatorCodes) - 1, list(inputs), list(outputs)
+        if options[0]:
+            op.builtinOptionsType = getattr(schema.BuiltinOptions, options[0])
+            op.builtinOptions = getattr(schema, options[0] + "T")()
+            for key, value in options[1].items():
+                setattr(op.builtinOptions, key, value)
+        self.graph.operators.append(op)
+
+    def to_bytes(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+        self.graph.inputs, self.graph.outputs = list(inputs), list(outputs)
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(self.tree.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
