@@ -1,5 +1,6 @@
 //! types:
 #include <arm_neon.h>
+#include <stddef.h>
 #include <stdint.h>
 #define VL 4 /* float32 values per vector (NEON) */
 #define PAUSE() __asm__ volatile("yield")

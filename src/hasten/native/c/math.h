@@ -56,3 +56,5 @@ static inline vf v_lstm(const vf *a, vf *c) {
 }
 //! v_elu: v_exp v_select v_min v_set1
 static inline vf v_elu(vf x, vf alpha) { return v_select(x > 0.0f, x, alpha * (v_exp(v_min(v_set1(0.0f), x)) - 1.0f)); }
+//! unroll:
+#define UNROLL _Pragma("GCC unroll 64") /* this loop is written out by the compiler */

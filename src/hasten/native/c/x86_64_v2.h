@@ -1,5 +1,6 @@
 //! types:
 #include <smmintrin.h>
+#include <stddef.h>
 #include <stdint.h>
 #define VL 4 /* float32 values per vector (SSE4.1) */
 #define PAUSE() _mm_pause()

@@ -101,10 +101,8 @@ class Conv(Step):
             ("const float *restrict weight", out.constant(packed)),
             ("float *y", out.pointer(self.y)),
             *self._epilogue.signature(out),
-            ("int r0", "0"),
-            ("int r1", str(loops.rows)),
         ]
-        out.function("conv", self.title, signature, loops.body())
+        loops.function("conv", self.title, signature, split=out.splits(self.macs()))
 
 
 def joined(weight: Array, groups: int, lanes: int) -> tuple[int, Array]:

@@ -72,10 +72,8 @@ class Depthwise(Step):
             ("const float *restrict weight", out.constant(packed)),
             ("float *y", out.pointer(self.y)),
             *self._epilogue.signature(out),
-            ("int r0", "0"),
-            ("int r1", str(loops.rows)),
         ]
-        out.function("depthwise", self.title, signature, loops.body())
+        loops.function("depthwise", self.title, signature, split=out.splits(self.macs()))
 
 
 def depthwise(low: Lowering, x: View, weight: Array, window: Window, spec: ConvSpec) -> View:

@@ -6,7 +6,8 @@ while the arithmetic runs. Conditions inside ``UNROLL`` loops are all decided by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -21,9 +22,8 @@ from hasten.native.program import View
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["UNROLL", "Loops", "block", "columns_of"]
+__all__ = ["Loops", "block", "columns_of"]
 
-UNROLL = '_Pragma("GCC unroll 64") '
 _L1_BYTES = 24 * 1024  # weights that may stay in the first cache beside the pixels
 _CHEAP = frozenset(
     "acc const load add sub mul neg square relu clip_low clip_high maximum minimum abs leaky_relu prelu".split()
@@ -55,13 +55,31 @@ def _times(text: str, number: int) -> str:
     return f"({text}) * {number}" if " " in text else f"{text} * {number}"
 
 
+def _share(count: int) -> tuple[str, str]:
+    """A part's share of ``count``, from and up to."""
+    return f"{count} * part / parts", f"{count} * (part + 1) / parts"
+
+
+def _slot(i: str, width: int, j: str) -> str:
+    """Index of vector ``j`` of ``i`` in rows of ``width``."""
+    return i if width == 1 else f"{i} * {width} + {j}"
+
+
+def _each(name: str, count: int, lines: Sequence[str], unroll: str = "UNROLL ") -> list[str]:
+    """A loop over ``name``; where there is one turn alone, its statements."""
+    if count == 1:
+        return [re.sub(rf"\b{name}\b", "0", line).replace(" + 0 * VL", "") for line in lines]
+    head = f"{unroll}for (int {name} = 0; {name} < {count}; {name}++)"
+    return [f"{head} {lines[0]}"] if len(lines) == 1 else block(head, lines)
+
+
 def _ceil(text: str, divisor: int) -> str:
     return text if divisor == 1 else f"({text} + {divisor - 1}) / {divisor}"
 
 
 @dataclass(frozen=True)
 class Loops:
-    """Writes the loops of one step.
+    """Writes the loops of one step as a function.
 
     ``finish`` gives statements on an accumulator, by its C name, the C position on every axis, before the epilogue.
     """
@@ -87,29 +105,40 @@ class Loops:
         """Positions of all outer axes: what a team of threads may share out."""
         return prod(a.size for a in self.outer)
 
-    def body(self) -> str:
-        """The function's statements, from ``x`` and ``weight`` to rows ``r0`` … ``r1`` of ``y``."""
+    def function(self, name: str, title: str, signature: Sequence[tuple[str, str]], *, split: bool) -> None:
+        """Emits the function; ``split`` ones compute the share of one part of a team."""
+        lines = self._body(split)
+        if split:
+            lines.append("(void)flags;")
+        self.out.need("unroll")
+        self.out.function(name, title, signature, "\n".join(f"    {line}" for line in lines), split=split)
+
+    def _body(self, split: bool) -> list[str]:
         sweep, lanes = self.sweep, self.out.lanes
         runs = runs_of(sweep, self.schedule, lanes)
         taps = prod(a.kernel for a in sweep.axes) * sweep.depth
         sizes = [(1 + taps) * run.width * lanes for run in runs]
         group = sum(size * run.count for size, run in zip(sizes, runs, strict=True))
         by_row = not sweep.weighted or group * sweep.groups * 4 <= _L1_BYTES
-        rows = "for (int r = r0; r < r1; r++)"
+        by_tile = split and self.rows < 2 * self.out.threads
+        low, high = ("0", str(self.rows)) if by_tile or not split else _share(self.rows)
+        rows = f"for (int r = {low}; r < {high}; r++)"
         lines: list[str] = []
         done = 0
         for run, size in zip(runs, sizes, strict=True):
-            tiles = [line for s in segments(self.inner, self.schedule.pixels) for line in self._segment(s, run)]
-            if not by_row:
+            tiles = [
+                line for s in segments(self.inner, self.schedule.pixels) for line in self._segment(s, run, by_tile)
+            ]
+            if not by_row and self.rows > 1:
                 tiles = block(rows, [*self._row(), *tiles])
             head = f"for (int p = 0; p < {run.count}; p++)" if run.count > 1 else ""
             lines += block(head, [*self._panel(run, size, done, group), *tiles])
             done += size * run.count
         if sweep.groups > 1:
             lines = block(f"for (int g = 0; g < {sweep.groups}; g++)", lines)
-        if by_row:
+        if by_row and self.rows > 1:
             lines = block(rows, [*self._row(), *lines])
-        return "\n".join(f"    {line}" for line in lines)
+        return lines
 
     def _panel(self, run: Panel, size: int, done: int, group: int) -> Iterator[str]:
         sweep, many = self.sweep, run.count > 1
@@ -128,8 +157,6 @@ class Loops:
             place = f"r / {below}" if below > 1 else "r"
             yield f"const int o{i} = {place}{f' % {self.outer[i].size}' if i != live[0] else ''};"
             below *= self.outer[i].size
-        if not live:
-            yield "(void)r;"
         for i, a in enumerate(self.outer):
             if a.size > 1 and a.clipped:
                 at, reach = self._at(i), a.extent - (a.kernel - 1) * a.dilation
@@ -137,22 +164,25 @@ class Loops:
                 high = f"{at} >= {reach} ? {_ceil(f'{a.extent} - ({at})', a.dilation)} : {a.kernel}"
                 yield f"const int low{i} = {low};"
                 yield f"const int high{i} = {high}; /* taps within the input */"
-        yield f"const int row = {_sum(*(_times(f'o{i}', self.outer[i].ys) for i in live))};"
+        yield f"const int row = {_sum(*(_times(f'o{i}', self.outer[i].ys) for i in live))}; /* its output starts here */"
 
     def _at(self, i: int) -> str:
         """The input position of the first tap of outer axis ``i``."""
         a = self.outer[i]
         return _plus("0" if a.size == 1 else _times(f"o{i}", a.stride), -a.pad)
 
-    def _segment(self, s: Segment, run: Panel) -> list[str]:
-        place = "o" if s.tiles > 1 else str(s.start)
-        stop = s.start + s.tiles * s.pixels
-        head = f"for (int o = {s.start}; o < {stop}; o += {s.pixels})" if s.tiles > 1 else ""
-        start = self.sweep.start
-        self.out.need(*(word for word in ("v_load", "v_set1", "v_store") if word == "v_store" or word in start))
-        body = [f"vf a[{s.pixels * run.width}]; /* {s.pixels} pixels x {run.width} vectors */"]
-        body.append(f"{UNROLL}for (int i = 0; i < {s.pixels}; i++)")
-        body.append(f"    {UNROLL}for (int j = 0; j < {run.width}; j++) a[i * {run.width} + j] = {start};")
+    def _segment(self, s: Segment, run: Panel, by_tile: bool) -> list[str]:
+        """The tiles of one segment. A team that shares out tiles leaves lone ones to its first and last part."""
+        place, head = "o" if s.tiles > 1 else str(s.start), ""
+        if s.tiles > 1:
+            low, high = _share(s.tiles) if by_tile else ("0", str(s.tiles))
+            head = f"for (int t = {low}; t < {high}; t++)"
+        elif by_tile:
+            head = f"if (part == {'0' if s.start == 0 else 'parts - 1'})"
+        self.out.need(*(word for word in ("v_load", "v_set1") if word in self.sweep.start))
+        body = [f"const int o = {_plus(_times('t', s.pixels), s.start)}; /* first pixel */"] if s.tiles > 1 else []
+        body.append(f"vf a[{s.pixels * run.width}]; /* {s.pixels} pixels x {run.width} vectors */")
+        body += _each("i", s.pixels, _each("j", run.width, [f"a[{_slot('i', run.width, 'j')}] = {self.sweep.start};"]))
         if s.first < s.stop:
             body += self._taps(s, run, place)
         return block(head, [*body, *self._store(s, run, place)])
@@ -217,46 +247,61 @@ class Loops:
         if sweep.weighted:
             self.out.need("v_load")
             lines.append(f"vf b[{size * width}];")
-            lines.append(f"{UNROLL}for (int j = 0; j < {size * width}; j++) b[j] = v_load(v + j * VL);")
-        # q counts input positions from `begin`; s.first is where the pointer stands.
+            lines += _each("j", size * width, ["b[j] = v_load(v + j * VL);"])
+        lines += self._one_tap(s, run, done) if size == 1 else self._many_taps(s, run, covered, done, size)
+        if sweep.weighted:
+            lines.append(f"v += {step};")
+        return block(f"for (int c = 0; c < {sweep.depth}; c++)" if sweep.depth > 1 else "", lines)
+
+    def _one_tap(self, s: Segment, run: Panel, tap: int) -> list[str]:
+        axis = self.inner
+        reached = [i for i in range(s.pixels) if s.first <= i * axis.stride + tap * axis.dilation < s.stop]
+        index = _times(_plus(_times("i", axis.stride), tap * axis.dilation - s.first), axis.xs)
+        lines = [*self._input(index), *self._update(run, index, "")]
+        return block(f"UNROLL for (int i = {reached[0]}; i <= {reached[-1]}; i++)", lines)
+
+    def _many_taps(self, s: Segment, run: Panel, covered: list[int], done: int, size: int) -> list[str]:
+        """``q`` counts the input positions under the tile; each is loaded once and meets its taps."""
+        axis = self.inner
         begin, count = covered[0], covered[-1] + 1 - covered[0]
         index = _times(_plus("q", begin - s.first), axis.xs)
-        deeper = []
-        if sweep.broadcast:
-            self.out.need("v_set1")
-            deeper.append(f"const vf in = v_set1(at[{_sum(index, self._channel())}]);")
         lag = f"{_plus('q', begin - done * axis.dilation)} - {_times('k', axis.dilation)}"
         if axis.stride == 1:
             find, inside = f"const int i = {lag};", f"i >= 0 && i < {s.pixels}"
         else:
             find = f"const int n = {lag}, i = n / {axis.stride};"
             inside = f"n >= 0 && n % {axis.stride} == 0 && i < {s.pixels}"
-        tap = [f"{find} /* the pixel whose tap k lies here */", *block(f"if ({inside})", self._update(run, index))]
-        deeper += block(f"{UNROLL}for (int k = 0; k < {size}; k++)", tap)
-        lines += block(f"{UNROLL}for (int q = 0; q < {count}; q++)", deeper)
-        if sweep.weighted:
-            lines.append(f"v += {step};")
-        return block(f"for (int c = 0; c < {sweep.depth}; c++)" if sweep.depth > 1 else "", lines)
+        update = block(f"if ({inside})", self._update(run, index, "k"))
+        taps = _each("k", size, [f"{find} /* the pixel whose tap k lies here */", *update])
+        return _each("q", count, [*self._input(index), *taps])
 
-    def _channel(self) -> str:
-        return _times("c", self.sweep.depth_stride) if self.sweep.depth > 1 else ""
+    def _input(self, index: str) -> list[str]:
+        if not self.sweep.broadcast:
+            return []
+        self.out.need("v_set1")
+        channel = _times("c", self.sweep.depth_stride) if self.sweep.depth > 1 else ""
+        return [f"const vf in = v_set1(at[{_sum(index, channel)}]);"]
 
-    def _update(self, run: Panel, index: str) -> Iterator[str]:
+    def _update(self, run: Panel, index: str, k: str) -> list[str]:
+        """Accumulates tap ``k`` of the group ("" where there is one alone) into pixel ``i``."""
         sweep, width = self.sweep, run.width
 
         def statement(j: str, value: str) -> str:
-            return sweep.update.format(a=f"a[i * {width} + {j}]", b=value, w=f"b[k * {width} + {j}]")
+            weight = f"b[{_slot(k, width, j) if k else j}]"
+            return sweep.update.format(a=f"a[{_slot('i', width, j)}]", b=value, w=weight)
 
         if sweep.broadcast:
-            yield f"{UNROLL}for (int j = 0; j < {width}; j++) {statement('j', 'in')}"
-            return
+            return _each("j", width, [statement("j", "in")])
         whole = width - 1 if sweep.masked and run.tail else width
+        lines = []
         if whole:
             self.out.need("v_load")
-            yield f"{UNROLL}for (int j = 0; j < {whole}; j++) {statement('j', f'v_load(at + {index} + j * VL)')}"
+            lines += _each("j", whole, [statement("j", f"v_load(at + {_sum(index, 'j * VL')})")])
         if whole < width:
             self.out.need("v_load_n")
-            yield statement(str(whole), f"v_load_n(at + {_sum(index, str(whole * self.out.lanes))}, {run.tail})")
+            at = _sum(index, str(whole * self.out.lanes))
+            lines.append(statement(str(whole), f"v_load_n(at + {at}, {run.tail})"))
+        return lines
 
     def _meets(self, s: Segment, q: int, done: int, size: int) -> bool:
         axis = self.inner
@@ -265,20 +310,22 @@ class Loops:
 
     def _store(self, s: Segment, run: Panel, place: str) -> Iterator[str]:
         """The epilogue; a long one is a loop over results set down first, so that its code appears once."""
-        width, name, unroll = run.width, "a", UNROLL
+        width, name, unroll = run.width, "a", "UNROLL "
         if _heavy(self.epilogue.expr) and s.pixels * width > 2:
             name, unroll = "held", ""
             yield f"vf held[{s.pixels * width}];"
-            yield f"{UNROLL}for (int i = 0; i < {s.pixels * width}; i++) held[i] = a[i];"
+            yield f"UNROLL for (int i = 0; i < {s.pixels * width}; i++) held[i] = a[i];"
         position = _sum(place, "i")
         whole = width - 1 if run.tail else width
-        lines = [f"const int e = {_sum('row', _times(position, self.inner.ys), 'column')};"]
+        row = "row" if self.rows > 1 else ""
+        lines = [f"const int e = {_sum(row, _times(position, self.inner.ys), 'column')};"]
         if whole:
-            one = self._store_one(f"{name}[i * {width} + j]", "j * VL", None, position)
-            lines += block(f"{unroll}for (int j = 0; j < {whole}; j++)", one)
+            one = list(self._store_one(f"{name}[{_slot('i', width, 'j')}]", "j * VL", None, position))
+            lines += _each("j", whole, one, unroll)
         if run.tail:
-            lines += self._store_one(f"{name}[i * {width} + {whole}]", str(whole * self.out.lanes), run.tail, position)
-        yield from block(f"{unroll}for (int i = 0; i < {s.pixels}; i++)", lines)
+            acc, skip = f"{name}[{_slot('i', width, str(whole))}]", str(whole * self.out.lanes)
+            lines += self._store_one(acc, skip, run.tail, position)
+        yield from _each("i", s.pixels, lines, unroll)
 
     def _store_one(self, acc: str, skip: str, count: int | None, position: str) -> Iterator[str]:
         if self.finish:
