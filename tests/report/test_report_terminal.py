@@ -6,8 +6,9 @@ import report_samples as made
 from rich.console import Console
 
 from hasten.records import Interval
-from hasten.report import Report, Verdict
+from hasten.report import OpTime, Report, Verdict
 from hasten.report.facts import answered, headline, left_out
+from hasten.report.operators import rewrites_line
 from hasten.report.terminal import render
 
 
@@ -94,3 +95,23 @@ def test_colour_only_where_it_is_seen():
 def test_markup_in_names_is_text():
     report = replace(made.one_candidate(), model="[bold red]x[/] [link=http://a]", notes=("[/]",))
     assert "[bold red]x[/] [link=http://a]" in shown(report)
+
+
+def test_the_graph_in_one_line():
+    report = made.full_report()
+    assert rewrites_line(report) == (
+        "2,053 → 6 nodes: drop identities ×31, fold batch norm ×2, re-roll time loops ×1,000, cancel transposes ×14, "
+        "fuse activations ×2"
+    )
+    assert rewrites_line(replace(report, rewrites=())) == ""
+
+
+def test_operators_are_shown_slowest_first_and_the_rest_summed():
+    ops = tuple(OpTime(f"op{i}", "Add", 10.0 + i, 0.05) for i in range(20))
+    lines = shown(replace(made.full_report(), op_times=ops)).splitlines()
+    names = [
+        line.split()[0] for line in lines if line.split()[:1] and line.split()[0].startswith("op") and "ns" in line
+    ]
+    assert names == [f"op{i}" for i in range(19, 3, -1)]
+    assert any("and 4 more: 46.0 ns, 20 %" in line for line in lines)
+    assert any("129 GMAC/s; L1 517 GB/s" in line for line in lines)

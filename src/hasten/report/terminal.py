@@ -15,6 +15,7 @@ from hasten.records import Trial
 from hasten.report import Report
 from hasten.report.columns import COLUMNS, Column
 from hasten.report.facts import answered, headline, left_out, role, title
+from hasten.report.operators import render_operators, rewrites_line
 
 __all__ = ["render"]
 
@@ -42,7 +43,13 @@ def render(report: Report, console: Console) -> None:
     if rows:
         console.print(_fitting(report, rows, console))
         console.print(Text(_legend(report, rows), style="dim"))
+    render_operators(report, console)
     _print_left_out(report, console)
+    graph = rewrites_line(report)
+    if graph or report.notes:
+        console.print()
+    if graph:
+        console.print(_hanging("graph   ", graph, "dim"))
     for note in report.notes:
         console.print(_hanging("note    ", note, "dim"))
     if report.bundle:

@@ -1,0 +1,63 @@
+"""The terminal's view of the graph: what the rewrites left of it, and where the winner's time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hasten.report import OpTime, Report
+from hasten.report.units import ABSENT, share_text, time_text
+
+__all__ = ["render_operators", "rewrites_line"]
+
+_SHOWN = 16
+
+
+def rewrites_line(report: Report) -> str:
+    """Nodes before and after, and the passes that made the difference; empty where nothing was rewritten."""
+    before, after = sum(report.ops_before.values()), sum(report.ops_after.values())
+    made: dict[str, int] = {}
+    for rewrite in report.rewrites:
+        if rewrite.changes:
+            made[rewrite.name] = made.get(rewrite.name, 0) + rewrite.changes
+    if not before or not made:
+        return ""
+    passes = ", ".join(name if count == 1 else f"{name} ×{count:,}" for name, count in made.items())
+    return f"{before:,} → {after:,} nodes: {passes}"
+
+
+def render_operators(report: Report, console: Console, most: int = _SHOWN) -> None:
+    """Prints the slowest operators, their rates beside the machine's peaks; nothing where none were timed."""
+    if not report.op_times:
+        return
+    ops = sorted(report.op_times, key=lambda op: -op.time_ns)
+    console.print()
+    console.print(Text("Where the time goes", style="bold"))
+    console.print(_table(ops[:most], roomy=console.width >= 110))
+    rest = ops[most:]
+    if rest:
+        share = share_text(sum(op.share for op in rest))
+        console.print(Text(f"and {len(rest)} more: {time_text(sum(op.time_ns for op in rest))}, {share}", style="dim"))
+    if report.peaks:
+        levels = ", ".join(f"{level} {gb:,.0f} GB/s" for level, gb in report.peaks.gb_per_s.items())
+        peaks = f"this machine, one core: {report.peaks.gmac_per_s:,.0f} GMAC/s" + (f"; {levels}" if levels else "")
+        console.print(Text(peaks, style="dim"))
+
+
+def _table(ops: Sequence[OpTime], *, roomy: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
+    table.add_column("operator", overflow="fold", max_width=36)
+    table.add_column("type", overflow="fold", max_width=18)
+    for head in ("time", "share", "GMAC/s", "GB/s"):
+        table.add_column(head, justify="right", no_wrap=True)
+    if roomy:
+        table.add_column("kernel", overflow="fold")
+    for op in ops:
+        rates = [ABSENT if rate is None else f"{rate:,.1f}" for rate in (op.gmacs_per_s, op.gb_per_s)]
+        kernel = [Text(op.kernel)] if roomy else []
+        table.add_row(Text(op.name), Text(op.op), time_text(op.time_ns), share_text(op.share), *rates, *kernel)
+    return table
