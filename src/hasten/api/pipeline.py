@@ -94,11 +94,18 @@ def benchmark(
 
 
 def study(
-    model: Any, sample: Any = None, *, output: Path | None, settings: Settings, on_event: OnEvent = _silent
+    model: Any,
+    sample: Any = None,
+    *,
+    output: Path | None,
+    settings: Settings,
+    on_event: OnEvent = _silent,
+    command: str = "",
 ) -> Outcome:
     """The pipeline itself: what ``optimize`` and ``benchmark`` do, with its report; ``output`` None chooses nothing.
 
-    Ctrl-C ends the search early: what was measured until then is judged and written.
+    Ctrl-C ends the search early: what was measured until then is judged and written. ``command`` is what the report
+    says to type to repeat it.
     """
     if output is not None:
         _must_be_writable(output)
@@ -132,6 +139,7 @@ def study(
             verdict=verdicts.get(settings.batch[0]),
             samples={t.candidate.key: raw for t in trials if (raw := raw_samples(t)) is not None},
             bundle=output,
+            command=command,
             interrupted=interrupted,
         )
         report = describe(_name(model), source, graphs, (plan, settings), finished)

@@ -1,1 +1,86 @@
-"""To come."""
+"""The command line: one file a command; parse, call ``api``, print. ``main`` turns errors into one line and code 2.
+
+Standard output carries the result alone (a table, or JSON with ``--json``); progress and messages go to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from hasten.errors import HastenError
+
+__all__ = ["app", "main"]
+
+# In the order of the help page. Each module has a function of the command's name, and imports nothing heavy itself.
+_COMMANDS = {
+    "optimize": "Optimise and run",
+    "bench": "Optimise and run",
+    "predict": "Optimise and run",
+    "info": "Look inside",
+    "explain": "Look inside",
+    "doctor": "Look inside",
+    "engines": "Look inside",
+    "export": "Ship elsewhere",
+    "compress": "Ship elsewhere",
+    "stream": "Ship elsewhere",
+    "serve": "Ship elsewhere",
+}
+
+
+def main() -> None:
+    """Entry point of the ``hasten`` program: exits with 0, 1 (findings), 2 (bad input) or 130 (interrupted)."""
+    debug = "--debug" in sys.argv or bool(os.environ.get("HASTEN_DEBUG"))
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except HastenError as error:
+        if debug:
+            raise
+        print(f"hasten: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415  (slow, and only this option needs it)
+
+        print(f"hasten {version('hasten')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Makes a trained model answer in microseconds, and proves that it still gives the same answers.
+
+    Start with: hasten optimize model.keras
+    """
+
+
+def _build() -> typer.Typer:
+    found = typer.Typer(
+        name="hasten",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    found.callback()(_root)
+    for name, panel in _COMMANDS.items():
+        module = f"hasten.cli.{name}"
+        if importlib.util.find_spec(module) is not None:
+            found.command(name, rich_help_panel=panel)(getattr(importlib.import_module(module), name))
+    return found
+
+
+app = _build()
