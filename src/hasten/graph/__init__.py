@@ -27,9 +27,9 @@ def read(source: Path | bytes) -> ir.Model:
     name = "bytes" if isinstance(source, bytes) else f"'{source}'"
     try:
         if isinstance(source, bytes):
-            return ir.from_proto(onnx.load_model_from_string(source))
-        model: ir.Model = ir.load(source)
-        return model
+            parsed: ir.Model = ir.from_proto(onnx.load_model_from_string(source))
+            return parsed
+        return ir.load(source)
     except FileNotFoundError as error:
         raise SourceError(f"cannot read ONNX model {name}: file not found: {error.filename or error}") from error
     except Exception as error:

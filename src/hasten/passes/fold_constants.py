@@ -94,8 +94,9 @@ def _feeds_quantised_kernel(value: ir.Value) -> bool:
 
 
 def _is_dequantised_activation(value: ir.Value) -> bool:
+    """Also the product of one, to which a dequantised bias is added."""
     node = value.producer()
-    while is_op(node, *_VIEWS):
+    while is_op(node, *_VIEWS, "MatMul", "Gemm", "Conv"):
         assert node is not None
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
     return node is not None and is_op(node, "DequantizeLinear") and constant(node.inputs[0]) is None

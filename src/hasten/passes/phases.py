@@ -10,8 +10,12 @@ from hasten.passes import Pass
 from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
+from hasten.passes.fuse_linear import fuse_bias, fuse_padding
 from hasten.passes.opset import raise_opset
+from hasten.passes.quantised import views_before_dequantise
 from hasten.passes.reroll import reroll
+from hasten.passes.simplify_recurrence import simplify_recurrence
+from hasten.passes.sink_views import sink_views
 from hasten.passes.standard import (
     dead_nodes,
     inline_functions,
@@ -24,6 +28,7 @@ from hasten.passes.standard import (
 )
 from hasten.passes.transposes import cancel_transposes
 from hasten.passes.views import merge_views
+from hasten.passes.views_into_weights import views_into_weights
 
 __all__ = ["OPTIMISE", "TIDY"]
 
@@ -45,9 +50,15 @@ OPTIMISE: tuple[Pass, ...] = (
     drop_noops,
     reroll,
     merge_views,
+    views_before_dequantise,
     cancel_transposes,
+    fuse_padding,
     fold_affine_after,
     fold_affine_before,
+    views_into_weights,
+    sink_views,
+    simplify_recurrence,
+    fuse_bias,
     merge_equal_weights,
     merge_equal_nodes,
     dead_nodes,
