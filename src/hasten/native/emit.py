@@ -15,7 +15,7 @@ from hasten.native.plan import ALIGNMENT, Plan, plan
 from hasten.native.program import Program, Tensor, View
 from hasten.types import Array
 
-__all__ = ["C_TYPES", "Emitted", "Emitter", "emit"]
+__all__ = ["C_TYPES", "SPLIT_MACS", "Emitted", "Emitter", "emit", "helpers"]
 
 C_TYPES = {
     "float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t",
@@ -46,6 +46,10 @@ class Emitted:
     """The function of each step, in order."""
     splits: int
     """How many of them a team of threads shares out; 0 for one thread."""
+    step_bytes: tuple[int, ...] = ()
+    """Constant bytes that each call reads."""
+    owners: tuple[int, ...] = ()
+    """The program's step behind each call."""
 
 
 @cache
@@ -75,6 +79,10 @@ class Emitter:
     _offsets: dict[bytes, int] = field(default_factory=dict)
     _constants: dict[int, int] = field(default_factory=dict)
     _counter: int = 0
+    _touched: int = 0
+    _step_bytes: list[int] = field(default_factory=list)
+    _owners: list[int] = field(default_factory=list)
+    _step: int = 0
     names: list[str] = field(default_factory=list)
 
     @property
@@ -109,6 +117,7 @@ class Emitter:
         data = np.ascontiguousarray(array)
         raw = data.tobytes()
         key = raw + data.dtype.str.encode()
+        self._touched += len(raw)
         if key not in self._offsets:
             self._blob.extend(b"\0" * (-len(self._blob) % ALIGNMENT))
             self._offsets[key] = len(self._blob)
@@ -140,6 +149,9 @@ class Emitter:
         """
         name = f"{step_name}_{len(self.names) + 1}"
         self.names.append(name)
+        self._step_bytes.append(self._touched)
+        self._owners.append(self._step)
+        self._touched = 0
         declarations = [d for d, _ in signature]
         if split:
             declarations += ["const int part", "const int parts", "unsigned *flags"]
@@ -152,34 +164,39 @@ class Emitter:
         """A function that a later one calls; not a step of its own."""
         self._functions.append(text)
 
-    def text(self, prefix: str) -> Emitted:
-        """The finished file."""
-        head = "\n".join(self._helpers())
+    def text(self, prefix: str, *, profile: bool = False) -> Emitted:
+        """The finished file; with ``profile`` it can also stamp the time after every call."""
+        head = "\n".join(helpers(self.isa, sorted(self._needs)))
         functions = "\n".join(self._functions)
         return Emitted(
-            source=_file(self, prefix, head, functions, self._calls),
+            source=_file(self, prefix, head, functions, self._calls) + (_profile(self, prefix) if profile else ""),
             weights=bytes(self._blob),
             arena_bytes=self.plan.nbytes,
             calls=tuple(self.names),
             splits=sum(c.split for c in self._calls),
+            step_bytes=tuple(self._step_bytes),
+            owners=tuple(self._owners),
         )
 
-    def _helpers(self) -> list[str]:
-        base = _snippets({"x86_64": self.isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(self.isa.arch, "c") + ".h")
-        library = {**base, **{k: v for k, v in _snippets("math.h").items() if k not in base}}
-        wanted: list[str] = []
 
-        def visit(name: str) -> None:
-            if name in wanted:
-                return
-            for need in library[name][0]:
-                visit(need)
-            wanted.append(name)
+def helpers(isa: Isa, names: Sequence[str]) -> list[str]:
+    """The C text of these vector functions and all they need, types first."""
+    stem = {"x86_64": isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(isa.arch, "c")
+    base = _snippets(f"{stem}.h")
+    library = {**base, **{k: v for k, v in _snippets("math.h").items() if k not in base}}
+    wanted: list[str] = []
 
-        visit("types")
-        for name in sorted(self._needs):
-            visit(name)
-        return [library[name][1] for name in wanted]
+    def visit(name: str) -> None:
+        if name in wanted:
+            return
+        for need in library[name][0]:
+            visit(need)
+        wanted.append(name)
+
+    visit("types")
+    for name in sorted(names):
+        visit(name)
+    return [library[name][1] for name in wanted]
 
 
 def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[_Call]) -> str:
@@ -247,9 +264,38 @@ def _run_body(out: Emitter, calls: Sequence[_Call], *, team: bool) -> list[str]:
     return lines
 
 
-def emit(program: Program, isa: Isa, prefix: str = "hasten", threads: int = 1) -> Emitted:
+# A counter that runs at a constant rate; the profiler calibrates it against the clock.
+_TICK = """
+#if defined(__x86_64__)
+static inline uint64_t tick(void) { return __builtin_ia32_rdtsc(); }
+#elif defined(__aarch64__)
+static inline uint64_t tick(void) { uint64_t t; __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t)); return t; }
+#else
+#include <time.h>
+static inline uint64_t tick(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
+#endif
+"""
+
+
+def _profile(out: Emitter, prefix: str) -> str:
+    """A run that writes the counter before the first call and after each one."""
+    shared = "const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs"
+    lines = [_TICK, f"API void {prefix}_profile({shared}, uint64_t *ticks);"]
+    lines.append(f"void {prefix}_profile({shared}, uint64_t *ticks) {{")
+    body, at = _run_body(out, out._calls, team=False), 0
+    first = next((i for i, line in enumerate(body) if line.startswith(f"    {out.names[0]}(")), len(body)) if out.names else 0
+    lines += [*body[:first], "    ticks[0] = tick();"]
+    for line in body[first:]:
+        lines.append(line)
+        if at < len(out.names) and line.startswith(f"    {out.names[at]}("):
+            at += 1
+            lines.append(f"    ticks[{at}] = tick();")
+    return "\n".join([*lines, "}", ""])
+
+
+def emit(program: Program, isa: Isa, prefix: str = "hasten", *, threads: int = 1, profile: bool = False) -> Emitted:
     """The C source and weights of a program for one instruction set and a team of ``threads``."""
     out = Emitter(program, isa, plan(program), threads)
-    for step in program.steps:
+    for out._step, step in enumerate(program.steps):
         step.emit(out)
-    return out.text(prefix)
+    return out.text(prefix, profile=profile)

@@ -151,6 +151,8 @@ class Axis:
     pad: int
     xs: int
     ys: int
+    dim: int = -1
+    """Which spatial dimension it is; -1: the batch."""
 
     @property
     def plain(self) -> bool:
@@ -175,7 +177,7 @@ def axis_of(x: View, y: View, window: Window, i: int) -> Axis:
     """Spatial axis ``i``."""
     return Axis(
         y.shape[i + 2], x.shape[i + 2], window.kernel[i], window.strides[i], window.dilations[i],
-        window.pads_begin[i], x.strides[i + 2], y.strides[i + 2],
+        window.pads_begin[i], x.strides[i + 2], y.strides[i + 2], i,
     )  # fmt: skip
 
 

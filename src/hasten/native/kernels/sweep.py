@@ -58,6 +58,8 @@ class Sweep:
     weighted: bool = True
     update: str = "{a} += {b} * {w};"
     start: str = "v_load(w + j * VL)"
+    needs: tuple[str, ...] = ()
+    """Vector functions that ``update`` and ``start`` call."""
     masked: bool = False
     """The last vector of input channels must not be read past its tail."""
 

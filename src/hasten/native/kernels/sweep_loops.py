@@ -110,7 +110,7 @@ class Loops:
         lines = self._body(split)
         if split:
             lines.append("(void)flags;")
-        self.out.need("unroll")
+        self.out.need("unroll", *self.sweep.needs)
         self.out.function(name, title, signature, "\n".join(f"    {line}" for line in lines), split=split)
 
     def _body(self, split: bool) -> list[str]:
@@ -179,7 +179,6 @@ class Loops:
             head = f"for (int t = {low}; t < {high}; t++)"
         elif by_tile:
             head = f"if (part == {'0' if s.start == 0 else 'parts - 1'})"
-        self.out.need(*(word for word in ("v_load", "v_set1") if word in self.sweep.start))
         body = [f"const int o = {_plus(_times('t', s.pixels), s.start)}; /* first pixel */"] if s.tiles > 1 else []
         body.append(f"vf a[{s.pixels * run.width}]; /* {s.pixels} pixels x {run.width} vectors */")
         body += _each("i", s.pixels, _each("j", run.width, [f"a[{_slot('i', run.width, 'j')}] = {self.sweep.start};"]))

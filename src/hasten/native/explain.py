@@ -1,0 +1,128 @@
+"""Where the time of a compiled model goes: every step timed inside the whole call, beside what this machine can do at most.
+
+A build with time stamps between the steps runs a few thousand times; the median of each gap is the step's time. What a
+step could take at best is the larger of its arithmetic at the peak rate and its bytes at the rate of the cache they fit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from hasten.errors import InputError
+from hasten.host import Peaks, host
+from hasten.native.build import compile_library
+from hasten.native.compile import program_of
+from hasten.native.emit import emit
+from hasten.native.isa import Isa
+from hasten.native.program import Program
+from hasten.types import Array
+
+__all__ = ["Profile", "StepTime", "profile"]
+
+_SECONDS, _MOST, _LEAST = 0.5, 4000, 5
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One step of the compiled program.
+
+    Units:   time_ns: median nanoseconds; limit_ns: the least this machine could need; bytes: weights and tensors touched
+    """
+
+    function: str
+    title: str
+    nodes: tuple[str, ...]
+    time_ns: float
+    limit_ns: float | None
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A compiled model's time, step by step.
+
+    Units:   call_ns: median nanoseconds of the whole call, without Python; limit_ns: sum over the steps
+    """
+
+    steps: tuple[StepTime, ...]
+    call_ns: float
+    limit_ns: float | None
+    weight_bytes: int
+    arena_bytes: int
+    source: str
+    """The emitted C."""
+
+
+def profile(model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None) -> Profile:
+    """The profile of a graph with static shapes on ``arrays``.
+
+    Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
+    """
+    program = program_of(model, "model", isa)
+    emitted = emit(program, isa, profile=True)
+    if len(arrays) != len(program.inputs):
+        raise InputError(f"cannot profile: expected {len(program.inputs)} arrays, received {len(arrays)}")
+    with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
+        library = ctypes.CDLL(str(compile_library(emitted, isa, Path(folder))))
+    gaps, call_ns = _measure(library, [np.ascontiguousarray(a) for a in arrays], program, emitted.arena_bytes)
+    resident = len(emitted.weights) + emitted.arena_bytes
+    steps = []
+    for index, (name, gap) in enumerate(zip(emitted.calls, gaps, strict=True)):
+        step = program.steps[emitted.owners[index]]
+        first = index == 0 or emitted.owners[index - 1] != emitted.owners[index]
+        macs = step.macs() if first else 0
+        moved = emitted.step_bytes[index]
+        if first:
+            moved += sum(v.size * np.dtype(v.dtype).itemsize for v in (*step.reads(), *step.writes()) if v.tensor.kind != "constant")
+        limit = None if peaks is None else _limit(peaks, macs, moved, resident)
+        steps.append(StepTime(name, step.title, step.nodes, gap, limit, macs, moved))
+    limits = [s.limit_ns for s in steps if s.limit_ns is not None]
+    return Profile(
+        tuple(steps), call_ns, sum(limits) if limits else None, len(emitted.weights), emitted.arena_bytes, emitted.source
+    )
+
+
+def _measure(library: ctypes.CDLL, arrays: list[Array], program: Program, arena_bytes: int) -> tuple[list[float], float]:
+    library.hasten_weights.restype = ctypes.c_void_p
+    weights = library.hasten_weights()
+    made = [np.zeros(v.shape, v.dtype) for v in program.outputs]
+    arena = np.zeros(arena_bytes + 128, np.uint8)
+    start = (arena.ctypes.data + 63) // 64 * 64
+    inputs = (ctypes.c_void_p * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
+    outputs = (ctypes.c_void_p * len(made))(*(y.ctypes.data for y in made))
+    count = len(program.steps) + 1
+    ticks = np.zeros(4 * count + 64, np.uint64)
+    call = library.hasten_profile
+    call.argtypes, call.restype = [ctypes.c_void_p] * 5, None
+    rows: list[Array] = []
+    began, first = time.perf_counter_ns(), None
+    while len(rows) < _LEAST or (len(rows) < _MOST and time.perf_counter_ns() - began < _SECONDS * 1e9):
+        call(weights, start, inputs, outputs, ticks.ctypes.data)
+        now = time.perf_counter_ns()
+        rows.append(ticks.astype(np.int64))
+        first = first or (now, int(rows[-1].max()))
+    assert first is not None
+    rate = (now - first[0]) / max(1, int(rows[-1].max()) - first[1]) if len(rows) > 1 else 1.0
+    stamped = np.count_nonzero(rows[-1])
+    table = np.stack(rows[1:] or rows)[:, :stamped]
+    gaps = [float(statistics.median(column)) * rate for column in np.diff(table, axis=1).T]
+    return gaps, float(np.median(table[:, -1] - table[:, 0])) * rate
+
+
+def _limit(peaks: Peaks, macs: int, moved: int, resident: int) -> float:
+    """The larger of arithmetic at the peak and traffic at the rate of the nearest cache that holds the whole model."""
+    arithmetic = macs / peaks.gmac_per_s if peaks.gmac_per_s else 0.0
+    caches = host().caches
+    level = next((name for name in ("L1d", "L2", "L3") if resident <= caches.get(name, 0)), "memory")
+    rate = peaks.bandwidth.get(level, peaks.gb_per_s)
+    return max(arithmetic, moved / rate if rate else 0.0)

@@ -1,0 +1,89 @@
+"""What one core of this machine can do at most: multiply-adds per second, and bytes per second from each cache level.
+
+A few lines of C built like every model: independent fused multiply-adds in registers, and vector loads of arrays that fit
+half of a cache. The best of many short repeats counts, since a peak is a limit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from hasten.host import Peaks, host
+from hasten.native.build import compile_library
+from hasten.native.emit import Emitted, helpers
+from hasten.native.isa import for_host
+
+__all__ = ["measure"]
+
+_SOURCE = """
+#define API __attribute__((visibility("default")))
+#define CHAINS 12
+API float peak_fma(long n);
+float peak_fma(long n) {{
+    vf a[CHAINS];
+    for (int j = 0; j < CHAINS; j++) a[j] = v_set1(1.0f + j);
+    const vf b = v_set1(0.999f);
+    for (long i = 0; i < n; i++) {{
+        for (int j = 0; j < CHAINS; j++) a[j] = a[j] * b + b;
+        for (int j = 0; j < CHAINS; j++) __asm__ volatile("" : "+{register}"(a[j]));
+    }}
+    for (int j = 1; j < CHAINS; j++) a[0] += a[j];
+    return v_sum(a[0]);
+}}
+API float peak_read(const float *p, long n, long times);
+float peak_read(const float *p, long n, long times) {{
+    vf a[8];
+    for (int j = 0; j < 8; j++) a[j] = v_set1(0.0f);
+    for (long t = 0; t < times; t++) {{
+        for (long i = 0; i < n; i += 8 * VL)
+            for (int j = 0; j < 8; j++) a[j] += v_load(p + i + j * VL);
+        __asm__ volatile("" ::: "memory");
+    }}
+    for (int j = 1; j < 8; j++) a[0] += a[j];
+    return v_sum(a[0]);
+}}
+"""
+_SECONDS = 0.08
+
+
+def measure() -> Peaks:
+    """The peaks of one core, in about half a second.
+
+    Raises:  CompilerError: no compiler, or it refused the code
+    """
+    isa = for_host()
+    register = {"x86_64": "v" if isa.registers == 32 else "x", "aarch64": "w"}.get(isa.arch, "m")
+    source = "\n".join(helpers(isa, ("v_set1", "v_load", "v_sum"))) + _SOURCE.format(register=register)
+    with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
+        library = ctypes.CDLL(str(compile_library(Emitted(source, b"", 0, (), 0), isa, Path(folder))))
+    library.peak_fma.argtypes, library.peak_fma.restype = [ctypes.c_long], ctypes.c_float
+    library.peak_read.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
+    loops = 20_000
+    gmacs = loops * 12 * isa.lanes / _best(lambda: library.peak_fma(loops))
+    bandwidth = {}
+    caches = host().caches
+    sizes = {level: size // 2 for level, size in caches.items()}
+    sizes["memory"] = min(4 * max([*caches.values(), 16 << 20]), 256 << 20)
+    for level, size in sizes.items():
+        floats = size // 4 // 128 * 128
+        memory = np.ones(floats + 16, np.float32)
+        start = (memory.ctypes.data + 63) // 64 * 64
+        times = max(1, (2 << 20) // size)
+        bandwidth[level] = 4 * floats * times / _best(lambda s=start, n=floats, t=times: library.peak_read(s, n, t))  # type: ignore[misc]
+    return Peaks(gmacs, bandwidth["memory"], bandwidth, "native code, one thread, best of many short repeats")
+
+
+def _best(call) -> float:  # type: ignore[no-untyped-def]
+    """Nanoseconds of the fastest call."""
+    call()
+    least, end = float("inf"), time.perf_counter() + _SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter_ns()
+        call()
+        least = min(least, time.perf_counter_ns() - start)
+    return least
