@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,4 +71,5 @@ def _default(option: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    plain = re.sub(r"\[bold\](.*?)\[/\w*\]", r"`\1`", text)
+    return " ".join(plain.replace("|", "\\|").split())

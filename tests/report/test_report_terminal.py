@@ -36,6 +36,13 @@ def test_slower_is_said():
     assert "2.00× slower than your best own call" in headline(replace(report, verdict=verdict))
 
 
+def test_a_tie_is_called_one():
+    report = made.full_report()
+    assert headline(replace(report, verdict=replace(report.verdict, outcome="tie"))).endswith(
+        "a tie: the simpler of equals was taken"
+    )
+
+
 def test_without_a_winner_the_sentence_says_so():
     report = made.full_report()
     compared = headline(replace(report, verdict=Verdict("compared")))

@@ -103,7 +103,7 @@ def headline(report: Report) -> str:
         sentence += f": {', '.join(gains)}"
     if winner.comparison is not None:
         sentence += f"; largest error {error_text(winner.comparison.max_abs_error)}"
-    return sentence
+    return f"{sentence}; a tie: the simpler of equals was taken" if verdict.outcome == "tie" else sentence
 
 
 def _no_winner(report: Report) -> str:

@@ -69,6 +69,7 @@ def _context(report: Report) -> dict[str, Any]:
         "tiles": _tiles(report),
         "columns": COLUMNS,
         "rows": [_row(report, trial) for trial in rows],
+        "batches": {t.candidate.batch for t in rows},
         "sampled": any(len(report.samples.get(t.candidate.key, ())) for t in rows),
         "left_out": left_out(report),
         "logs": [
