@@ -45,7 +45,9 @@ SUM = Reduction("sum", 0.0, "{a} += {b};", "{a} += {b};", ("v_set1",))
 
 
 def _power(p: float) -> Reduction:
-    update = {1.0: "{a} += v_abs({b});", 2.0: "{a} += {b} * {b};"}.get(p, f"{{a}} += v_pow(v_abs({{b}}), v_set1({p}f));")
+    update = {1.0: "{a} += v_abs({b});", 2.0: "{a} += {b} * {b};"}.get(
+        p, f"{{a}} += v_pow(v_abs({{b}}), v_set1({p}f));"
+    )
     needs = {1.0: ("v_abs",), 2.0: ()}.get(p, ("v_abs", "v_pow"))
     return Reduction(f"sum of |x|^{p:g}", 0.0, update, "{a} += {b};", ("v_set1", *needs))
 
@@ -101,7 +103,9 @@ class Pool(Step):
         loops.function("pool", self.title, signature, split=out.splits(self.y.size * prod(self.window.kernel)))
 
 
-def _scale(out: Emitter, axes: tuple[Axis, ...], scales: tuple[Array, ...], acc: str, places: tuple[str, ...]) -> list[str]:
+def _scale(
+    out: Emitter, axes: tuple[Axis, ...], scales: tuple[Array, ...], acc: str, places: tuple[str, ...]
+) -> list[str]:
     """The accumulator times the factor of its position."""
     even, terms = 1.0, []
     for i, scale in enumerate(scales):
@@ -252,7 +256,9 @@ def _global(low: Lowering, node: ir.Node, reduction: Reduction, epilogue: Expr, 
     low.set(node.outputs[0], y)
 
 
-def _plain(lower: Callable[..., None], reduction: Reduction, *, mean: bool = False) -> Callable[[Lowering, ir.Node], None]:
+def _plain(
+    lower: Callable[..., None], reduction: Reduction, *, mean: bool = False
+) -> Callable[[Lowering, ir.Node], None]:
     def apply(low: Lowering, node: ir.Node) -> None:
         lower(low, node, reduction, ACC, mean=mean)
 
