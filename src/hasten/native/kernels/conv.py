@@ -38,9 +38,11 @@ from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.kernels.conv_transpose import ConvTranspose
+    from hasten.native.kernels.spatial import Axis
     from hasten.native.lower import Lowering
 
-__all__ = ["LOWER", "Conv", "convolution"]
+__all__ = ["LOWER", "Conv", "convolution", "planned"]
 
 _PLANAR_CHANNELS = 8
 """Up to so many input channels are read where they lie, plane by plane; more are copied to channels last first."""
@@ -85,17 +87,8 @@ class Conv(Step):
 
     def emit(self, out: Emitter) -> None:
         """One function: rows × panels × tiles."""
-        groups, weight = joined(self.weight, self.groups, out.lanes)
-        _, depth, *kernel = weight.shape
-        columns = weight.shape[0] // groups
         axes = axes_of(self.x, self.y, self.window)
-        sweep = Sweep(axes, columns, groups, depth, self.x.strides[1])
-        schedule = choose(sweep, out.isa)
-        assert schedule is not None, "lowering pads what cannot be peeled"
-        taps = weight.reshape(groups, columns, depth, *kernel)
-        taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in axes), depth, columns)
-        packed = pack(taps, self.bias.reshape(groups, columns), sweep, schedule, out.lanes)
-        loops = Loops(sweep, schedule, out, self._epilogue)
+        loops, packed = planned(self, axes, self.weight, out)
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
             ("const float *restrict weight", out.constant(packed)),
@@ -103,6 +96,22 @@ class Conv(Step):
             *self._epilogue.signature(out),
         ]
         loops.function("conv", self.title, signature, split=out.splits(self.macs()))
+
+
+def planned(step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, out: Emitter) -> tuple[Loops, Array]:
+    """The loops that slide ``weight`` along the axes, and its values packed for them.
+
+    Shapes:  weight (M, C / groups, kernel…)
+    """
+    groups, weight = joined(weight, step.groups, out.lanes)
+    columns, depth = weight.shape[0] // groups, weight.shape[1]
+    sweep = Sweep(axes, columns, groups, depth, step.x.strides[1])
+    schedule = choose(sweep, out.isa)
+    assert schedule is not None, "lowering pads what cannot be peeled"
+    taps = weight.reshape(groups, columns, depth, *weight.shape[2:])
+    taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in axes), depth, columns)
+    packed = pack(taps, step.bias.reshape(groups, columns), sweep, schedule, out.lanes)
+    return Loops(sweep, schedule, out, Epilogue(step.epilogue, step.y, columns_of(step.y))), packed
 
 
 def joined(weight: Array, groups: int, lanes: int) -> tuple[int, Array]:

@@ -222,8 +222,8 @@ def _tiles(axis: Axis, pixels: int) -> Iterator[Segment]:
         count = min(pixels, axis.size - start)
         base = start * axis.stride - axis.pad
         span = (count - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
-        first = max(0, -base)
-        yield Segment(start, 1, count, first, max(first, min(span, axis.extent - base)))
+        first, stop = max(0, -base), min(span, axis.extent - base)
+        yield Segment(start, 1, count, *((first, stop) if first < stop else (0, 0)))
 
 
 def _merge(tiles: Iterator[Segment]) -> Iterator[Segment]:

@@ -89,6 +89,8 @@ class Loops:
     out: Emitter
     epilogue: Epilogue
     finish: Callable[[str, tuple[str, ...]], list[str]] | None = None
+    origin: int = 0
+    """Where in y the first output position lies."""
 
     @property
     def inner(self) -> Axis:
@@ -107,13 +109,14 @@ class Loops:
 
     def function(self, name: str, title: str, signature: Sequence[tuple[str, str]], *, split: bool) -> None:
         """Emits the function; ``split`` ones compute the share of one part of a team."""
-        lines = self._body(split)
+        lines = self.body(split)
         if split:
             lines.append("(void)flags;")
-        self.out.need("unroll", *self.sweep.needs)
         self.out.function(name, title, signature, "\n".join(f"    {line}" for line in lines), split=split)
 
-    def _body(self, split: bool) -> list[str]:
+    def body(self, split: bool) -> list[str]:
+        """The function's statements."""
+        self.out.need("unroll", *self.sweep.needs)
         sweep, lanes = self.sweep, self.out.lanes
         runs = runs_of(sweep, self.schedule, lanes)
         taps = prod(a.kernel for a in sweep.axes) * sweep.depth
@@ -317,7 +320,7 @@ class Loops:
         position = _sum(place, "i")
         whole = width - 1 if run.tail else width
         row = "row" if self.rows > 1 else ""
-        lines = [f"const int e = {_sum(row, _times(position, self.inner.ys), 'column')};"]
+        lines = [f"const int e = {_sum(row, str(self.origin), _times(position, self.inner.ys), 'column')};"]
         if whole:
             one = list(self._store_one(f"{name}[{_slot('i', width, 'j')}]", "j * VL", None, position))
             lines += _each("j", whole, one, unroll)
