@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from hasten.engines import ENGINES
 from hasten.errors import SettingsError
 from hasten.measure import statistics
-from hasten.records import Candidate, Interval, Trial
+from hasten.records import Artefact, Candidate, Interval, Trial
 from hasten.tune.plan import Bounds
 from hasten.tune.playoff import Rounds
 from hasten.tune.store import raw_samples
@@ -174,7 +175,7 @@ class _Table:
         if self.objective == "memory":
             return float(trial.measurement.resident_bytes or np.inf)
         if self.objective == "size":
-            return float(trial.artefact.nbytes)
+            return float(_nbytes(trial.artefact))
         return float(np.percentile(self._samples[trial.candidate.key], _PERCENTILES[self.statistic]))
 
     def eligible(self, bounds: Bounds) -> list[Trial]:
@@ -195,7 +196,7 @@ class _Table:
 
     def original(self) -> Trial | None:
         """The framework's best call; one whose answers stray from the reference only where none other is there."""
-        own = [t for t in self._measured if _is_framework(t)]
+        own = [t for t in self._measured if _is_framework(t) and self.cost(t) > 0]
         return min((t for t in own if t.status == "ok"), key=self.cost, default=min(own, key=self.cost, default=None))
 
     def best_median(self, trials: Sequence[Trial]) -> Trial:
@@ -236,6 +237,14 @@ class _Table:
         value = float(means[0].mean() / means[1].mean())
         low, high = (float(v) for v in np.quantile(above / below, [0.025, 0.975]))
         return Interval(value, min(low, value), max(high, value))
+
+
+def _nbytes(artefact: Artefact) -> int:
+    """Bytes of the artefact, or of the source's own file where that is what the framework opens."""
+    source = artefact.details.get("source")
+    if artefact.files or not source or not Path(source).is_file():
+        return artefact.nbytes
+    return Path(source).stat().st_size
 
 
 def _is_framework(trial: Trial) -> bool:

@@ -31,7 +31,7 @@ class Limits:
 
     budget_s: float = 70.0
     """For all candidates together; what no longer fits is skipped, and tried first by the next run."""
-    measure_s: float = 0.8
+    measure_s: float = 0.6
     """Timed calls of one candidate, warm-up apart."""
     build_s: float = 45.0
     open_s: float = 30.0
