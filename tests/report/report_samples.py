@@ -174,11 +174,11 @@ REWRITES = (
 )
 
 OP_TIMES = (
-    OpTime("dense/MatMul", "Gemm", 141, 0.455, 200_000, 40_000, 41.2, 284.0, "gemv f32 nr=128"),
-    OpTime("lstm", "LSTM", 96, 0.31, 100_000, 66_000, 104.0, 687.0, "lstm 4 gates v16"),
-    OpTime("dense_1/MatMul", "Gemm", 31, 0.1, 2_000, 8_200, 6.4, 26.0, "gemv f32 nr=128"),
-    OpTime("dense_1/Softmax", "Softmax", 22, 0.07, None, 16, None, 0.7, "softmax row"),
-    OpTime("reshape", "Reshape", 20, 0.065, None, None, None, None, "copy"),
+    OpTime("dense/MatMul", "Gemm", 141, 0.455, 200_000, 40_000, 41.2, 284.0, "gemv f32 nr=128", 62),
+    OpTime("lstm", "LSTM", 96, 0.31, 100_000, 66_000, 104.0, 687.0, "lstm 4 gates v16", 78),
+    OpTime("dense_1/MatMul", "Gemm", 31, 0.1, 2_000, 8_200, 6.4, 26.0, "gemv f32 nr=128", 3.2),
+    OpTime("dense_1/Softmax", "Softmax", 22, 0.07, None, 16, None, 0.7, "softmax row", 1.5),
+    OpTime("reshape", "Reshape", 20, 0.065, None, None, None, None, "copy", 0.4),
 )
 
 

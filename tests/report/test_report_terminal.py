@@ -8,7 +8,7 @@ from rich.console import Console
 from hasten.records import Interval
 from hasten.report import OpTime, Report, Verdict
 from hasten.report.facts import answered, headline, left_out
-from hasten.report.operators import rewrites_line
+from hasten.report.operators import rewrites_line, whole_limit
 from hasten.report.terminal import render
 
 
@@ -122,3 +122,10 @@ def test_operators_are_shown_slowest_first_and_the_rest_summed():
     assert names == [f"op{i}" for i in range(19, 3, -1)]
     assert any("and 4 more: 46.0 ns, 20 %" in line for line in lines)
     assert any("129 GMAC/s; L1 517 GB/s" in line for line in lines)
+
+
+def test_the_limit_is_told_only_where_every_operator_has_one():
+    ops = (OpTime("a", "Add", 100.0, 0.5, limit_ns=25.0), OpTime("b", "Add", 100.0, 0.5, limit_ns=75.0))
+    assert whole_limit(replace(made.full_report(), op_times=ops)) == 0.5
+    assert whole_limit(replace(made.full_report(), op_times=(*ops, OpTime("c", "Add", 1.0, 0.0)))) is None
+    assert whole_limit(made.one_candidate()) is None

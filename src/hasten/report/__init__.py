@@ -49,7 +49,8 @@ class RewriteFacts(Protocol):
 class OpTime:
     """One operator of the winner, timed.
 
-    Units:   time_ns: nanoseconds per call; share: of the whole call, 0 to 1; macs, bytes: per call
+    Units:   time_ns: nanoseconds per call; share: of the whole call, 0 to 1; macs, bytes: per call;
+             limit_ns: the least that this machine could need for it
     """
 
     name: str
@@ -61,6 +62,7 @@ class OpTime:
     gmacs_per_s: float | None = None
     gb_per_s: float | None = None
     kernel: str = ""
+    limit_ns: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hasten.report.columns import COLUMNS
 from hasten.report.curves import ecdf, over_time
 from hasten.report.facts import answered, headline, left_out, p50_text, role
 from hasten.report.jsonreport import finite
+from hasten.report.operators import whole_limit
 from hasten.report.units import ABSENT, error_text, ratio_text, share_text, time_text
 
 __all__ = ["page", "write"]
@@ -75,6 +76,7 @@ def _context(report: Report) -> dict[str, Any]:
         "logs": [
             (t.candidate.label, report.logs[t.candidate.key]) for t in report.trials if t.candidate.key in report.logs
         ],
+        "limit": whole_limit(report),
         "rewrites": [r for r in report.rewrites if r.changes],
         "idle_passes": list(dict.fromkeys(r.name for r in report.rewrites if not r.changes and r.name not in busy)),
         "operators": _operators(report),

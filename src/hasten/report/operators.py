@@ -12,7 +12,7 @@ from rich.text import Text
 from hasten.report import OpTime, Report
 from hasten.report.units import ABSENT, share_text, time_text
 
-__all__ = ["render_operators", "rewrites_line"]
+__all__ = ["render_operators", "rewrites_line", "whole_limit"]
 
 _SHOWN = 16
 
@@ -30,6 +30,15 @@ def rewrites_line(report: Report) -> str:
     return f"{before:,} → {after:,} nodes: {passes}"
 
 
+def whole_limit(report: Report) -> float | None:
+    """How near the operators together come to the machine's limit, 0 to 1; None where a limit is unknown."""
+    limits = [op.limit_ns for op in report.op_times]
+    spent = sum(op.time_ns for op in report.op_times)
+    if not spent or any(limit is None for limit in limits):
+        return None
+    return sum(limit for limit in limits if limit is not None) / spent
+
+
 def render_operators(report: Report, console: Console, most: int = _SHOWN) -> None:
     """Prints the slowest operators, their rates beside the machine's peaks; nothing where none were timed."""
     if not report.op_times:
@@ -42,6 +51,9 @@ def render_operators(report: Report, console: Console, most: int = _SHOWN) -> No
     if rest:
         share = share_text(sum(op.share for op in rest))
         console.print(Text(f"and {len(rest)} more: {time_text(sum(op.time_ns for op in rest))}, {share}", style="dim"))
+    limit = whole_limit(report)
+    if limit is not None:
+        console.print(Text(f"all operators together reach {share_text(limit)} of what this machine could do"))
     if report.peaks:
         levels = ", ".join(f"{level} {gb:,.0f} GB/s" for level, gb in report.peaks.gb_per_s.items())
         peaks = f"this machine, one core: {report.peaks.gmac_per_s:,.0f} GMAC/s" + (f"; {levels}" if levels else "")
@@ -52,12 +64,13 @@ def _table(ops: Sequence[OpTime], *, roomy: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("operator", overflow="fold", max_width=36)
     table.add_column("type", overflow="fold", max_width=18)
-    for head in ("time", "share", "GMAC/s", "GB/s"):
+    for head in ("time", "share", "of limit", "GMAC/s", "GB/s"):
         table.add_column(head, justify="right", no_wrap=True)
     if roomy:
         table.add_column("kernel", overflow="fold")
     for op in ops:
         rates = [ABSENT if rate is None else f"{rate:,.1f}" for rate in (op.gmacs_per_s, op.gb_per_s)]
+        reached = share_text(op.limit_ns / op.time_ns if op.limit_ns is not None and op.time_ns else None)
         kernel = [Text(op.kernel)] if roomy else []
-        table.add_row(Text(op.name), Text(op.op), time_text(op.time_ns), share_text(op.share), *rates, *kernel)
+        table.add_row(Text(op.name), Text(op.op), time_text(op.time_ns), share_text(op.share), reached, *rates, *kernel)
     return table

@@ -276,12 +276,13 @@
   function operators(host) {
     const ops = data.ops, width = host.clientWidth, left = Math.min(190, 16 + 6.6 * Math.max(...ops.map((o) => o.name.length)));
     const most = Math.floor(left / 6.6), rows = ops.map((o, i) => ({ ...o, i }));
-    const words = (o) => [`${o.name}${o.op ? ` (${o.op})` : ""}`, `${time(o.time_ns)}, ${(100 * o.share).toPrecision(3)} %`, o.kernel].filter(Boolean).join("\n");
+    const words = (o) => [`${o.name}${o.op ? ` (${o.op})` : ""}`, `${time(o.time_ns)}, ${(100 * o.share).toPrecision(3)} %`, known(o.limit_ns) ? `at the machine's limit ${time(o.limit_ns)}` : "", o.kernel].filter(Boolean).join("\n");
     draw(host, {
       width, height: rows.length * 25 + 12, marginLeft: left, marginRight: 104, marginTop: 4, marginBottom: 4,
-      x: { axis: null, domain: [0, Math.max(...ops.map((o) => o.time_ns))] }, y: { axis: null, domain: rows.map((o) => o.i), padding: 0.3 },
+      x: { axis: null, domain: [0, Math.max(...ops.flatMap((o) => [o.time_ns, o.limit_ns ?? 0]))] }, y: { axis: null, domain: rows.map((o) => o.i), padding: 0.3 },
       marks: [
-        Plot.barX(rows, { x: "time_ns", y: "i", fill: "var(--honest)", rx: 2 }),
+        Plot.barX(rows, { x: "time_ns", y: "i", fill: "var(--honest)", fillOpacity: 0.75, rx: 2 }),
+        Plot.tickX(rows.filter((o) => known(o.limit_ns)), { x: "limit_ns", y: "i", stroke: "var(--ink)", strokeWidth: 2, insetTop: -2, insetBottom: -2 }),
         Plot.text(rows, { y: "i", frameAnchor: "left", textAnchor: "start", dx: -left, text: (o) => clip(o.name, most), title: "name" }),
         Plot.text(rows, { y: "i", x: "time_ns", textAnchor: "start", dx: 6, text: (o) => `${time(o.time_ns)} · ${(100 * o.share).toFixed(0)} %`, fill: "var(--soft)" }),
         Plot.tip(rows, Plot.pointerY({ y: "i", x: "time_ns", title: words, fill: "var(--card)", stroke: "var(--line-strong)" })),
