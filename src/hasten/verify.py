@@ -79,7 +79,7 @@ class Tolerance:
             step = 4 * _STEP[dtype.name]
             return replace(self, absolute=max(self.absolute, step), relative=max(self.relative, step))
         if dtype == np.float64 and self == replace(Tolerance(), integer=self.integer):
-            return replace(self, absolute=1e-9, relative=1e-7)
+            return replace(self, absolute=1e-9, relative=1e-8)
         return self
 
 
@@ -116,7 +116,7 @@ def compare(
     Shapes:  both: one sequence of output arrays for each check
     Example:
         >>> compare([[np.float32([1, 2])]], [[np.float32([1, np.nan])]]).reason
-        "output 0 on check 0: expected no NaN, received NaN in 1 of 2 places, first at (1,)"
+        'output 0 on check 0: expected no NaN, received NaN in 1 of 2 places, first at (1,)'
     """
     used = tolerance or Tolerance()
     names = [f"'{n}'" for n in check_names] or [str(k) for k in range(len(expected))]

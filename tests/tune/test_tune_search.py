@@ -180,7 +180,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from conftest import deliberate, make_plan
+from tune_plans import deliberate, make_plan
 from hasten.tune.search import search
 plan = make_plan(Path({folder!r}), tuple(deliberate(n=n) for n in range(8)))
 print("ready", flush=True)
