@@ -20,7 +20,7 @@ from hasten.errors import CompilerError
 from hasten.native.emit import Emitted
 from hasten.native.isa import Isa
 
-__all__ = ["Compiler", "compile_library", "compiler"]
+__all__ = ["Compiler", "compile_library", "compiler", "weights_assembly"]
 
 # No errno and no traps from arithmetic; NaN and infinities keep their meaning (never -ffast-math: it also links code that
 # sets flush-to-zero for the whole process).
@@ -89,14 +89,19 @@ def compile_library(emitted: Emitted, isa: Isa, folder: Path, extra: tuple[str, 
     return library
 
 
+def weights_assembly(prefix: str, file: str) -> str:
+    """Assembly that puts a file's bytes into the read-only section, page-aligned, as ``<prefix>_weight_data``."""
+    name = f"{prefix}_weight_data"
+    return (
+        f'.section .rodata,"a",%progbits\n.balign 4096\n.globl {name}\n.hidden {name}\n{name}:\n.incbin "{file}"\n'
+        '.section .note.GNU-stack,"",%progbits\n'
+    )
+
+
 def _compile(tool: Compiler, flags: tuple[str, ...], emitted: Emitted, work: Path) -> Path:
     (work / "model.c").write_text(emitted.source, encoding="utf-8")
     (work / "weights.bin").write_bytes(emitted.weights or b"\0")
-    (work / "weights.S").write_text(
-        '.section .rodata,"a",%progbits\n.balign 4096\n.globl hasten_weight_data\n.hidden hasten_weight_data\nhasten_weight_data:\n.incbin "weights.bin"\n'
-        '.section .note.GNU-stack,"",%progbits\n',
-        encoding="utf-8",
-    )
+    (work / "weights.S").write_text(weights_assembly("hasten", "weights.bin"), encoding="utf-8")
     command = [*tool.command, *flags, "-shared", "-fPIC", "-nostdlib", "-o", "model.so", "model.c", "weights.S"]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:

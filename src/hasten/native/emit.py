@@ -207,9 +207,11 @@ def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[
     lines.append(f"   weights: {len(out._blob)} bytes; arena: {out.plan.nbytes} bytes. */")
     shared = "const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs"
     api = '#define API __attribute__((visibility("default")))'
-    weights = (
-        f"extern const unsigned char hasten_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\n"
-        f"const unsigned char *{prefix}_weights(void) {{ return hasten_weight_data; }}"
+    # An exported plain C library brings its weights as a C array behind the same function.
+    declared = f"const unsigned char *{prefix}_weights(void);"
+    weights = declared if out.isa.name == "c" and prefix != "hasten" else (
+        f"extern const unsigned char {prefix}_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\n"
+        f"const unsigned char *{prefix}_weights(void) {{ return {prefix}_weight_data; }}"
     )
     parts = [*lines, head]
     if any(c.split for c in calls):
