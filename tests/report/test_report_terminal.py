@@ -7,7 +7,7 @@ from rich.console import Console
 
 from hasten.records import Interval
 from hasten.report import OpTime, Report, Verdict
-from hasten.report.facts import answered, headline, left_out
+from hasten.report.facts import answered, gain, headline, left_out
 from hasten.report.operators import rewrites_line, whole_limit
 from hasten.report.terminal import render
 
@@ -20,8 +20,8 @@ def shown(report: Report, width: int = 170, colour: bool = False) -> str:
 
 def test_the_sentence_on_top_tells_both_baselines():
     assert headline(made.full_report()) == (
-        "model.keras answers in 0.310 µs (p50) with native instead of 41.9 ms: 137,000× faster than keras predict, "
-        "116× faster than your best own call (keras tf.function xla); largest error 2.4e-7"
+        "model.keras answers in 0.310 µs (p50) with native instead of 41.9 ms: 135,000× faster than keras predict, "
+        "117× faster than your best own call (keras tf.function xla); largest error 2.4e-7"
     )
 
 
@@ -30,10 +30,17 @@ def test_a_baseline_that_won_is_not_called_beaten():
     assert headline(report) == "tiny.onnx answers in 42.9 ms (p50) with keras predict: nothing beats it for certain"
 
 
-def test_slower_is_said():
+def test_slower_is_said_and_the_objective_does_not_mix_in():
     report = made.full_report()
-    verdict = replace(report.verdict, over_honest=Interval(0.5, 0.4, 0.6))
-    assert "2.00× slower than your best own call" in headline(replace(report, verdict=verdict))
+    xla_won = replace(report.verdict, winner=made.HONEST, honest=made.NATIVE, over_honest=Interval(3.0, 2.0, 4.0))
+    assert "117× slower than your best own call (native)" in headline(replace(report, verdict=xla_won))
+
+
+def test_a_gain_holds_both_intervals():
+    ratio = gain(made.full_report(), made.TODAY)
+    assert ratio.low < ratio.value < ratio.high
+    assert ratio.high / ratio.low == pytest.approx((1.006 / 0.995) ** 2)
+    assert gain(made.one_candidate(), made.TODAY) is None
 
 
 def test_a_tie_is_called_one():

@@ -85,7 +85,8 @@ class Verdict:
     ``outcome``: *faster* (the winner beats both baselines beyond the noise), *tie* (nothing beats the next best beyond
     the noise, the simpler one was taken), *original* (nothing beats the user's own framework), *none* (no candidate
     passed), *compared* (a bench: nothing was chosen).
-    Units:   over_today, over_honest: latency of the baseline divided by that of the winner
+    Units:   over_today, over_honest: cost of the baseline divided by that of the winner, in what decided (p99,
+             say); the sentence on top divides the medians that it shows
     """
 
     outcome: Outcome

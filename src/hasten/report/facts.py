@@ -13,7 +13,7 @@ from hasten.records import Candidate, Interval, Trial
 from hasten.report import Report
 from hasten.report.units import error_text, ratio_text, time_text
 
-__all__ = ["Group", "Role", "answered", "headline", "left_out", "p50_text", "role", "size_bytes", "title"]
+__all__ = ["Group", "Role", "answered", "gain", "headline", "left_out", "p50_text", "role", "size_bytes", "title"]
 
 Role = str
 """winner, today, honest or nothing."""
@@ -117,13 +117,26 @@ def _no_winner(report: Report) -> str:
     return f"{report.model}: {lead}fastest of {len(timed)} ways to call it is {first.candidate.label}, {latency} (p50)"
 
 
+def gain(report: Report, baseline: Candidate | None) -> Interval | None:
+    """Median of the baseline ÷ median of the winner; None where either was not timed, or both are one.
+
+    The bounds come from the ends of both intervals: wider than those of paired samples.
+    """
+    slow, fast = _trial(report, baseline), _trial(report, report.verdict.winner)
+    if slow is None or fast is None or slow is fast or slow.measurement is None or fast.measurement is None:
+        return None
+    a, b = slow.measurement.p50_ns, fast.measurement.p50_ns
+    return Interval(a.value / b.value, a.low / b.high, a.high / b.low, a.confidence)
+
+
 def _gains(report: Report) -> Sequence[str]:
     verdict = report.verdict
+    today, honest = gain(report, verdict.today), gain(report, verdict.honest)
     gains = []
-    if verdict.over_today is not None and verdict.today is not None and verdict.today != verdict.winner:
-        gains.append(f"{_gain(verdict.over_today.value)} {verdict.today.label}")
-    if verdict.over_honest is not None and verdict.honest not in (None, verdict.winner, verdict.today):
-        gains.append(f"{_gain(verdict.over_honest.value)} your best own call ({verdict.honest.label})")
+    if today is not None and verdict.today is not None:
+        gains.append(f"{_gain(today.value)} {verdict.today.label}")
+    if honest is not None and verdict.honest is not None and verdict.honest != verdict.today:
+        gains.append(f"{_gain(honest.value)} your best own call ({verdict.honest.label})")
     return gains
 
 

@@ -20,7 +20,7 @@ from hasten.records import Trial, to_json
 from hasten.report import Report
 from hasten.report.columns import COLUMNS
 from hasten.report.curves import ecdf, over_time
-from hasten.report.facts import answered, headline, left_out, p50_text, role
+from hasten.report.facts import answered, gain, headline, left_out, p50_text, role
 from hasten.report.jsonreport import finite
 from hasten.report.operators import whole_limit
 from hasten.report.units import ABSENT, error_text, ratio_text, share_text, time_text
@@ -109,13 +109,17 @@ def _tiles(report: Report) -> list[tuple[str, str, list[str]]]:
         m = trial.measurement
         tail = f"p99 {time_text(m.p99_ns.value)}" if m.p99_ns else f"max {time_text(m.max_ns)}"
         tiles.append((time_text(m.p50_ns.value), "per call, p50", [tail, trial.candidate.label]))
-    for ratio, baseline, name in (
-        (verdict.over_today, verdict.today, "your call today"),
-        (verdict.over_honest, verdict.honest, "your best own call"),
-    ):
-        if ratio is not None and baseline is not None and baseline != verdict.winner:
+    for baseline, name in ((verdict.today, "your call today"), (verdict.honest, "your best own call")):
+        ratio = gain(report, baseline)
+        if ratio is not None and baseline is not None:
             interval = f"{ratio.confidence:.0%} interval {ratio_text(ratio.low)} – {ratio_text(ratio.high)}"
-            tiles.append((ratio_text(ratio.value), f"against {name}", [baseline.label, interval]))
+            tiles.append(
+                (
+                    ratio_text(ratio.value),
+                    f"faster than {name}" if ratio.value >= 1 else f"of the speed of {name}",
+                    [baseline.label, interval],
+                )
+            )
     if trial is not None and trial.comparison is not None:
         bounds = ", ".join(f"{name} {error_text(value)}" for name, value in report.tolerance.items())
         words = [f"{trial.comparison.checked} inputs checked", *([f"allowed: {bounds}"] if bounds else [])]
