@@ -101,7 +101,8 @@ class Importer(Scope):
             raise Unsupported(f"operation '{operation.name}' (keras.ops {kind}): no converter")
         bound = _bind(operation, *filled)
         call = Call(operation, bound, tuple(map(self._shape, outputs)), tuple(_dtype(t) for t in outputs))
-        return _naming(operation, lambda: converter(self, call))
+        result = _naming(operation, lambda: converter(self, call))
+        return result if kind == "ConvertToTensor" else _strip(result)  # that one hands its argument on, mask and all
 
     def _convert(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any], bound: dict[str, Any]) -> Any:
         if bound.get("training") not in (None, False) and type(layer).__name__ not in _OPENED:
@@ -111,7 +112,8 @@ class Importer(Scope):
             return self._open(layer, arguments, named, bound)
         outputs = _flat(self._spec(layer, bound))
         call = Call(layer, bound, tuple(map(self._shape, outputs)), tuple(_dtype(t) for t in outputs))
-        return _naming(layer, lambda: converter(self, call))
+        result = _naming(layer, lambda: converter(self, call))
+        return result if layer.supports_masking else _strip(result)
 
     def _open(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any], bound: dict[str, Any]) -> Any:
         from keras.src.backend import AutocastScope  # noqa: PLC0415
@@ -169,7 +171,7 @@ class Importer(Scope):
 
         flat = _flat(result)
         if not layer.supports_masking or all(t.mask is not None for t in flat):
-            return result if layer.supports_masking else keras.tree.map_structure(lambda t: t.masked(None), result)
+            return result
         masks = self._masks(layer, next(iter(bound.values()), None), previous)
         pairs = iter([t if t.mask is not None or m is None else t.masked(m) for t, m in zip(flat, masks, strict=False)])
         if len(masks) < len(flat):

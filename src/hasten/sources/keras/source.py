@@ -21,12 +21,12 @@ from hasten.sources.keras.assemble import Imported, import_model
 from hasten.sources.keras.build import Unsupported
 from hasten.sources.keras.files import Opened, load
 from hasten.sources.keras.signature import Signature, signature
-from hasten.sources.keras.stock import export
+from hasten.sources.keras.stock import example, export
 from hasten.types import Array, TensorSpec
 
 __all__ = ["flat_call", "open_keras", "quiet"]
 
-_SLOW_S = 0.05
+_SLOW_S = 0.3
 
 
 def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
@@ -99,7 +99,10 @@ def _compiled(model: Any, taken: Signature) -> Reference:
     import keras  # noqa: PLC0415
     import tensorflow as tf  # noqa: PLC0415
 
-    whole = tf.function(lambda *flat: keras.tree.flatten(model(taken.pack(flat), training=False)))
+    signature = [tf.TensorSpec([d if isinstance(d, int) else None for d in s.shape], s.dtype) for s in taken.inputs]
+    whole = tf.function(
+        lambda *flat: keras.tree.flatten(model(taken.pack(flat), training=False)), input_signature=signature
+    )
     return lambda arrays: tuple(t.numpy() for t in whole(*map(tf.convert_to_tensor, arrays)) if t is not None)
 
 
@@ -118,7 +121,7 @@ def _graph(
         if imported.opened and not _agrees(imported, taken, reference):
             raise Unsupported("its own code was traced, and the traced graph answers differently")
     except Unsupported as error:
-        return export(model, taken, error)
+        return export(model, taken, reference, error)
     return imported.model, imported.outputs, imported.notes
 
 
@@ -126,7 +129,7 @@ def _agrees(imported: Imported, taken: Signature, reference: Reference) -> bool:
     """Whether a graph traced from a user's code gives the model's answers, for two batches."""
     rng = np.random.default_rng(0)
     for batch in (2, 3):
-        given = [_example(spec.fixed({"batch": batch}), rng) for spec in taken.inputs]
+        given = [example(spec.fixed({"batch": batch}), rng) for spec in taken.inputs]
         try:
             got = run(imported.model, given)
         except SourceError:
@@ -134,12 +137,6 @@ def _agrees(imported: Imported, taken: Signature, reference: Reference) -> bool:
         if not _equal(reference(given), got, tolerance=1e-3):
             return False
     return True
-
-
-def _example(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    if spec.dtype.startswith(("float", "bfloat")):
-        return rng.standard_normal(spec.static_shape).astype(spec.dtype)
-    return rng.integers(0, 2, spec.static_shape).astype(spec.dtype)
 
 
 def _save(model: Any, taken: Signature, request: SourceRequest) -> Path:
