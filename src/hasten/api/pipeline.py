@@ -130,7 +130,7 @@ def study(
 
         if output is not None:
             if not any(verdict.winner for verdict in verdicts.values()):
-                raise _nothing_passed(trials, interrupted)
+                raise _interrupted_early() if interrupted else _nothing_passed(trials)
             _tell(on_event, "writing the bundle")
             bundle.write(output, ship.contents(source, graphs.tidy, (plan, settings), (trials, verdicts)))
 
@@ -190,12 +190,15 @@ def _played(plan: Plan, settings: Settings, trials: Sequence[Trial], on_event: O
         return None
 
 
-def _nothing_passed(trials: Sequence[Trial], interrupted: bool) -> VerifyError:
-    if interrupted:
-        return VerifyError("interrupted before any candidate had passed: nothing was written; run it again to go on")
-    reasons = [f"{t.candidate.label}: {t.reason}" for t in trials if t.status in ("wrong", "failed", "unstable")]
-    reasons = reasons or [f"{t.candidate.label}: {t.reason}" for t in trials] or ["no engine reads it"]
-    return VerifyError(f"no candidate gave the source's answers within the bounds asked for; {reasons[0]}")
+def _interrupted_early() -> KeyboardInterrupt:
+    return KeyboardInterrupt("before any candidate had passed, so nothing was written; run it again to go on")
+
+
+def _nothing_passed(trials: Sequence[Trial]) -> VerifyError:
+    order = ("wrong", "failed", "unstable", "skipped")
+    told = sorted((t for t in trials if t.reason and t.status in order), key=lambda t: order.index(t.status))
+    why = f"{told[0].candidate.label}: {told[0].reason}" if told else "no engine reads it"
+    return VerifyError(f"no candidate gave the source's answers within the bounds asked for; {why}")
 
 
 def _must_be_writable(output: Path) -> None:

@@ -75,12 +75,28 @@ class Labels:
 
 
 def request(sample: Any, settings: Settings, work: Path) -> SourceRequest:
-    """What the importer needs to know: the sample gives free dimensions by name, or by place."""
+    """What the importer needs to know: the sample gives free dimensions by name, or by place.
+
+    Raises:  InputError: the sample is not numbers, or holds NaN
+    """
     if isinstance(sample, Mapping):
-        shapes = {str(name): np.shape(value) for name, value in sample.items()}
+        shapes = {str(name): _numbers(str(name), value).shape for name, value in sample.items()}
         return SourceRequest({**shapes, **settings.shapes}, settings.trust, None, work)
-    loose = None if sample is None else tuple(np.asarray(value) for value in loose_arrays(sample))
+    loose = None if sample is None else tuple(_numbers(str(k), v) for k, v in enumerate(loose_arrays(sample)))
     return SourceRequest(settings.shapes, settings.trust, loose, work)
+
+
+def _numbers(name: str, value: Any) -> Array:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"sample '{name}': expected an array, received rows of unlike length") from error
+    if array.dtype.kind not in "biufcV":
+        raise InputError(f"sample '{name}': expected numbers, received dtype {array.dtype}")
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise InputError(f"sample '{name}': expected finite numbers, received {count} NaN or infinite; clean it first")
+    return array
 
 
 def loose_arrays(given: Any) -> tuple[Any, ...]:
@@ -96,19 +112,14 @@ def ordered(inputs: Sequence[TensorSpec], given: Any) -> tuple[Array, ...]:
     """The user's sample as one array per input, of its dtype.
 
     Shapes:  given: an array for one input; a list, tuple or dict of arrays for several; plain lists are converted
-    Raises:  InputError: another count or other names, not numbers, or NaN
+    Raises:  InputError: another count or other names
     """
     values = by_name(inputs, given) if isinstance(given, Mapping) else list(loose_arrays(given))
     if len(values) != len(inputs):
         raise InputError(
             f"sample: expected {len(inputs)} arrays ({', '.join(map(str, inputs))}), received {len(values)}"
         )
-    arrays = [v if isinstance(v, np.ndarray) else convert(s, v) for s, v in zip(inputs, values, strict=True)]
-    for spec, array in zip(inputs, arrays, strict=True):
-        if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            count = int((~np.isfinite(array)).sum())
-            raise InputError(f"sample for '{spec.name}': expected finite numbers, received {count} NaN or infinite")
-    return tuple(arrays)
+    return tuple(v if isinstance(v, np.ndarray) else convert(s, v) for s, v in zip(inputs, values, strict=True))
 
 
 def batches(source: Source, settings: Settings) -> tuple[int, ...]:

@@ -37,6 +37,8 @@ def main() -> None:
     """Entry point of the ``hasten`` program: exits with 0, 1 (findings), 2 (bad input) or 130 (interrupted)."""
     debug = "--debug" in sys.argv or bool(os.environ.get("HASTEN_DEBUG"))
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    if debug:
+        os.environ["HASTEN_DEBUG"] = "1"
     try:
         app()
     except HastenError as error:

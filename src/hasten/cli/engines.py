@@ -21,13 +21,14 @@ def engines(json: o.AsJson = False) -> None:
         return
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
     for title in ("engine", "here", "version, or what is missing"):
         table.add_column(title, overflow="fold")
     for facts in found:
         versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
-        table.add_row(facts["engine"], "yes" if facts["available"] else "no", facts["missing"] or versions)
+        table.add_row(facts["engine"], "yes" if facts["available"] else "no", Text(facts["missing"] or versions))
     Console().print(table, highlight=False)
 
 

@@ -14,7 +14,9 @@ __all__ = ["export"]
 
 def export(
     model: Annotated[Path, typer.Argument(help="A .hasten file, or a model file.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the library: new, or made by export before.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the library: new, or made by export before.")
+    ],
     target: Annotated[
         str, typer.Option(help="aarch64-linux-gnu, x86_64-linux-gnu, …-musl, or [bold]c[/]: plain C for any compiler.")
     ] = "c",

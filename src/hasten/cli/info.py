@@ -32,6 +32,7 @@ def info(
 def _show(manifest: Any, size: int, path: Path) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     from hasten.records import Candidate  # noqa: PLC0415
     from hasten.report.units import bytes_text, time_text  # noqa: PLC0415
@@ -57,5 +58,5 @@ def _show(manifest: Any, size: int, path: Path) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     Console().print(table, highlight=False)

@@ -14,6 +14,7 @@ from rich.console import Console
 from hasten.api import Outcome, Settings, study
 from hasten.cli.arrays import read
 from hasten.cli.progress import Watch
+from hasten.cli.quiet import quiet_libraries
 from hasten.errors import HastenError, InputError
 from hasten.report import html, jsonreport, terminal
 
@@ -42,10 +43,19 @@ def run(request: Request) -> None:
     Raises:  HastenError: bad input; typer.Exit: with 130 after Ctrl-C, the best so far written
     """
     sample = None if request.sample is None else read(request.sample)
-    with Watch() as watch:
-        outcome = study(
-            request.model, sample, output=request.output, settings=request.settings, on_event=watch, command=_command()
-        )
+    try:
+        with quiet_libraries(), Watch() as watch:
+            outcome = study(
+                request.model,
+                sample,
+                output=request.output,
+                settings=request.settings,
+                on_event=watch,
+                command=_command(),
+            )
+    except KeyboardInterrupt as error:
+        print(f"hasten: interrupted {error}".rstrip(), file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from error
     page = _write_page(request, outcome)
     if request.as_json:
         facts = jsonreport.to_json(outcome.report)

@@ -139,6 +139,8 @@ class Opening:
         if entry.artefact.portable:
             return [(True, partial(unpack, self.bundle, entry))]
         build = partial(rebuild, self.bundle, entry.artefact.candidate)
+        if not entry.artefact.files:
+            return [(False, build)]
         return [(True, partial(self._machine_code, entry)), (False, build)]
 
     def _machine_code(self, entry: Entry) -> Artefact:
@@ -147,8 +149,6 @@ class Opening:
         Raises:  BundleError: made for another processor, or by somebody else and not trusted
         """
         artefact = entry.artefact
-        if not artefact.files:
-            raise BundleError(f"the bundle holds no artefact for {artefact.candidate.engine}")
         if not runs_here(artefact.target, self.host_matches()):
             raise BundleError(f"its machine code is for {artefact.target}, this processor is {host.isa().name}")
         if not self.trust and not is_ours(entry):
