@@ -25,11 +25,21 @@ _Change = Callable[[Editor, ir.Node, Perm, list[ir.Value | None]], tuple[list[ir
 
 @dataclass(frozen=True)
 class Rule:
-    """How one node takes part. ``operands``: indices of inputs to transpose; ``drops``: axes that leave the result."""
+    """How one node takes part.
+
+    ``operands``: indices of inputs to transpose; ``drops``: axes that leave the result; ``holds``: how many axes at the
+    end the node works along, which therefore must stay where they are.
+    """
 
     operands: tuple[int, ...]
     change: _Change
     drops: tuple[int, ...] = ()
+    holds: int = 0
+
+    def allows(self, perm: Perm) -> bool:
+        """True where ``perm`` leaves the axes alone that the node works along."""
+        kept = len(perm) - self.holds
+        return perm[kept:] == tuple(range(kept, len(perm)))
 
 
 def inverse(perm: Perm) -> Perm:
@@ -189,6 +199,29 @@ def _resize(node: ir.Node, of_rank: int) -> Rule | None:
     return Rule((0,), change)
 
 
+def _matmul(node: ir.Node, of_rank: int) -> Rule | None:
+    """A product with a matrix of weights works along the last axis alone."""
+    weights = constant(node.inputs[1])
+    fits = weights is not None and weights.ndim == 2 and rank(node.inputs[0]) == of_rank > 2
+    return Rule((0,), _keep, holds=1) if fits else None
+
+
+def _normalisation(node: ir.Node, of_rank: int) -> Rule | None:
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]) or rank(node.inputs[0]) != of_rank:
+        return None
+    axis = attribute(node, "axis", -1) % of_rank
+
+    def change(
+        editor: Editor, node: ir.Node, perm: Perm, given: list[ir.Value | None]
+    ) -> tuple[list[ir.Value | None], dict[str, Any]]:
+        return given, {"axis": axis}
+
+    parts = (input_of(node, index) for index in (1, 2))
+    if any(part is not None and (rank(part) or 0) > of_rank - axis for part in parts):
+        return None
+    return Rule((0,), change, holds=of_rank - axis)
+
+
 def _cumulative(node: ir.Node, of_rank: int) -> Rule | None:
     axis = ints(node.inputs[1])
 
@@ -210,6 +243,8 @@ _RULES: dict[str, Callable[[ir.Node, int], Rule | None]] = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantise),
     **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
     **dict.fromkeys(("Expand", "Tile"), _per_axis),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _normalisation),
+    "MatMul": _matmul,
     "Concat": _axis(0, all_operands=True),
     "Split": _axis(0),
     "Gather": _gather,

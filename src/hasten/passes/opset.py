@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx import version_converter
 
-from hasten.graph.shapes import infer
 from hasten.passes import Pass
 from hasten.passes.surgery import opset
 
@@ -29,7 +28,6 @@ def raise_to(model: ir.Model, version: int) -> bool:
         if original is not None and value.const_value is not None and original.dtype == value.const_value.dtype:
             value.const_value = original  # shared with the original again, not the copy that serialising made
     model.graph, model.ir_version = converted.graph, max(model.ir_version or 0, converted.ir_version or 0)
-    infer(model)
     return True
 
 

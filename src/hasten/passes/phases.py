@@ -13,6 +13,8 @@ from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fuse_linear import fuse_bias, fuse_padding
 from hasten.passes.opset import raise_opset
 from hasten.passes.quantised import views_before_dequantise
+from hasten.passes.recognise import recognise_activations
+from hasten.passes.recognise_normalisation import recognise_normalisation
 from hasten.passes.reroll import reroll
 from hasten.passes.simplify_recurrence import simplify_recurrence
 from hasten.passes.sink_views import sink_views
@@ -49,6 +51,8 @@ OPTIMISE: tuple[Pass, ...] = (
     fold_constants,
     drop_noops,
     reroll,
+    recognise_normalisation,
+    recognise_activations,
     merge_views,
     views_before_dequantise,
     cancel_transposes,

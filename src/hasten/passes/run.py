@@ -83,7 +83,6 @@ class _Attempt:
         """The phase applied to a copy of ``start``; with ``limit``, only so many steps that change something."""
         while True:
             model = clone(start)
-            infer(model)
             self.steps, self.tallies = 0, {}
             fault = self._rounds(model, limit)
             if fault is None:

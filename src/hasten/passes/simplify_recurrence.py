@@ -32,6 +32,9 @@ def _drop_defaults(editor: Editor, node: ir.Node) -> None:
         if _is_zero(input_of(node, index)):
             node.replace_input_with(index, None)
             editor.changes += 1
+    given = [value is not None for value in node.inputs]
+    if True in given and not given[-1]:
+        node.resize_inputs(len(given) - given[::-1].index(True))
     steps, lengths = (dims(node.inputs[0]) or (None,))[0], ints(input_of(node, 4))
     if lengths is not None and isinstance(steps, int) and set(lengths) == {steps}:
         node.replace_input_with(4, None)

@@ -9,16 +9,19 @@ strictly cheaper and leaves no more transposes than there were, so the pass ends
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.operators import BROADCAST
 from hasten.passes import Pass
 from hasten.passes.agnostic import Perm, Rule, inverse, layout_rule
 from hasten.passes.mincut import FORBIDDEN, SINK, SOURCE, Cut
 from hasten.passes.surgery import Dim, Editor, attribute, constant, dims, is_op, rank
+from hasten.types import Array
 
 __all__ = ["cancel_transposes"]
 
@@ -97,7 +100,7 @@ class _Region:
     def __post_init__(self) -> None:
         for node in self.graph:
             rule = layout_rule(node, len(self.perm))
-            if rule is not None:
+            if rule is not None and rule.allows(self.perm):
                 self.rules[node] = rule
         for node in list(self.rules):
             if node in self.rules and self._blocked(node):
@@ -275,17 +278,23 @@ class _Flip:
         return user in self.chosen and index in self.rules[user].operands
 
     def _transposed(self, before: ir.Node, value: ir.Value) -> ir.Value:
+        contents = constant(value)
+        if contents is not None:
+            return self._weight(before, value, contents)
         if value not in self.flipped:
             self.flipped[value] = self._fresh(before, value)
         return self.flipped[value]
 
+    def _weight(self, before: ir.Node, value: ir.Value, contents: Array) -> ir.Value:
+        broadcasts = is_op(before, *BROADCAST)
+        if contents.size == 1 and broadcasts:
+            return value
+        full = contents.reshape((1,) * (len(self.perm) - contents.ndim) + contents.shape).transpose(self.perm)
+        if broadcasts:  # a bias of one axis stays a plain row, which engines fuse
+            full = full.reshape(tuple(itertools.dropwhile(lambda size: size == 1, full.shape)))
+        return self.editor.weight(full, f"{value.name}_transposed")
+
     def _fresh(self, before: ir.Node, value: ir.Value) -> ir.Value:
-        contents = constant(value)
-        if contents is not None:
-            if contents.size == 1:
-                return value
-            full = contents.reshape((1,) * (len(self.perm) - contents.ndim) + contents.shape)
-            return self.editor.weight(full.transpose(self.perm), f"{value.name}_transposed")
         producer = value.producer()
         short = (rank(value) or 0) < len(self.perm)
         if producer is not None and is_op(producer, "Transpose") and producer.inputs[0] is not None and not short:
