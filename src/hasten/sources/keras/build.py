@@ -142,7 +142,9 @@ class Builder:
         name = self.name(kind)
         results = [ir.Value(name=f"{name}:{i}") for i in range(outputs)]
         given = {k: v for k, v in (attributes or {}).items() if v is not None}
-        node = ir.node(kind, [x and x.value for x in inputs], attributes=given, outputs=results, name=name)
+        node = ir.node(
+            kind, [None if x is None else x.value for x in inputs], attributes=given, outputs=results, name=name
+        )
         self.nodes.append(node)
         return results
 

@@ -109,7 +109,7 @@ def _call(call: Any, kind: str, kinds: Mapping[str, str]) -> dict[str, Any]:
     """One call of a layer: what it was given, as references to other layers' outputs or as numbers."""
     items = [call] if call and isinstance(call[0], str) else list(call)
     given = [item[2] if item[0] == "_CONSTANT_VALUE" else _tensor(item, kinds) for item in items]
-    extra = next((item[3] for item in items if len(item) > 3 and item[3]), {})
+    extra: Mapping[str, Any] = next((item[3] for item in items if len(item) > 3 and item[3]), {})
     named = {k: _references(v, kinds) for k, v in extra.items() if k not in ("training", "name") and v is not None}
     if kind in _RECURRENT and len(given) > 1:
         named["initial_state"], given = given[1:], given[:1]

@@ -63,8 +63,10 @@ def _batch_op(g: Scope, call: Call) -> Tensor:
     x = g.tensor(call["x"], call.dtype)
     axis, epsilon = call.setting("axis") % x.rank, _epsilon(call)
     mean, variance, offset, scale = (g.tensor(call[n], x.dtype) for n in ("mean", "variance", "offset", "scale"))
-    shape = [-1 if i == axis else 1 for i in range(x.rank)]
-    place = lambda t: g.reshape(t, [t.size(0) if n == -1 else 1 for n in shape])  # noqa: E731
+
+    def place(t: Tensor) -> Tensor:
+        return g.reshape(t, [t.size(0) if i == axis else 1 for i in range(x.rank)])
+
     factor = g.unary("Reciprocal", g.unary("Sqrt", g.add(variance, epsilon)))
     factor = factor if scale is None else g.mul(factor, scale)
     y = g.mul(g.sub(x, place(mean)), place(factor))

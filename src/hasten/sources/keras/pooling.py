@@ -16,7 +16,7 @@ __all__ = ["LAYERS", "OPERATIONS"]
 def _pool(kind: str) -> Converter:
     def convert(g: Scope, call: Call) -> Tensor:
         layer = call.layer
-        x = g.tensor(call.x)
+        x = call.x
         last = _last(layer.data_format)
         sizes = each(layer.pool_size, x.rank - 2)
         strides = sizes if layer.strides is None else each(layer.strides, x.rank - 2)
@@ -65,7 +65,7 @@ def _global_average_1d(g: Scope, call: Call) -> Tensor:
 
 def _adaptive(kind: str) -> Converter:
     def convert(g: Scope, call: Call) -> Tensor:
-        x, layer = g.tensor(call.x), call.layer
+        x, layer = call.x, call.layer
         axes = _spatial(x, _last(layer.data_format))
         for axis, out in zip(axes, each(layer.output_size, len(axes)), strict=True):
             x = _adapt(g, kind, x, axis, out)

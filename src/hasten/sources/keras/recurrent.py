@@ -162,8 +162,8 @@ def _node(
 ) -> tuple[Tensor, list[Tensor]]:
     """One node over ``x`` (T, B, I): Y (T, D, B, H) and the final states (D, B, H), one D per direction."""
     first = weights[0]
-    stacked = lambda name: np.stack([getattr(w, name) for w in weights])  # noqa: E731
-    given = [g.constant(stacked("w"), x.dtype, "kernel"), g.constant(stacked("r"), x.dtype, "recurrent_kernel")]
+    kernels, recurrent = np.stack([w.w for w in weights]), np.stack([w.r for w in weights])
+    given = [g.constant(kernels, x.dtype, "kernel"), g.constant(recurrent, x.dtype, "recurrent_kernel")]
     bias = None
     if any(w.b is not None for w in weights):
         size = next(w.b.size for w in weights if w.b is not None)
@@ -197,13 +197,14 @@ def _default(weights: Sequence[CellWeights]) -> bool:
 def _initial(g: Scope, initial: Sequence[Sequence[Tensor] | None], index: int, x: Tensor, units: int) -> Tensor | None:
     if all(states is None for states in initial):
         return None
-    zero = lambda: g.expand(g.constant(np.zeros((1, units)), x.dtype), (None, units), like=_batch_of(g, x))  # noqa: E731
-    rows = [zero() if states is None else g.cast(states[index], x.dtype) for states in initial]
+    rows = []
+    for states in initial:
+        if states is None:
+            zero = g.constant(np.zeros((1, units)), x.dtype)
+            rows.append(g.expand(zero, (None, units), like=g.transpose(x, [1, 0, 2])))
+        else:
+            rows.append(g.cast(states[index], x.dtype))
     return g.concat([g.unsqueeze(row, [0]) for row in rows], 0)
-
-
-def _batch_of(g: Scope, x: Tensor) -> Tensor:
-    return g.transpose(x, [1, 0, 2])
 
 
 def _state_count(w: CellWeights) -> int:

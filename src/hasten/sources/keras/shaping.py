@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hasten.sources.keras.build import Shape, Tensor, Unsupported
+from hasten.sources.keras.reduce import axes_of
 from hasten.sources.keras.scope import Call, Converter, Scope
 
 __all__ = ["LAYERS", "OPERATIONS"]
@@ -45,8 +46,7 @@ def _swap(g: Scope, call: Call) -> Tensor:
 
 def _move(g: Scope, call: Call) -> Tensor:
     x = g.tensor(call.first)
-    as_list = lambda v: [a % x.rank for a in (v if isinstance(v, (list, tuple)) else (v,))]  # noqa: E731
-    source, destination = as_list(call.setting("source")), as_list(call.setting("destination"))
+    source, destination = axes_of(x, call.setting("source")), axes_of(x, call.setting("destination"))
     order = [i for i in range(x.rank) if i not in source]
     for place, axis in sorted(zip(destination, source, strict=True)):
         order.insert(place, axis)
@@ -101,14 +101,16 @@ def _split(g: Scope, call: Call) -> list[Tensor]:
 
 
 def _flip(g: Scope, call: Call) -> Tensor:
-    x, axis = g.tensor(call.first), call.setting("axis")
+    x: Tensor = g.tensor(call.first)
+    axis = call.setting("axis")
     for a in range(x.rank) if axis is None else (axis if isinstance(axis, (list, tuple)) else [axis]):
         x = g.flip(x, a)
     return x
 
 
 def _roll(g: Scope, call: Call) -> Tensor:
-    x, axis, shift = g.tensor(call.first), call.setting("axis"), call.setting("shift")
+    x: Tensor = g.tensor(call.first)
+    axis, shift = call.setting("axis"), call.setting("shift")
     if axis is None:
         raise Unsupported("roll of the flattened tensor")
     shifts = shift if isinstance(shift, (list, tuple)) else [shift]
@@ -153,7 +155,7 @@ def _take(g: Scope, call: Call) -> Tensor:
     if axis is None:
         if None in x.shape:
             raise Unsupported("take from the flattened batch")
-        x, axis = g.reshape(x, (math.prod(map(int, x.shape)),)), 0  # type: ignore[arg-type]
+        x, axis = g.reshape(x, (math.prod(map(int, x.shape)),)), 0
     return take(g, x, indices, axis)
 
 
@@ -173,8 +175,8 @@ def _get_item(g: Scope, call: Call) -> Tensor:
         place = next(i for i, k in enumerate(keys) if k is Ellipsis)
         missing = x.rank - sum(k is not None and k is not Ellipsis for k in keys)
         keys[place : place + 1] = [slice(None)] * missing
-    axis, dropped = 0, []
-    for k in keys:
+    dropped = []
+    for axis, k in enumerate(keys):
         if k is None:
             x = g.unsqueeze(x, [axis])
         elif isinstance(k, slice):
@@ -183,16 +185,17 @@ def _get_item(g: Scope, call: Call) -> Tensor:
             x = _pick(g, x, axis, int(k))
             dropped.append(axis)
         else:
-            indices = g.tensor(k)
-            if (
-                indices.rank != 1
-                or indices.dtype == "bool"
-                or sum(not isinstance(q, (slice, int, type(None))) for q in keys) > 1
-            ):
-                raise Unsupported(f"indexing with {k}: expected slices, numbers, or one row of indices")
-            x = take(g, x, indices, axis)
-        axis += 1
+            x = take(g, x, _row(g, keys, k), axis)
     return g.squeeze(x, dropped)
+
+
+def _row(g: Scope, keys: Sequence[Any], key: Any) -> Tensor:
+    """The only index of a kind other than slices and numbers, which must be one row of places."""
+    indices: Tensor = g.tensor(key)
+    others = sum(not isinstance(k, (slice, int, type(None))) for k in keys)
+    if indices.rank != 1 or indices.dtype == "bool" or others > 1:
+        raise Unsupported(f"indexing with {key}: expected slices, numbers, or one row of indices")
+    return indices
 
 
 def _slice(g: Scope, x: Tensor, axis: int, key: slice) -> Tensor:
@@ -220,7 +223,8 @@ def _pad(g: Scope, call: Call) -> Tensor:
     x, width, mode = g.tensor(call["x"]), call.setting("pad_width"), call.setting("mode")
     if mode == "constant":
         value = call["constant_values"]
-        return g.pad(x, *zip(*_widths(width, x.rank), strict=True), value=0.0 if value is None else float(value))
+        before, after = zip(*_widths(width, x.rank), strict=True)
+        return g.pad(x, before, after, 0.0 if value is None else float(value))
     modes = {"reflect": "reflect", "edge": "edge"}
     if mode not in modes:
         raise Unsupported(f"padding by {mode}: expected constant, reflect or edge")

@@ -12,7 +12,12 @@ from hasten.types import TensorSpec
 
 __all__ = ["Signature", "signature"]
 
-_NUMBERS = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64".split())
+_NUMBERS = frozenset(
+    {
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def _spec(symbol: Any, index: int, request: SourceRequest) -> TensorSpec:
     if dtype not in _NUMBERS:
         raise SourceError(f"input '{name}' takes {dtype}: expected numbers; do the text processing before the model")
     dims: list[int | None] = list(symbol.shape)
-    given = request.shapes.get(name) or (request.sample[index].shape if _has(request, index) else None)
+    sample = request.sample or ()
+    given = request.shapes.get(name) or (sample[index].shape if index < len(sample) else None)
     if given is not None and None in dims[1:]:
         if len(given) != len(dims):
             raise SourceError(f"input '{name}' has {len(dims)} dimensions {tuple(dims)}: received {tuple(given)}")
@@ -90,10 +96,7 @@ def _spec(symbol: Any, index: int, request: SourceRequest) -> TensorSpec:
     if None in dims[1:]:
         example = ",".join("?" if d is None else str(d) for d in [1, *dims[1:]])
         raise SourceError(
-            f"input '{name}' has free dimensions {tuple(dims)}: expected numbers beyond the batch; give --shape {name}={example}"
+            f"input '{name}' has free dimensions {tuple(dims)}: expected numbers beyond the batch; give "
+            f"--shape {name}={example}"
         )
     return TensorSpec(name, dtype, tuple("batch" if d is None else d for d in dims))
-
-
-def _has(request: SourceRequest, index: int) -> bool:
-    return request.sample is not None and index < len(request.sample)
