@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hasten.errors import MissingLibraryError
-from hasten.records import Trial, to_json
+from hasten.records import Candidate, Trial, to_json
 from hasten.report import Report
 from hasten.report.columns import COLUMNS
 from hasten.report.curves import ecdf, over_time
@@ -109,7 +109,11 @@ def _tiles(report: Report) -> list[tuple[str, str, list[str]]]:
         m = trial.measurement
         tail = f"p99 {time_text(m.p99_ns.value)}" if m.p99_ns else f"max {time_text(m.max_ns)}"
         tiles.append((time_text(m.p50_ns.value), "per call, p50", [tail, trial.candidate.label]))
+    names: dict[Candidate | None, list[str]] = {}
     for baseline, name in ((verdict.today, "your call today"), (verdict.honest, "your best own call")):
+        names.setdefault(baseline, []).append(name)
+    for baseline, called in names.items():
+        name = ", ".join(called)
         ratio = gain(report, baseline)
         if ratio is not None and baseline is not None:
             interval = f"{ratio.confidence:.0%} interval {ratio_text(ratio.low)} – {ratio_text(ratio.high)}"
@@ -121,8 +125,8 @@ def _tiles(report: Report) -> list[tuple[str, str, list[str]]]:
                 )
             )
     if trial is not None and trial.comparison is not None:
-        bounds = ", ".join(f"{name} {error_text(value)}" for name, value in report.tolerance.items())
-        words = [f"{trial.comparison.checked} inputs checked", *([f"allowed: {bounds}"] if bounds else [])]
+        bounds = ", ".join(f"{name[:3]}. ≤ {error_text(value)}" for name, value in report.tolerance.items())
+        words = [f"{trial.comparison.checked} inputs checked", *([bounds] if bounds else [])]
         tiles.append((error_text(trial.comparison.max_abs_error), "largest error", words))
     return tiles
 
