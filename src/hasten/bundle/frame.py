@@ -26,19 +26,23 @@ def spans(file: BinaryIO, infos: Sequence[zipfile.ZipInfo]) -> dict[str, tuple[i
     size, found = file.seek(0, os.SEEK_END), {}
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise BundleError(f"refused member '{info.filename}': expected stored bytes, received compressed ones")
+            raise BundleError(
+                f"refused bundle '{file.name}': member '{info.filename}': expected stored bytes, received others"
+            )
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size:
-            raise BundleError(f"damaged bundle: member '{info.filename}' starts past the end of the file")
+            raise BundleError(f"damaged bundle '{file.name}': member '{info.filename}' starts past the end of the file")
         start = info.header_offset + _LOCAL_HEADER.size + sum(_LOCAL_HEADER.unpack(header))
         found[info.filename] = (start, start + info.file_size)
     if len(found) != len(infos):
-        raise BundleError("damaged bundle: two members carry the same name")
+        raise BundleError(f"damaged bundle '{file.name}': two members carry the same name")
     end = 0
     for name, (start, stop) in sorted(found.items(), key=lambda item: item[1]):
         if start < end or stop > size:
-            raise BundleError(f"damaged bundle: member '{name}' overlaps another or reaches past the end of the file")
+            raise BundleError(
+                f"damaged bundle '{file.name}': member '{name}' overlaps another or reaches past the end of the file"
+            )
         end = stop
     return found
 
@@ -60,7 +64,7 @@ def frame_hash(
         _feed(member, file, start, stop)
         if name in expected and member.hexdigest() != expected[name]:
             raise BundleError(
-                f"damaged bundle: member '{name}' does not match its hash; fetch or make the bundle again"
+                f"damaged bundle '{file.name}': member '{name}' does not match its hash; fetch or make the bundle again"
             )
         at = stop
     _feed(frame, file, at, file.seek(0, os.SEEK_END) - len(seal("0" * 64)))
@@ -72,6 +76,6 @@ def _feed(digest: hashlib._Hash, file: BinaryIO, start: int, stop: int) -> None:
     while start < stop:
         block = file.read(min(_BLOCK, stop - start))
         if not block:
-            raise BundleError("damaged bundle: cut short")
+            raise BundleError(f"damaged bundle '{file.name}': cut short")
         digest.update(block)
         start += len(block)

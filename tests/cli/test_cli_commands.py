@@ -1,0 +1,161 @@
+"""What each command prints and writes when all is well."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hasten
+import small_onnx
+from conftest import Run
+
+FAST = ("--quick", "--engine", "onnxruntime", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def model(home: Path) -> Path:
+    return small_onnx.dense(home / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def bundle(home: Path, model: Path) -> Path:
+    return hasten.compile(model, engine="onnxruntime").save(home / "model.hasten")
+
+
+def test_optimize_writes_a_bundle_and_a_report(run: Run, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    ran = run("optimize", model, *FAST, "-o", tmp_path / "fast.hasten")
+    assert ran.code == 0, ran.err
+    assert "chosen" in ran.out
+    assert str(tmp_path / "fast.hasten") in ran.out
+    assert "reading the model" in ran.err
+    assert (tmp_path / "fast.html").read_text().startswith("<!")
+    x = np.ones((3, 4), np.float32)
+    np.testing.assert_allclose(hasten.load(tmp_path / "fast.hasten").predict(x), small_onnx.expected(x), rtol=1e-5)
+
+
+def test_optimize_prints_json_alone(run: Run, model: Path, tmp_path: Path) -> None:
+    ran = run("optimize", model, *FAST, "-o", tmp_path / "m.hasten", "--no-report", "--json")
+    facts = json.loads(ran.out)
+    assert facts["bundle"] == str(tmp_path / "m.hasten")
+    assert facts["verdict"]["winner"]["engine"] == "onnxruntime"
+    assert facts["commands"] == [f"hasten optimize {model} {' '.join(FAST)} -o {tmp_path}/m.hasten --no-report --json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["m.hasten"]
+
+
+def test_bench_chooses_and_writes_nothing(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run("bench", model, *FAST)
+    assert ran.code == 0, ran.err
+    assert "InferenceSession.run" in ran.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".csv", ".json"])
+def test_predict_reads_every_format(run: Run, bundle: Path, tmp_path: Path, ending: str) -> None:
+    x = np.array([[1, 2, 3, 4], [4, 3, 2, 1]], np.float32)
+    path = tmp_path / f"x{ending}"
+    if ending == ".npy":
+        np.save(path, x)
+    elif ending == ".npz":
+        np.savez(path, rows=x)
+    elif ending == ".csv":
+        path.write_text("a,b,c,d\n" + "\n".join(",".join(map(str, row)) for row in x.tolist()) + "\n")
+    else:
+        path.write_text(json.dumps(x.tolist()))
+    ran = run("predict", bundle, path)
+    assert ran.code == 0, ran.err
+    np.testing.assert_allclose(json.loads(ran.out), small_onnx.expected(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".json"])
+def test_predict_writes_every_format(run: Run, bundle: Path, tmp_path: Path, ending: str) -> None:
+    x = np.ones((2, 4), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / f"y{ending}"
+    ran = run("predict", bundle, tmp_path / "x.npy", "-o", out, "--batch-size", "1")
+    assert (ran.code, ran.out) == (0, "")
+    if ending == ".npy":
+        found = np.load(out)
+    elif ending == ".npz":
+        found = np.load(out)["y"]
+    else:
+        found = np.array(json.loads(out.read_text()))
+    np.testing.assert_allclose(found, small_onnx.expected(x), rtol=1e-5)
+
+
+def test_predict_reads_standard_input_and_one_record(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("[1, 2, 3, 4]"))
+    ran = run("predict", bundle, "-")
+    np.testing.assert_allclose(json.loads(ran.out), small_onnx.expected(np.float32([[1, 2, 3, 4]])), rtol=1e-5)
+
+
+def test_info_tells_without_running(run: Run, bundle: Path) -> None:
+    ran = run("info", bundle)
+    assert "float32[batch, 4]" in ran.out
+    assert "onnxruntime" in ran.out
+    facts = json.loads(run("info", bundle, "--json").out)
+    assert facts["format"] == 1
+    assert facts["facts"]["source"]["framework"] == "onnx"
+
+
+def test_engines(run: Run) -> None:
+    found = {facts["engine"]: facts for facts in json.loads(run("engines", "--json").out)}
+    assert found["onnxruntime"]["available"]
+    assert found["onnxruntime"]["versions"]["onnxruntime"]
+    assert "onnxruntime" in run("engines").out
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version").out.startswith("hasten 0.")
+    text = run("--help").out
+    assert all(command in text for command in ("optimize", "bench", "predict", "info", "engines"))
+    assert "--max-latency" in run("optimize", "--help").out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import hasten.cli;"
+        "bad = {'numpy', 'onnx', 'onnxruntime', 'onnx_ir', 'tensorflow', 'torch', 'libcst'} & set(sys.modules);"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ctrl_c_writes_the_best_so_far_and_says_so(model: Path, tmp_path: Path) -> None:
+    """A real process and a real signal, sent once a candidate that can be shipped has passed."""
+    command = [sys.executable, "-m", "hasten.cli", "optimize", str(model), "--engine", "onnxruntime", "--fresh"]
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "m.hasten"), "--no-report"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "✓" in line and "InferenceSession" not in line and "original" not in line:
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            break
+    rest, code = process.stderr.read(), process.wait(timeout=60)
+    assert code == 130, "".join(lines) + rest
+    assert f"the best so far is in {tmp_path / 'm.hasten'}" in rest
+    assert "Traceback" not in rest
+    assert hasten.load(tmp_path / "m.hasten")(np.ones((1, 4), np.float32)).shape == (1, 3)

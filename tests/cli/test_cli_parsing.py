@@ -1,0 +1,52 @@
+"""Texts on the command line and in files become numbers and arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hasten.cli import arrays, options
+from hasten.errors import SettingsError
+from hasten.types import TensorSpec
+
+
+@pytest.mark.parametrize(("text", "value"), [("5ms", 5e6), ("800us", 8e5), ("1.5 s", 1.5e9), ("20µs", 2e4), ("7ns", 7)])
+def test_times(text: str, value: float) -> None:
+    assert options.nanoseconds_of(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("50MB", 50_000_000), ("2GiB", 2 << 30), ("1.5kb", 1500), ("9 B", 9)])
+def test_sizes(text: str, value: int) -> None:
+    assert options.bytes_of(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "ms", "-5ms", "5 fortnights", "0ms", "1e3", "five ms"])
+def test_times_without_meaning(text: str) -> None:
+    with pytest.raises(SettingsError, match="expected a number with its unit"):
+        options.nanoseconds_of(text)
+
+
+def test_shapes() -> None:
+    assert options.shapes_of(["x=1,250,40", "a:0=2"]) == {"x": (1, 250, 40), "a:0": (2,)}
+    assert options.shapes_of(None) == {}
+    for wrong in ("x", "=1,2", "x=", "x=a"):
+        with pytest.raises(SettingsError):
+            options.shapes_of([wrong])
+
+
+def test_flat_rows_are_folded_into_the_inputs_shape() -> None:
+    image = TensorSpec("image", "float32", ("batch", 2, 3))
+    assert arrays.shaped([image], np.zeros((5, 6))).shape == (5, 2, 3)
+    assert arrays.shaped([image], np.zeros((2, 3))).shape == (1, 2, 3)
+    assert arrays.shaped([image], {"anything": np.zeros((4, 2, 3))}).shape == (4, 2, 3)
+
+
+def test_whole_floats_become_indices_and_others_do_not() -> None:
+    ids = TensorSpec("ids", "int64", ("batch", 2))
+    assert arrays.shaped([ids], np.array([[1.0, 2.0]])).dtype == np.int64
+    assert arrays.shaped([ids], np.array([[1.5, 2.0]])).dtype == np.float64
+
+
+def test_what_json_lacks_becomes_null() -> None:
+    text = arrays.text_of(["a", "b"], [np.array([1.0, np.nan]), np.array([[np.inf]])])
+    assert text == '{"a": [1.0, null], "b": [[null]]}'
