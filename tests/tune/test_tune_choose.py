@@ -175,3 +175,11 @@ def test_leaders_hold_the_near_best_the_best_median_and_the_original(trial_of) -
 def test_unknown_objective() -> None:
     with pytest.raises(SettingsError, match="unknown objective 'p95': expected one of p50, p99"):
         choose([], "p95")
+
+
+def test_a_slow_original_is_compared_at_a_percentile_that_it_has(trial_of) -> None:
+    trials = [trial_of("native", 2), trial_of("keras", 50_000, n=8, framework=True)]
+    verdict = choose(trials, "p99")
+    assert (verdict.statistic, verdict.gain_statistic) == ("p99", "p50")
+    assert verdict.gain.value == pytest.approx(25_000, rel=0.05)
+    assert choose(trials[:1], "p99").gain_statistic == ""

@@ -15,6 +15,7 @@ import pytest
 from tune_plans import LIMITS, deliberate, make_plan
 
 from hasten.engines import Offer
+from hasten.errors import SettingsError
 from hasten.records import Candidate, Trial
 from hasten.tune.candidates import gather
 from hasten.tune.plan import Event, Plan
@@ -299,8 +300,14 @@ def test_order_puts_each_engine_first_once_and_slow_ones_last() -> None:
     table = [Candidate(e, threads=t) for e in ("native", "onnxruntime", "keras", "torch") for t in (1, 2, 3)]
     order = try_order(table)
     assert [c.engine for c in order[:4]] == ["native", "onnxruntime", "keras", "torch"]
-    assert [c.engine for c in order[4:]] == ["native"] * 2 + ["onnxruntime"] * 2 + ["keras"] * 2 + ["torch"] * 2
+    assert [c.engine for c in order[4:8]] == ["native"] * 2 + ["onnxruntime"] * 2
+    assert {c.engine for c in order[8:]} == {"keras", "torch"}
     assert sorted(c.key for c in order) == sorted(c.key for c in table)
+
+
+def test_frameworks_are_tried_from_both_ends() -> None:
+    paths = [Candidate("keras", options=(("path", p),)) for p in ("predict", "batch", "call", "graph", "xla")]
+    assert [c.option("path") for c in try_order(paths)] == ["predict", "xla", "batch", "graph", "call"]
 
 
 def test_missing_libraries_become_skipped_trials() -> None:
@@ -331,3 +338,10 @@ def test_worker_ends_with_its_parent_even_in_a_hang(tmp_path: Path) -> None:
         child._process.stdin = Path(os.devnull).open("wb")  # noqa: SIM115
         assert psutil.Process(pid).wait(timeout=5) is not None or not psutil.pid_exists(pid)
     assert json.loads((folder / "build.json").read_text())["task"] == "build"
+
+
+def test_candidates_without_checks_or_engine_are_refused(plan_of) -> None:
+    with pytest.raises(SettingsError, match="batches \\[1\\]"):
+        search(plan_of(Candidate("deliberate", batch=8)))
+    with pytest.raises(SettingsError, match="engines"):
+        search(plan_of(Candidate("nowhere")))

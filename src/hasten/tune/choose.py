@@ -8,7 +8,7 @@ earlier engine of the table, float32, fewer threads, fewer options.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,8 @@ class Verdict:
     original_stays: bool
     """Nothing that can be shipped beats the user's own framework beyond the noise."""
     reason: str
+    gain_statistic: str = ""
+    """What ``gain`` compares: ``statistic``, or a lower percentile where the original has too few samples for it."""
 
 
 def leaders(
@@ -103,8 +105,20 @@ def choose(
     gain = table.ratio(original, winner) if original else None
     original_stays = gain is not None and not _beats(table, gain)
     tie = (ratio is not None and not _beats(table, ratio)) or original_stays
-    verdict = Verdict(objective, table.statistic, winner, runner_up, original, ratio, gain, tie, original_stays, "")
-    return Verdict(**{**verdict.__dict__, "reason": _why(verdict, best)})
+    verdict = Verdict(
+        objective=objective,
+        statistic=table.statistic,
+        winner=winner,
+        runner_up=runner_up,
+        original=original,
+        ratio=ratio,
+        gain=gain,
+        gain_statistic=table.gain_statistic(original, winner) if original else "",
+        tie=tie,
+        original_stays=original_stays,
+        reason="",
+    )
+    return replace(verdict, reason=_why(verdict, best))
 
 
 def _undecided(table: _Table, shippable: Sequence[Trial]) -> list[Trial]:
@@ -158,11 +172,17 @@ class _Table:
         """The objective, or the highest percentile below it that all have samples enough for."""
         if self.objective not in _PERCENTILES:
             return self.objective
-        ok = [self._samples[t.candidate.key] for t in self._measured if t.status == "ok" and not _is_framework(t)]
-        fewest = min((len(s) for s in ok), default=0)
-        wanted = _PERCENTILES[self.objective]
-        fit = [n for n, q in _PERCENTILES.items() if q <= wanted and statistics.enough(max(fewest, 1), q)]
-        return fit[-1]
+        return self._common([t for t in self._measured if t.status == "ok" and not _is_framework(t)], self.objective)
+
+    def _common(self, trials: Sequence[Trial], wanted: str) -> str:
+        """The highest percentile up to ``wanted`` that every one of ``trials`` has samples enough for."""
+        fewest = min((len(self._samples[t.candidate.key]) for t in trials), default=1)
+        names = [n for n, q in _PERCENTILES.items() if q <= _PERCENTILES[wanted] and statistics.enough(fewest, q)]
+        return names[-1]
+
+    def gain_statistic(self, other: Trial, winner: Trial) -> str:
+        """What ``ratio`` compares the two by."""
+        return self._common([other, winner], self.statistic) if self._samples else self.statistic
 
     def cost(self, trial: Trial) -> float:
         """What the trial costs; less is better."""
@@ -197,7 +217,11 @@ class _Table:
     def original(self) -> Trial | None:
         """The framework's best call; one whose answers stray from the reference only where none other is there."""
         own = [t for t in self._measured if _is_framework(t) and self.cost(t) > 0]
-        return min((t for t in own if t.status == "ok"), key=self.cost, default=min(own, key=self.cost, default=None))
+        own = [t for t in own if t.status == "ok"] or own
+        if not self._samples:
+            return min(own, key=self.cost, default=None)
+        q = _PERCENTILES[self._common(own, self.statistic)]  # a call of 50 ms has too few samples for a tail
+        return min(own, key=lambda t: float(np.percentile(self._samples[t.candidate.key], q)), default=None)
 
     def best_median(self, trials: Sequence[Trial]) -> Trial:
         """The one with the least median latency per row."""
@@ -220,7 +244,7 @@ class _Table:
         a, b = other.candidate.key, winner.candidate.key
         if self.objective == "throughput":
             return self._rates_ratio(other, winner)
-        q = _PERCENTILES[statistic or self.statistic]
+        q = _PERCENTILES[statistic or self.gain_statistic(other, winner)]
         if a in self._blocks and b in self._blocks:
             return statistics.paired_ratio(self._blocks[a], self._blocks[b], q)
         return statistics.ratio(self._samples[a], self._samples[b], q)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
+from hasten.errors import SettingsError
 from hasten.records import Candidate, Trial
 from hasten.tune.plan import Event, Plan
 from hasten.tune.store import Store
@@ -31,8 +32,14 @@ def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, .
     """One trial for every candidate of the plan and every one that it skipped, in the plan's order.
 
     An interruption (Ctrl-C) ends the candidate at hand and returns what there is; the rest is skipped and
-    ``on_event`` hears ``interrupted``. Library errors never leave: they are reasons of trials.
+    ``on_event`` hears ``interrupted``. What goes wrong with a candidate is its trial's reason.
+
+    Raises:  SettingsError: a candidate of a batch size that the plan has no checks for, or of an unknown engine
     """
+    for candidate in plan.candidates:
+        if candidate.batch not in plan.checks or candidate.engine not in plan.engines:
+            known = f"batches {sorted(plan.checks)} and engines {sorted(plan.engines)}"
+            raise SettingsError(f"cannot try '{candidate.label}' (batch {candidate.batch}): expected {known}")
     run = _Search(plan, on_event)
     try:
         run.all()
@@ -43,11 +50,17 @@ def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, .
 
 
 def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The order in which candidates are tried: each engine's first, then the quick ones' rest, then the slow ones'."""
+    """The order in which candidates are tried: each engine's first, then the quick ones' rest, then the slow ones'.
+
+    Frameworks list their call paths from what people write to what is best; those are taken from both ends in turn, so
+    that the honest baseline is measured even where the time does not suffice for all.
+    """
     firsts = {c.engine: c for c in reversed(candidates)}
     rest = [c for c in candidates if c is not firsts[c.engine]]
     opening = [c for c in candidates if c is firsts[c.engine]]
-    return (*opening, *(c for c in rest if c.engine not in _SLOW), *(c for c in rest if c.engine in _SLOW))
+    slow = [c for c in rest if c.engine in _SLOW]
+    ends = [slow[-1 - k // 2] if k % 2 == 0 else slow[k // 2] for k in range(len(slow))]
+    return (*opening, *(c for c in rest if c.engine not in _SLOW), *ends)
 
 
 class _Search:

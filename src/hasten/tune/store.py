@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import hasten
 from hasten.host import host_key, library_versions
 from hasten.records import Candidate, Trial, digest, to_json
 from hasten.tune.arrays import read_groups
@@ -119,7 +118,7 @@ def _content(path: Path) -> str:
 @cache
 def _code_digest() -> str:
     """Names hasten's own sources: a changed compiler or rewrite makes another candidate."""
-    root = Path(hasten.__file__).parent
+    root = Path(__file__).resolve().parents[1]
     state = hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h", ".so")):
         state.update(str(path.relative_to(root)).encode() + path.read_bytes())
