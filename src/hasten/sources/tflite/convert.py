@@ -114,7 +114,8 @@ def _make_custom(flat: Flat, op: Any, code: str) -> None:
 def _tf2onnx(data: bytes) -> ir.Model:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from tf2onnx import convert  # noqa: PLC0415 - imports TensorFlow
+        import tf2onnx.optimizer  # noqa: PLC0415 - imports TensorFlow
+        import tf2onnx.tfonnx  # noqa: PLC0415
     except ImportError as error:
         raise SourceError("cannot import TFLite operators: install hasten[keras] (tf2onnx)") from error
     loggers = [logging.getLogger(n) for n in ("tf2onnx", *_tf2onnx_loggers())]
@@ -127,7 +128,11 @@ def _tf2onnx(data: bytes) -> ir.Model:
                 logger.setLevel(logging.CRITICAL)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                proto, _ = convert.from_tflite(str(path), opset=_OPSET)
+                unoptimised = tf2onnx.tfonnx.process_tf_graph(
+                    None, opset=_OPSET, tflite_path=str(path), continue_on_error=True
+                )
+                # Catching errors, which is the default, copies the whole graph before each of a dozen rewrites.
+                proto = tf2onnx.optimizer.optimize_graph(unoptimised, catch_errors=False).make_model("tflite")
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise SourceError(f"tf2onnx cannot import this TFLite file: {reason}") from error

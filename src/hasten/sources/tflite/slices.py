@@ -29,7 +29,7 @@ def _dynamic_update_slice(fused: Fused, values: Sequence[ir.Value], tape: Any) -
     grid = np.stack(np.meshgrid(*(np.arange(d) for d in part), indexing="ij"), axis=-1)
     # Dimensions that the update fills whole need no index: one row of the grid stands for all of them.
     split = max((axis + 1 for axis, (a, b) in enumerate(zip(whole, part, strict=True)) if a != b), default=1)
-    grid = grid[(*[slice(None)] * split, *[0] * (len(whole) - split))][..., :split]
+    grid = grid.reshape(*part[:split], -1, len(part))[..., 0, :split]
     places = w.op("Add", w.const(grid, "int64"), w.op("Slice", starts, w.ints(0), w.ints(split), w.ints(0)))
     return [w.op("ScatterND", operand, places, update)]
 

@@ -1,0 +1,213 @@
+"""A PyTorch module, exported program, TorchScript or pickled file enters; a ``Source`` leaves, answered by eager torch.
+
+``opening`` reads the file or saves the object, ``flat`` evens out what modules return, ``export`` makes it ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hasten.errors import HastenError, SourceError
+from hasten.graph import reference as graph_reference
+from hasten.records import digest
+from hasten.sources import Reference, Source, SourceRequest
+from hasten.sources.determinism import check_calls
+from hasten.sources.dims import rows_independent
+from hasten.sources.onnx import Settled, settle
+from hasten.sources.torch.export import Ports, export
+from hasten.sources.torch.flat import flatten
+from hasten.sources.torch.opening import Opened, evaluating, keeps_cache, open_file, open_object
+from hasten.types import Array, TensorSpec
+
+__all__ = ["open_torch"]
+
+
+def open_torch(model: object, request: SourceRequest) -> Source:
+    """The source of a ``torch.nn.Module``, ``ExportedProgram``, ScriptModule, ``.pt2``, TorchScript or pickled file.
+
+    Raises:  SourceError: it cannot be read, or its inputs are not known; TrustError: opening it would run code;
+             NondeterministicError: it is random or keeps state inside
+    """
+    opened = open_file(Path(model), request) if isinstance(model, (str, Path)) else open_object(model, request)
+    call = _reference(opened)
+    sample, names = _sample(opened, request, call)
+    _refuse_unsteady(call, sample)
+    batched = _batched(sample, call)
+    inputs = tuple(
+        TensorSpec(name, a.dtype.name, ("batch", *a.shape[1:]) if b else tuple(a.shape))
+        for name, a, b in zip(names, sample, batched, strict=True)
+    )
+    answers = call(sample)
+    outputs = tuple(
+        TensorSpec(_output_name(i, len(answers)), a.dtype.name, ("batch", *a.shape[1:]) if any(batched) else a.shape)
+        for i, a in enumerate(answers)
+    )
+    graph, notes = _graph(opened, request, call, (sample, inputs, outputs))
+    if keeps_cache(opened.module):
+        notes = (*notes, "use_cache is turned off: the cache of keys and values is no output")
+    return Source(
+        framework="torch",
+        path=opened.path,
+        model=None if graph is None else graph.model,
+        inputs=inputs if graph is None else graph.inputs,
+        outputs=outputs if graph is None else graph.outputs,
+        reference=call,
+        notes=notes if graph is None else (*notes, *graph.notes),
+        trusted=opened.trusted,
+        fingerprint=digest([opened.content, [spec.to_json() for spec in inputs]]),
+    )
+
+
+def _reference(opened: Opened) -> Reference:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        tensors = [torch.from_numpy(np.array(a)) for a in arrays]
+        try:
+            with evaluating(opened.module), torch.no_grad():
+                # Copied: a module may hand out its own buffer, which the next call overwrites.
+                return tuple(t.detach().cpu().numpy().copy() for t in flatten(opened.module(*tensors)))
+        except HastenError:
+            raise
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            wanted = next((line for line in lines if "Error" in line), lines[0])
+            raise SourceError(
+                f"cannot run the torch model: {wanted[:300]}; check the sample's shapes and dtypes"
+            ) from error
+
+    return call
+
+
+def _refuse_unsteady(call: Reference, sample: Sequence[Array]) -> None:
+    """Before anything is exported: an exporter's words on hidden state or randomness would help nobody."""
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    def seeded(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return call(arrays)
+
+    other = [np.flip(a).copy() if a.ndim and np.issubdtype(a.dtype, np.floating) else a for a in sample]
+    # With the same seed only state can make a difference; whatever is left without a seed is randomness.
+    check_calls(seeded, sample, other, random=False)
+    check_calls(call, sample, other, random=True)
+
+
+def _sample(opened: Opened, request: SourceRequest, call: Reference) -> tuple[list[Array], tuple[str, ...]]:
+    """One input to export with: the user's, the one stored with the program, or a random one of the shapes given."""
+    if request.sample is not None:
+        count = len(request.sample)
+        if not opened.required <= count <= len(opened.names):
+            expected = opened.names[: max(opened.required, 1)]
+            raise SourceError(f"sample has {count} arrays: the model takes {len(expected)}: {', '.join(expected)}")
+        return [np.asarray(a) for a in request.sample], opened.names[:count]
+    stored = _stored_sample(opened)
+    if stored is not None and not request.shapes:
+        return stored, opened.names[: len(stored)]
+    return _shaped_sample(opened, request, call)
+
+
+def _stored_sample(opened: Opened) -> list[Array] | None:
+    held = None if opened.program is None else opened.program.example_inputs
+    if held is None:
+        return None
+    arguments, keywords = held
+    return [tensor.detach().cpu().numpy() for tensor in (*arguments, *keywords.values())]
+
+
+def _shaped_sample(opened: Opened, request: SourceRequest, call: Reference) -> tuple[list[Array], tuple[str, ...]]:
+    unknown = [name for name in request.shapes if name not in opened.names]
+    if unknown:
+        raise SourceError(f"shape given for unknown input '{unknown[0]}': expected one of {', '.join(opened.names)}")
+    names = opened.names[: max(opened.required, len(request.shapes), 1)]
+    missing = [name for name in names if name not in request.shapes]
+    if missing:
+        ask = " ".join(f"--shape {name}=1,100" for name in missing)
+        raise SourceError(
+            f"a torch model does not say what shape its input '{missing[0]}' has: pass a sample, or say it, "
+            f"for example {ask}"
+        )
+    rng = np.random.default_rng(0)
+    floats = [rng.standard_normal(request.shapes[name]).astype(np.float32) for name in names]
+    try:
+        call(floats)
+    except SourceError:
+        # Token indices are the other common input; zeros are inside every table.
+        integers = [np.zeros(request.shapes[name], np.int64) for name in names]
+        call(integers)
+        return list(integers), names
+    return list(floats), names
+
+
+def _batched(sample: Sequence[Array], call: Reference) -> list[bool]:
+    """Which inputs have a batch along dimension 0: all that are equally long there, if rows prove independent."""
+    lengths = {a.shape[0] if a.ndim else 0 for a in sample}
+    if len(lengths) != 1 or lengths == {0}:
+        return [False] * len(sample)
+    rng = np.random.default_rng(0)
+    rows = [_three_rows(a, rng) for a in sample]
+    return [rows_independent(call, rows)] * len(sample)
+
+
+def _three_rows(array: Array, rng: np.random.Generator) -> Array:
+    stacked = np.concatenate([array[:1]] * 3)
+    if np.issubdtype(array.dtype, np.floating):
+        return (stacked + rng.standard_normal(stacked.shape)).astype(array.dtype)
+    # Integers may be indices: reorder what is known to be safe instead of inventing new ones.
+    return np.stack([rng.permutation(row.reshape(-1)).reshape(row.shape) for row in stacked])
+
+
+def _output_name(index: int, count: int) -> str:
+    return "output" if count == 1 else f"output_{index}"
+
+
+def _graph(
+    opened: Opened,
+    request: SourceRequest,
+    call: Reference,
+    known: tuple[Sequence[Array], tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+) -> tuple[Settled | None, tuple[str, ...]]:
+    """The exported graph with a free batch, else at batch 1, else none; and why."""
+    sample, inputs, outputs = known
+    free = tuple(spec.is_batched for spec in inputs)
+    notes: list[str] = []
+    for batched in dict.fromkeys([free, (False,) * len(free)]):
+        ports = Ports(tuple(s.name for s in inputs), tuple(s.name for s in outputs), batched)
+        # An example of one row would let the exporter take the batch for a constant.
+        rows = [
+            np.concatenate([a[:1]] * 2) if b else (a[:1] if f else a)
+            for a, b, f in zip(sample, batched, free, strict=True)
+        ]
+        specs = [s if b else s.fixed({"batch": 1}) for s, b in zip(inputs, batched, strict=True)]
+        try:
+            model = export(opened, _tensors(rows), ports)
+            settled = settle(model, _without_shapes(request, rows, batched), call, specs)
+            _check(settled, rows, call)
+            return settled, tuple(notes)
+        except HastenError as error:
+            notes.append(f"not exported with a {'free' if any(batched) else 'fixed'} batch: {error}")
+    return None, (*notes, "not imported as a graph; only torch runs this model")
+
+
+def _tensors(rows: Sequence[Array]) -> list[Any]:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    return [torch.from_numpy(np.array(a)) for a in rows]
+
+
+def _without_shapes(request: SourceRequest, rows: Sequence[Array], batched: Sequence[bool]) -> SourceRequest:
+    sample = tuple(a[:1] if b else a for a, b in zip(rows, batched, strict=True))
+    return SourceRequest(trust=request.trust, sample=sample, work=request.work)
+
+
+def _check(settled: Settled, rows: Sequence[Array], call: Reference) -> None:
+    """Raises HastenError where the exported graph's answers are not the module's."""
+    for mine, theirs in zip(graph_reference.run(settled.model, rows), call(rows), strict=True):
+        close = mine.shape == theirs.shape and np.allclose(mine, theirs, rtol=1e-2, atol=1e-3, equal_nan=True)
+        if not close or mine.dtype != theirs.dtype:
+            raise SourceError("the exported graph's answers are not the module's")

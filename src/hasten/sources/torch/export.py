@@ -1,0 +1,120 @@
+"""An opened PyTorch module and sample tensors enter; its ONNX graph leaves, with a free batch where asked.
+
+Modules and exported programs go through ``torch.onnx.export(dynamo=True)``; TorchScript, which that path no longer
+reads, through the exporter made for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from hasten.errors import SourceError
+from hasten.sources.torch.flat import Flat
+from hasten.sources.torch.opening import Opened, evaluating
+from hasten.sources.torch.recurrent import translations
+
+__all__ = ["Ports", "export"]
+
+_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Names for the graph, and which inputs have a batch along dimension 0."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batched: tuple[bool, ...]
+
+
+def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
+    """The module's graph.
+
+    Raises:  SourceError: the exporter fails; the message is its first line
+    """
+    with _quiet(), evaluating(opened.module):
+        try:
+            if opened.kind == "script":
+                return _from_script(opened, tensors, ports)
+            return _from_module(opened, tensors, ports)
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(f"torch.onnx.export failed: {_cause(error)}") from error
+
+
+def _from_module(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    batch = torch.export.Dim("batch", min=1)
+    free = tuple({0: batch} if b else {} for b in ports.batched)
+    # A program's dimensions are fixed or free already; the wrapper takes *args, which torch.export sees as one tuple.
+    dynamic = (free,) if any(ports.batched) and opened.program is None else None
+    module = Flat(opened.module) if opened.program is None else opened.program
+    program = torch.onnx.export(
+        module,
+        tuple(tensors),
+        dynamo=True,
+        verbose=False,
+        opset_version=_OPSET,
+        input_names=list(ports.inputs),
+        output_names=list(ports.outputs),
+        dynamic_shapes=dynamic,
+        custom_translation_table=dict(translations()),
+    )
+    found: ir.Model = ir.from_proto(program.model_proto)
+    return found
+
+
+def _from_script(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    target = io.BytesIO()
+    axes = {name: {0: "batch"} for name, batched in zip(ports.inputs, ports.batched, strict=True) if batched}
+    axes |= {name: {0: "batch"} for name in ports.outputs} if axes else {}
+    torch.onnx.export(
+        opened.module,
+        tuple(tensors),
+        target,
+        dynamo=False,
+        verbose=False,
+        opset_version=17,
+        input_names=list(ports.inputs),
+        output_names=list(ports.outputs),
+        dynamic_axes=axes,
+    )
+    found: ir.Model = ir.from_proto(onnx.load_model_from_string(target.getvalue()))
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporters print progress and warn of what they do by themselves; failures still raise."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost cause: torch wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,242 @@
+"""A PyTorch file or object enters; a callable module leaves, and the file that a candidate's process opens again.
+
+Pickles and TorchScript can run code when they are opened: only with ``trust``. A module that the user already holds in
+memory is saved by us, as ``module.cloudpickle``, and that file is trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hasten.errors import NondeterministicError, SourceError, TrustError
+from hasten.records import digest
+from hasten.sources import SourceRequest
+from hasten.sources.onnx import work_folder
+
+__all__ = ["Opened", "evaluating", "keeps_cache", "open_file", "open_object"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A module as PyTorch sees it."""
+
+    module: Any
+    kind: str
+    """module, script or program."""
+    path: Path
+    names: tuple[str, ...]
+    """Names of the positional inputs, as many as the module will take."""
+    required: int
+    trusted: bool
+    content: str
+    """Digest of what was saved."""
+    program: Any = None
+    """The exported program, where that is what was handed in."""
+
+
+def open_file(path: Path, request: SourceRequest) -> Opened:
+    """The module of a ``.pt2``, TorchScript or pickled file.
+
+    Raises:  SourceError: damaged, or weights without a model; TrustError: opening it would run code
+    """
+    kind = _kind(path)
+    if kind == "program":
+        return _open_program(path)
+    if kind == "script":
+        if not request.trust:
+            raise TrustError(_distrust(path, "TorchScript"))
+        return _open_script(path)
+    return _open_pickle(path, request)
+
+
+def open_object(model: Any, request: SourceRequest) -> Opened:
+    """The module itself, saved so that candidates' processes can open it.
+
+    Raises:  SourceError: it cannot be saved; cloudpickle is not installed
+    """
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    folder = work_folder(request)
+    if isinstance(model, torch.export.ExportedProgram):
+        path = folder / "program.pt2"
+        torch.export.save(model, path)
+        return _open_program(path)
+    if isinstance(model, torch.jit.ScriptModule):
+        path = folder / "script.pt"
+        refuse_written_state(model)
+        torch.jit.save(model, path)
+        names, required = _schema_names(model)
+        return Opened(model, "script", path, names, required, True, digest(path.read_bytes()))
+    path = folder / "module.cloudpickle"
+    try:
+        import cloudpickle  # noqa: PLC0415 - optional library
+    except ImportError as error:
+        raise SourceError("cannot save this module for its candidates: install hasten[torch] (cloudpickle)") from error
+    try:
+        with evaluating(model):
+            data = cloudpickle.dumps(model)
+    except Exception as error:
+        raise SourceError(f"cannot save this module for its candidates: {_line(error)}; make it picklable") from error
+    path.write_bytes(data)
+    names, required = _signature_names(model.forward)
+    return Opened(model, "module", path, names, required, True, digest(data))
+
+
+@contextlib.contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """Sets evaluation mode for a while; every submodule then gets the mode back that it had.
+
+    Language models of ``transformers`` would also return a cache of keys and values, an object: that is turned off.
+    """
+    training = [part for part in module.modules() if part.training] if hasattr(module, "modules") else []
+    config: Any = getattr(module, "config", None)
+    caches = keeps_cache(module)
+    for part in training:
+        part.training = False
+    if caches:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+        if caches:
+            config.use_cache = True
+
+
+def keeps_cache(module: Any) -> bool:
+    """True for a module that would return a cache beside its answers."""
+    return getattr(getattr(module, "config", None), "use_cache", False) is True
+
+
+def _kind(path: Path) -> str:
+    if not zipfile.is_zipfile(path):
+        return "pickle"
+    with zipfile.ZipFile(path) as archive:
+        inner = {name.split("/", 1)[-1] for name in archive.namelist()}
+    if inner & {"archive_format", "serialized_exported_program.json"}:
+        return "program"
+    return "script" if "constants.pkl" in inner or any(name.startswith("code/") for name in inner) else "pickle"
+
+
+def _open_program(path: Path) -> Opened:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    try:
+        program = torch.export.load(path)
+        module = program.module()
+    except Exception as error:
+        raise SourceError(f"cannot open exported program '{path}': {_line(error)}") from error
+    names = tuple(str(name) for name in program.graph_signature.user_inputs)
+    return Opened(module, "program", path, names, len(names), False, digest(path.read_bytes()), program)
+
+
+def _open_script(path: Path) -> Opened:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    try:
+        module = torch.jit.load(str(path), map_location="cpu").eval()
+    except Exception as error:
+        raise SourceError(f"cannot open TorchScript file '{path}': {_line(error)}") from error
+    refuse_written_state(module)
+    names, required = _schema_names(module)
+    return Opened(module, "script", path, names, required, True, digest(path.read_bytes()))
+
+
+def refuse_written_state(script: Any) -> None:
+    """Raises NondeterministicError where TorchScript code writes to the module's own attributes.
+
+    Seen in the code, so that it is said before the user is asked for input shapes.
+    """
+    for node in script.inlined_graph.nodes():
+        kind = node.kind()
+        written = kind == "prim::SetAttr" or (kind.startswith("aten::") and kind.endswith("_"))
+        name = _attribute(next(iter(node.inputs()))) if written else None
+        if name is not None or kind == "prim::SetAttr":
+            name = name or node.s("name")
+            raise NondeterministicError(
+                f"the model answers the same input in different ways (state kept inside: it writes to its own '{name}'): "
+                "expected the same answer twice; export it with its state as an input and an output"
+            )
+
+
+def _attribute(value: Any) -> str | None:
+    """The name of the module's attribute that this value is, or is a view of."""
+    views = ("aten::slice", "aten::select", "aten::view", "aten::detach", "aten::narrow", "aten::squeeze")
+    node = value.node()
+    while node.kind() in views:
+        node = next(iter(node.inputs())).node()
+    return str(node.s("name")) if node.kind() == "prim::GetAttr" else None
+
+
+def _open_pickle(path: Path, request: SourceRequest) -> Opened:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not request.trust:
+            raise TrustError(_distrust(path, "a pickled module")) from error
+        held = _unpickled(path)
+    except Exception as error:
+        raise SourceError(
+            f"cannot open '{path}': expected a PyTorch file, received a damaged one ({_line(error)})"
+        ) from error
+    if isinstance(held, torch.nn.Module):
+        names, required = _signature_names(held.forward)
+        return Opened(held, "module", path, names, required, True, digest(path.read_bytes()))
+    if isinstance(held, dict):
+        raise SourceError(
+            f"cannot open '{path}': it holds weights without a model (a state_dict of {len(held)} entries); load them "
+            "into your module and hand that in, or save it with torch.export.save"
+        )
+    raise SourceError(f"cannot open '{path}': expected a module, received a pickled {type(held).__name__}")
+
+
+def _unpickled(path: Path) -> Any:
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except (AttributeError, ModuleNotFoundError) as error:
+        raise SourceError(
+            f"cannot open '{path}': its classes are not importable here ({_line(error)}); run where they are, or save "
+            "the model with torch.export.save"
+        ) from error
+    except Exception as error:
+        raise SourceError(f"cannot open '{path}': {_line(error)}") from error
+
+
+def _distrust(path: Path, what: str) -> str:
+    return (
+        f"cannot open '{path}': {what} can run code when it is opened; "
+        "if you trust its origin, pass trust=True (--trust)"
+    )
+
+
+def _signature_names(forward: Any) -> tuple[tuple[str, ...], int]:
+    import inspect  # noqa: PLC0415 - needed here alone
+
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(forward).parameters.values()
+    taken = [p for p in parameters if p.kind in kinds]
+    names = [p.name for p in taken]
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        names += [f"input_{i}" for i in range(len(names), 16)]
+    return tuple(names), sum(p.default is inspect.Parameter.empty for p in taken)
+
+
+def _schema_names(module: Any) -> tuple[tuple[str, ...], int]:
+    arguments = [a for a in module.forward.schema.arguments if a.name != "self"]
+    return tuple(a.name for a in arguments), sum(not a.has_default_value() for a in arguments)
+
+
+def _line(error: Exception) -> str:
+    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
