@@ -22,7 +22,7 @@ from hasten.tune.plan import Plan
 from hasten.types import Array
 from hasten.verify import Tolerance
 
-__all__ = ["contents", "entries"]
+__all__ = ["contents", "entries", "facts", "imported_version"]
 
 _CHECKS, _CHECK_BYTES = 6, 16 << 20
 
@@ -83,10 +83,10 @@ def _entry(trial: Trial, role: str) -> Entry:
     assert trial.artefact is not None
     latency = None if trial.measurement is None else trial.measurement.p50_ns.value
     artefact = replace(trial.artefact, candidate=trial.candidate)
-    return Entry(artefact, role, latency, _imported_version(trial.candidate.engine))
+    return Entry(artefact, role, latency, imported_version(trial.candidate.engine))
 
 
-def _imported_version(engine: str) -> str:
+def imported_version(engine: str) -> str:
     """The version as the session's own process will read it: from the imported library."""
     with contextlib.suppress(ImportError, KeyError):
         importlib.import_module(LIBRARIES[engine])

@@ -77,7 +77,7 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> Cont
     return Contents(
         inputs=source.inputs,
         outputs=source.outputs,
-        entries=tuple(Entry(artefact) for artefact in artefacts),
+        entries=tuple(Entry(artefact, library=ship.imported_version(settings.engines[0])) for artefact in artefacts),
         graph=None if made.tidy is None else graph.to_bytes(made.tidy),
         samples=tuple(checks),
         expected=tuple(source.reference(check) for check in checks),
