@@ -5,7 +5,7 @@ import pytest
 import report_samples as made
 from rich.console import Console
 
-from hasten.records import Interval
+from hasten.records import Interval, Trial
 from hasten.report import OpTime, Report, Verdict
 from hasten.report.facts import answered, gain, headline, left_out
 from hasten.report.operators import rewrites_line, whole_limit
@@ -34,6 +34,17 @@ def test_slower_is_said_and_the_objective_does_not_mix_in():
     report = made.full_report()
     xla_won = replace(report.verdict, winner=made.HONEST, honest=made.NATIVE, over_honest=Interval(3.0, 2.0, 4.0))
     assert "117× slower than your best own call (native)" in headline(replace(report, verdict=xla_won))
+
+
+def test_a_baseline_whose_faster_paths_were_not_timed_is_said_to_be_one():
+    report = made.full_report()
+    skipped = Trial(made.candidate("keras", "jit"), "skipped", "no time left")
+    only_predict = replace(report, verdict=replace(report.verdict, honest=made.TODAY))
+    assert "were not timed" not in headline(only_predict)
+    assert "than keras predict (its other call paths were not timed);" in headline(
+        replace(only_predict, trials=(*report.trials, skipped))
+    )
+    assert "were not timed" not in headline(replace(report, trials=(*report.trials, skipped)))
 
 
 def test_a_gain_holds_both_intervals():

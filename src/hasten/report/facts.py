@@ -134,10 +134,16 @@ def _gains(report: Report) -> Sequence[str]:
     today, honest = gain(report, verdict.today), gain(report, verdict.honest)
     gains = []
     if today is not None and verdict.today is not None:
-        gains.append(f"{_gain(today.value)} {verdict.today.label}")
+        alone = verdict.honest in (None, verdict.today) and _untried(report, verdict.today.engine)
+        caveat = " (its other call paths were not timed)" if alone else ""
+        gains.append(f"{_gain(today.value)} {verdict.today.label}{caveat}")
     if honest is not None and verdict.honest is not None and verdict.honest != verdict.today:
         gains.append(f"{_gain(honest.value)} your best own call ({verdict.honest.label})")
     return gains
+
+
+def _untried(report: Report, engine: str) -> bool:
+    return any(t.candidate.engine == engine and t.status == "skipped" for t in report.trials)
 
 
 def _gain(ratio: float) -> str:
