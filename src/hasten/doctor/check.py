@@ -1,0 +1,175 @@
+"""One file through all rules: bytes enter, findings leave, and the mended bytes where fixes were asked for.
+
+Whatever is wrong with a file (encoding, syntax, a broken notebook) becomes an ``H000`` finding; nothing stops a run.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hasten.doctor.code import Code
+from hasten.doctor.notebook import Notebook, read_notebook
+from hasten.doctor.read import Text, decode
+from hasten.doctor.rule import Fix, Hit, Rule
+from hasten.doctor.rules import code_rules
+from hasten.doctor.settings import Settings
+from hasten.doctor.suppress import Suppressions
+from hasten.records import Finding
+
+__all__ = ["UNREADABLE", "Job", "Result", "check_bytes", "check_text"]
+
+UNREADABLE = "H000"
+_ROUNDS = 10  # fixes may uncover others; each round reads the file anew
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to read, and what may be done to it. ``fix``: '' (report only), 'safe' or 'unsafe'."""
+
+    path: Path
+    shown: str
+    settings: Settings
+    fix: str = ""
+    is_test: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one file gave. ``fixed`` is its new content where fixes were applied."""
+
+    shown: str
+    findings: tuple[Finding, ...] = ()
+    skipped: str = ""
+    fixes: int = 0
+    diff: str = ""
+    fixed: bytes | None = field(default=None, repr=False)
+
+
+def check_bytes(data: bytes, job: Job) -> Result:
+    """The findings in a file's content, after the fixes that were asked for."""
+    text = decode(data)
+    if job.path.suffix == ".ipynb":
+        return _check_notebook(text, job)
+    findings = [_unreadable(job, text.note, 1)] if text.note else []
+    body, newline = _newlines(text.text)
+    mended, fixes = _fix(body, job) if job.fix else (body, 0)
+    findings += [f for f, _ in check_text(mended, job)]
+    return _result(job, findings, text, text.text, mended.replace("\n", newline), fixes)
+
+
+def check_text(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
+    """Each finding in a Python text, with its fix; sorted by place."""
+    rules = [r for r in code_rules() if job.settings.wants(r.code) and (r.tests or not job.is_test)]
+    try:
+        asked = [r for r in rules if any(w in text for w in r.words)]
+        if not asked:
+            compile(text, "<code>", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+            return []
+        code = Code(text, path=job.shown, is_test=job.is_test)
+        suppressions = Suppressions(text)
+        lines = text.splitlines()
+        found = [(_finding(rule, hit, job, lines), hit.fix) for rule, hit in _hits(code, asked)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        reason = getattr(error, "msg", None) or str(error) or type(error).__name__
+        return [(_unreadable(job, f"syntax error: {reason}", line), None)]
+    kept = {(f.rule, f.line, f.column): (f, fix) for f, fix in found if not suppressions.covers(f)}
+    return sorted(kept.values(), key=lambda pair: (pair[0].line or 0, pair[0].column or 0, pair[0].rule))
+
+
+def _hits(code: Code, rules: Sequence[Rule]) -> Iterator[tuple[Rule, Hit]]:
+    """One walk over the nodes; each rule is asked about the types that it named."""
+    asked: dict[type[ast.AST], list[Rule]] = {}
+    for rule in rules:
+        for kind in rule.on:
+            asked.setdefault(kind, []).append(rule)
+    for node in code.names.nodes:
+        for rule in asked.get(type(node), ()):
+            for found in rule.check(node, code):
+                yield rule, found
+
+
+def _finding(rule: Rule, hit: Hit, job: Job, lines: Sequence[str]) -> Finding:
+    node = hit.node
+    line, end = getattr(node, "lineno", 1), getattr(node, "end_lineno", 1)
+    if isinstance(
+        node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.With, ast.AsyncFor)
+    ):
+        end = line  # the header says it; the body may be long
+    column = _column(lines, line, getattr(node, "col_offset", 0))
+    end_column = _column(lines, end, getattr(node, "end_col_offset", 0)) if end != line or end else None
+    safe = hit.fix is not None and (hit.fix.safe or job.fix == "unsafe")
+    return Finding(rule.code, hit.message, rule.remedy, job.shown, line, column, end, end_column, fixable=safe)
+
+
+def _column(lines: Sequence[str], line: int, offset: int) -> int:
+    if not 0 < line <= len(lines):
+        return 1
+    return len(lines[line - 1].encode()[:offset].decode(errors="replace")) + 1
+
+
+def _fix(text: str, job: Job) -> tuple[str, int]:
+    from hasten.doctor.mend import mend  # noqa: PLC0415  (libcst costs 0.3 s; reading alone does without)
+
+    count = 0
+    for _ in range(_ROUNDS):
+        fixes = [fix for _, fix in check_text(text, job) if fix is not None and (fix.safe or job.fix == "unsafe")]
+        mended, applied = mend(text, fixes)
+        if not applied or mended == text:
+            break
+        text, count = mended, count + len(applied)
+    return text, count
+
+
+def _check_notebook(text: Text, job: Job) -> Result:
+    try:
+        notebook = read_notebook(text.text)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return Result(job.shown, _wanted(job, [_unreadable(job, f"broken notebook: {error}", 1)]))
+    problems = []
+    for broken in notebook.broken:
+        finding = _unreadable(job, f"syntax error in cell {broken.cell}: {broken.reason}", broken.line)
+        problems.append(replace(finding, path=f"{job.shown}:cell {broken.cell}"))
+    mended, fixes = _fix(notebook.text, job) if job.fix else (notebook.text, 0)
+    content = notebook.rebuilt(mended) if fixes else text.text
+    after = read_notebook(content) if fixes else notebook
+    return _result(job, problems + _in_cells(mended, after, job), text, text.text, content, fixes)
+
+
+def _in_cells(text: str, notebook: Notebook, job: Job) -> list[Finding]:
+    found = []
+    for finding, _ in check_text(text, job):
+        cell, line = notebook.place(finding.line or 1)
+        end = line + (finding.end_line or 0) - (finding.line or 0)
+        found.append(replace(finding, path=f"{job.shown}:cell {cell}", line=line, end_line=end))
+    return found
+
+
+def _result(job: Job, findings: list[Finding], text: Text, before: str, after: str, fixes: int) -> Result:
+    fixed, diff = None, ""
+    if fixes:
+        shown = difflib.unified_diff(
+            before.splitlines(keepends=True), after.splitlines(keepends=True), job.shown, job.shown, n=3
+        )
+        diff = "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in shown)
+        fixed = after.encode(text.encoding)
+    return Result(job.shown, _wanted(job, findings), fixes=fixes, diff=diff, fixed=fixed)
+
+
+def _wanted(job: Job, findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(f for f in findings if job.settings.wants(f.rule))
+
+
+def _unreadable(job: Job, reason: str, line: int) -> Finding:
+    return Finding(UNREADABLE, reason, "Mend the file, or exclude it in [tool.hasten.doctor].", job.shown, line, 1)
+
+
+def _newlines(text: str) -> tuple[str, str]:
+    """The text with plain line ends, and the line end to write back."""
+    if "\r\n" in text:
+        return text.replace("\r\n", "\n"), "\r\n"
+    return text, "\n"

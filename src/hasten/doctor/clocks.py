@@ -1,0 +1,126 @@
+"""Where code reads a clock before and after something: the timed regions of a file. Shared by the measuring rules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.rule import keyword
+from hasten.doctor.words import words
+
+__all__ = ["CLOCKS", "Region", "device_work", "is_clock", "loads", "regions"]
+
+CLOCKS = words(
+    "time.time time.perf_counter time.perf_counter_ns time.time_ns time.monotonic time.monotonic_ns time.process_time "
+    "timeit.default_timer datetime.datetime.now"
+)
+LOADERS = frozenset(("load_model", "from_pretrained", "InferenceSession", "Interpreter", "load_state_dict"))
+_CONVERTERS = frozenset(("from_keras_model", "from_saved_model", "torch.onnx.export", "tf2onnx.convert.from_keras"))
+
+
+@dataclass(frozen=True)
+class Region:
+    """Statements between two readings of a clock, of one block."""
+
+    start: ast.stmt
+    stop: ast.stmt
+    body: tuple[ast.stmt, ...]
+    reading: ast.Call
+    """The call of the clock that starts it."""
+    name: str
+
+
+def is_clock(node: ast.AST, code: Code) -> bool:
+    """True for a call that reads a clock."""
+    return isinstance(node, ast.Call) and not node.args and code.qualified(node.func) in CLOCKS
+
+
+def regions(statement: ast.AST, code: Code) -> Iterator[Region]:
+    """The region that ``t0 = clock()`` opens, where one does."""
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1 or not is_clock(statement.value, code):
+        return
+    target = code.names.dotted(statement.targets[0])
+    if not target:
+        return
+    block = code.block(statement)
+    after = block[next(i for i, s in enumerate(block) if s is statement) + 1 :]
+    body: list[ast.stmt] = []
+    for following in after:
+        if _stops(following, target, code, after):
+            assert isinstance(statement.value, ast.Call)
+            yield Region(statement, following, tuple(body), statement.value, target)
+            return
+        if isinstance(following, ast.Assign) and any(code.names.dotted(t) == target for t in following.targets):
+            return
+        body.append(following)
+
+
+def _stops(statement: ast.stmt, start: str, code: Code, block: list[ast.stmt]) -> bool:
+    """True for ``… clock() - t0 …``, and for ``t1 = clock()`` where ``t1 - t0`` follows."""
+    if isinstance(statement, (ast.For, ast.While, ast.With, ast.If, ast.Try, ast.FunctionDef)):
+        return False
+    for inner in ast.walk(statement):
+        if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Sub) and code.names.dotted(inner.right) == start:
+            return is_clock(inner.left, code)
+    if isinstance(statement, ast.Assign) and is_clock(statement.value, code):
+        end = code.names.dotted(statement.targets[0])
+        return end != start and any(_difference(s, end, start, code) for s in block)
+    return False
+
+
+def _difference(statement: ast.stmt, end: str, start: str, code: Code) -> bool:
+    return any(
+        isinstance(n, ast.BinOp)
+        and isinstance(n.op, ast.Sub)
+        and code.names.dotted(n.left) == end
+        and code.names.dotted(n.right) == start
+        for n in ast.walk(statement)
+    )
+
+
+def loads(body: tuple[ast.stmt, ...], code: Code) -> ast.Call | None:
+    """The first call in a region that loads or converts a model."""
+    for statement in body:
+        for inner in ast.walk(statement):
+            if isinstance(inner, ast.Call) and is_load(inner, code):
+                return inner
+    return None
+
+
+def is_load(call: ast.Call, code: Code) -> bool:
+    """True for a call that reads a model from a file or converts one."""
+    name = code.qualified(call.func)
+    last = name.rsplit(".", 1)[-1]
+    if name in ("torch.load", "torch.jit.load", "tensorflow.saved_model.load", "torch.onnx.export"):
+        return True
+    if last in LOADERS or last in _CONVERTERS:
+        return name.split(".")[0] in (
+            "keras",
+            "tensorflow",
+            "transformers",
+            "onnxruntime",
+            "tflite_runtime",
+            "ai_edge_litert",
+        )
+    return name.startswith("tf2onnx.convert.")
+
+
+def device_work(body: tuple[ast.stmt, ...], code: Code) -> ast.Call | None:
+    """A torch model's run in a region that nothing makes the processor wait for."""
+    run: ast.Call | None = None
+    for statement in body:
+        for inner in ast.walk(statement):
+            if not isinstance(inner, ast.Call):
+                continue
+            kind = code.runs_model(inner)
+            if kind is not None and kind.name == makers.TORCH_MODULE:
+                run = inner
+            name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
+            if name in ("synchronize", "item", "cpu", "numpy", "tolist", "print", "generate", "nonzero"):
+                return None
+            if "sync" in name.lower() or keyword(inner, "sync") is not None:
+                return None
+    return run

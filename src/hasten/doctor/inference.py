@@ -1,0 +1,129 @@
+"""Where a file runs torch models for their answers, not to train them. Shared by the eval and no_grad rules.
+
+Evidence: the file loads weights and trains nothing; or the function is an evaluation by its name, takes no step, and
+turns the outputs into numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.names import Function
+from hasten.doctor.rule import keyword
+
+__all__ = ["answers", "is_covered", "loads_weights", "model_run"]
+
+_EVALUATES = re.compile(
+    r"(^|_)(validate|validation|evaluate|evaluation|eval|test|predict|infer|inference|serve|score|classify)(_|$)"
+)
+_TRAINING = (
+    ".backward(",
+    "optim.",
+    "Trainer(",
+    "autograd.grad",
+    "Accelerator(",
+    ".training_step",
+    "create_optimizer",
+    "GradScaler",
+)
+_STEPS = frozenset(("backward", "step", "zero_grad", "grad", "train_step", "fit"))
+_NUMBERS = frozenset(("item", "tolist", "numpy", "argmax", "topk", "softmax", "sigmoid", "max", "detach", "eq"))
+_WEIGHTS = ("load_state_dict", "from_pretrained", "load_from_checkpoint", "load_weights", "load_checkpoint")
+
+
+def answers(scope: ast.AST, code: Code) -> Iterator[ast.Call]:
+    """The runs of torch models in a function (or the module's own lines) that are inference."""
+    if not isinstance(scope, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef)) or not _may_be(scope, code):
+        return
+    for call in own_calls(scope):
+        if model_run(call, code):
+            yield call
+
+
+def model_run(call: ast.Call, code: Code) -> bool:
+    """True when the call runs a torch model that is no layer of another."""
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "generate":
+        return False  # transformers' generate switches gradients off itself
+    kind = code.runs_model(call)
+    if kind is None or kind.name != makers.TORCH_MODULE:
+        return False
+    name = code.qualified(kind.made.func) if kind.made is not None else ""
+    layer = name.startswith("torch.nn.") and name not in ("torch.nn.Sequential", "torch.nn.DataParallel")
+    return not layer
+
+
+def own_calls(scope: ast.AST) -> Iterator[ast.Call]:
+    """The calls of a function's own lines, nested functions and classes aside."""
+    stack: list[ast.AST] = list(reversed(scope.body))  # type: ignore[attr-defined]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.Call):
+            yield node
+        stack.extend(reversed(list(ast.iter_child_nodes(node))))
+
+
+def _may_be(scope: ast.Module | Function, code: Code) -> bool:
+    if code.in_class_of(scope, makers.TORCH_MODULE, makers.TORCH_DATASET):
+        return False
+    if not code.mentions(*_TRAINING):
+        return loads_weights(code) and not _wants_gradients(code)
+    if isinstance(scope, ast.Module) or not _EVALUATES.search(scope.name.lower()):
+        return False
+    attributes = {n.attr for n in ast.walk(scope) if isinstance(n, ast.Attribute)}
+    return not attributes & _STEPS and bool(attributes & _NUMBERS) and not _wants_gradients(code)
+
+
+def loads_weights(code: Code) -> bool:
+    """True when trained weights enter the file: what runs here is meant to answer."""
+    if code.calls_named(*_WEIGHTS):
+        return True
+    for call in code.calls_named("load"):
+        if code.qualified(call.func) in ("torch.load", "torch.jit.load", "torch.hub.load"):
+            return True
+    for call in code.calls:
+        value = keyword(call, "pretrained") or keyword(call, "weights")
+        plain = isinstance(value, ast.Constant) and value.value in (None, False)
+        if value is not None and not plain and code.is_a(call, makers.TORCH_MODULE):
+            return True
+    return False
+
+
+def _wants_gradients(code: Code) -> bool:
+    return bool(
+        re.search(r"requires_grad(_\(\)|_\(True\)|\s*=\s*True)|retain_grad|register_full_backward|GradCAM", code.text)
+    )
+
+
+def is_covered(call: ast.AST, code: Code, marks: tuple[str, ...], depth: int = 3) -> bool:
+    """True when the call, its function, or one that calls it stands under one of ``marks`` (a context or a call)."""
+    for around in code.ancestors(call):
+        if isinstance(around, (ast.With, ast.AsyncWith)) and any(_named(i.context_expr, marks) for i in around.items):
+            return True
+        decorators = getattr(around, "decorator_list", ())
+        if any(_named(d, marks) for d in decorators):
+            return True
+    scope: ast.AST = code.function(call) or code.tree
+    if any(_named(c, marks) for c in own_calls(scope)):
+        return True
+    if isinstance(scope, ast.Module) or not depth:
+        return False
+    owner = code.klass(scope)
+    if owner is not None and any(_named(c, marks) for c in ast.walk(owner) if isinstance(c, ast.Call)):
+        return True
+    assert isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
+    return any(
+        is_covered(c, code, marks, depth - 1) for c in code.kinds.callers(scope) if code.function(c) is not scope
+    )
+
+
+def _named(node: ast.AST, marks: tuple[str, ...]) -> bool:
+    """True when an expression is, or calls, something of that name."""
+    if isinstance(node, ast.Call):
+        node = node.func
+    return (node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")) in marks

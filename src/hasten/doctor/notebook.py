@@ -1,0 +1,137 @@
+"""A notebook's code cells as one Python text, and back: magics stand aside, line numbers stay traceable.
+
+JSON enters, ``Notebook`` leaves with ``text`` for the rules; ``place`` turns a line into (cell, line in cell);
+``rebuilt`` puts a mended text back into the cells, everything else as it was.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Notebook", "read_notebook"]
+
+_SENTINEL = "# hasten-cell {}"
+_HIDDEN = "pass  # hasten-magic "
+_MAGIC = re.compile(r"^(\s*)([%!?]|[\w.]+\?{1,2}\s*$|.*[^\s?]\?{1,2}\s*$)")
+_ASSIGNED = re.compile(r"^(\s*)([\w.,\s]+=\s*)([!%].*)$")
+_PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%memit", "%%mprun", "%%snakeviz", "%%notify")
+_PARSE = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A cell that is no Python, and where."""
+
+    cell: int
+    line: int
+    reason: str
+
+
+@dataclass
+class Notebook:
+    """Code cells joined; ``starts[i]`` is the line (from 1) where the i-th code cell's text begins."""
+
+    data: dict[str, Any]
+    text: str
+    cells: list[int]
+    starts: list[int]
+    raw: str
+    broken: list[Broken] = field(default_factory=list)
+
+    def place(self, line: int) -> tuple[int, int]:
+        """Cell number (from 1, all kinds counted) and line in it (from 1)."""
+        index = max(bisect_right(self.starts, line) - 1, 0)
+        return self.cells[index] + 1, line - self.starts[index] + 1
+
+    def rebuilt(self, text: str) -> str:
+        """The notebook's JSON with the cells of a mended ``text``; untouched cells keep their very form."""
+        before, after = _split(self.text), _split(text)
+        for index, source in after.items():
+            if before.get(index) == source:
+                continue
+            cell = self.data["cells"][index]
+            lines = [_shown(line) for line in source.splitlines(keepends=True)]
+            if lines and not str(_joined(cell["source"])).endswith("\n"):
+                lines[-1] = lines[-1].rstrip("\n")
+            cell["source"] = lines if isinstance(cell["source"], list) else "".join(lines)
+        indent = re.match(r"\{\s*?\n([ \t]*)", self.raw)
+        spaces: int | str | None = indent.group(1) if indent else None
+        ascii_only = "\\u" in self.raw and self.raw.isascii()
+        end = "\n" if self.raw.endswith("\n") else ""
+        return json.dumps(self.data, indent=spaces, ensure_ascii=ascii_only) + end
+
+
+def read_notebook(raw: str) -> Notebook:
+    """The code of a notebook.
+
+    Raises:  ValueError: not JSON, or no notebook
+    """
+    data = json.loads(raw)
+    if not isinstance(data, dict) or not isinstance(data.get("cells"), list):
+        raise ValueError("expected a notebook of format 4 with 'cells'")
+    language = data.get("metadata", {}).get("language_info", {}).get("name", "python")
+    lines: list[str] = []
+    notebook = Notebook(data, "", [], [], raw)
+    for number, cell in enumerate(data["cells"]):
+        if (
+            not isinstance(cell, dict)
+            or cell.get("cell_type") != "code"
+            or str(language).lower() not in ("python", "ipython")
+        ):
+            continue
+        lines.append(_SENTINEL.format(number) + "\n")
+        notebook.cells.append(number)
+        notebook.starts.append(len(lines) + 1)
+        lines.extend(_cell(_joined(cell.get("source", "")), number, notebook.broken))
+    notebook.text = "".join(lines)
+    return notebook
+
+
+def _joined(source: Any) -> str:
+    if isinstance(source, list):
+        return "".join(str(s) for s in source)
+    return str(source)
+
+
+def _cell(source: str, number: int, broken: list[Broken]) -> list[str]:
+    kept = source.splitlines()
+    first = next((line.strip() for line in kept if line.strip()), "")
+    if first.startswith("%%") and not first.startswith(_PYTHON_CELLS):
+        return [f"# hasten-magic {line}\n" for line in kept]
+    hidden = [_hide(line) for line in kept]
+    problem: SyntaxError | ValueError | None = None
+    for lines in (kept, hidden):  # as written first: a comment that ends in "?" is no magic
+        try:
+            compile("\n".join(lines) + "\n", "<cell>", "exec", flags=_PARSE, dont_inherit=True)
+            return [line + "\n" for line in lines]
+        except (SyntaxError, ValueError) as error:
+            problem = error
+    broken.append(Broken(number + 1, getattr(problem, "lineno", 1) or 1, getattr(problem, "msg", str(problem))))
+    return [f"# hasten-magic {line}\n" for line in kept]
+
+
+def _hide(line: str) -> str:
+    assigned = _ASSIGNED.match(line)
+    if assigned:
+        return f"{assigned[1]}{assigned[2]}None  # hasten-magic {assigned[3]}"
+    magic = _MAGIC.match(line)
+    if magic and not line.strip().startswith("#"):
+        return f"{magic[1]}{_HIDDEN}{line.strip()}"
+    return line
+
+
+def _shown(line: str) -> str:
+    for mark in (_HIDDEN, "None  # hasten-magic ", "# hasten-magic "):
+        if mark in line:
+            return line.replace(mark, "", 1)
+    return line
+
+
+def _split(text: str) -> dict[int, str]:
+    parts = re.split(r"^# hasten-cell (\d+)\n", text, flags=re.MULTILINE)
+    return {int(parts[i]): parts[i + 1] for i in range(1, len(parts) - 1, 2)}

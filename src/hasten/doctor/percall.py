@@ -1,0 +1,230 @@
+"""Costly preparations that happen once a call instead of once: models loaded, sessions opened, tensors allocated."""
+
+from __future__ import annotations
+
+import ast
+
+from hasten.doctor.code import Code
+from hasten.doctor.names import Function
+from hasten.doctor.rule import Edit
+
+__all__ = ["hoist", "is_guarded", "repeats_needlessly"]
+
+_CACHES = ("cache", "lru_cache", "cached_property", "cache_resource", "cache_data", "experimental_singleton", "fixture",
+           "on_event", "asynccontextmanager", "contextmanager", "cached", "memoize", "singleton")  # fmt: skip
+_ENTRY = (
+    "main",
+    "run",
+    "test",
+    "train",
+    "evaluate",
+    "bench",
+    "setup",
+    "convert",
+    "export",
+    "demo",
+    "load",
+    "build",
+    "get",
+    "make",
+    "create",
+    "init",
+)
+
+
+def repeats_needlessly(call: ast.Call, code: Code) -> str:
+    """Why this preparation runs again and again with the same arguments; '' where it does not, or has reason to."""
+    if is_guarded(call, code):
+        return ""
+    loop = code.loop(call)
+    if loop is not None:
+        return "" if _needed_in_loop(call, loop, code) else "in a loop"
+    function = code.function(call)
+    if function is None or _is_cached(function, code):
+        return ""
+    if _from_parameters(call, function, code):
+        return ""
+    hot = code.hot(call)
+    if hot is not None:
+        return hot.reason
+    return _each_call(call, function, code)
+
+
+def _needed_in_loop(call: ast.Call, loop: ast.AST, code: Code) -> bool:
+    if any(code.depends_on_round(a, loop) for a in (*call.args, *(k.value for k in call.keywords))):
+        return True
+    if isinstance(loop, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+        return True  # so many copies are wanted
+    for outer in code.loops(call):  # a retry: the round ends with the load
+        if any(isinstance(n, ast.Break) for n in ast.walk(outer)) and isinstance(
+            code.parent(code.statement(call)), ast.Try
+        ):
+            return True
+    parent = code.parent(call)
+    if (
+        isinstance(parent, ast.Call)
+        and isinstance(parent.func, ast.Attribute)
+        and parent.func.attr in ("append", "put")
+    ):
+        return True
+    statement = code.statement(call)
+    return (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Subscript)) or _trains_in(loop)
+
+
+def _trains_in(loop: ast.AST) -> bool:
+    """A fresh copy each round is right where the round trains or alters it."""
+    altered = (
+        "fit",
+        "backward",
+        "train_on_batch",
+        "load_state_dict",
+        "load_weights",
+        "set_weights",
+        "train",
+        "resize_token_embeddings",
+    )
+    return any(isinstance(n, ast.Attribute) and n.attr in altered for n in ast.walk(loop))
+
+
+def is_guarded(node: ast.AST, code: Code) -> bool:
+    """True beneath ``if model is None``, ``if name not in cache`` and their like."""
+    for around in code.ancestors(node):
+        if isinstance(around, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            return False
+        if isinstance(around, ast.If):
+            return True
+        if isinstance(around, (ast.IfExp, ast.BoolOp, ast.ExceptHandler)):
+            return True
+    return False
+
+
+def _is_cached(function: Function, code: Code) -> bool:
+    names = [
+        code.names.dotted(d.func if isinstance(d, ast.Call) else d).rsplit(".", 1)[-1] for d in function.decorator_list
+    ]
+    return any(n in _CACHES for n in names)
+
+
+def _from_parameters(call: ast.Call, function: Function, code: Code) -> bool:
+    """True when what is loaded depends on the function's own arguments (``self`` aside)."""
+    parameters = {a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)} - {
+        "self",
+        "cls",
+    }
+    derived = set(parameters)
+    for inner in ast.walk(function):
+        if isinstance(inner, ast.Assign) and any(
+            isinstance(n, ast.Name) and n.id in derived for n in ast.walk(inner.value)
+        ):
+            derived.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+    if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id in derived:
+        return True
+    read = [
+        n.id for a in (*call.args, *(k.value for k in call.keywords)) for n in ast.walk(a) if isinstance(n, ast.Name)
+    ]
+    return any(name in derived for name in read)
+
+
+def _each_call(call: ast.Call, function: Function, code: Code) -> str:
+    """A function that takes data, loads a fixed model, and runs it: each call pays the load."""
+    if function.name in ("__init__", "__call__") or function.name.lstrip("_").split("_")[0] in _ENTRY:
+        return ""
+    parameters = [
+        a.arg for a in (*function.args.posonlyargs, *function.args.args) if a.arg not in ("self", "cls", "args")
+    ]
+    if not parameters or not _is_assigned_locally(call, code):
+        return ""
+    if code.kinds.callers(function):  # seen at work in this file, and never in a loop
+        return ""
+    if any(
+        isinstance(n, ast.Return) and n.value is not None and _names(n.value) & _targets(call, code)
+        for n in ast.walk(function)
+    ):
+        returned = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and isinstance(n.value, ast.Name)]
+        if any(isinstance(r, ast.Name) and r.id in _targets(call, code) for r in returned):
+            return ""
+    runs = code.model_runs(list(function.body)) or _used_as_callee(call, function, code)
+    loads_data = any(_names(r) & _tainted(function, parameters) for r in runs)
+    return f"at every call of '{function.name}'" if loads_data else ""
+
+
+def _used_as_callee(call: ast.Call, function: Function, code: Code) -> list[ast.Call]:
+    targets = _targets(call, code)
+    found = []
+    for inner in ast.walk(function):
+        if isinstance(inner, ast.Call) and inner is not call:
+            root = inner.func.value if isinstance(inner.func, ast.Attribute) else inner.func
+            named = inner.func.attr if isinstance(inner.func, ast.Attribute) else ""
+            if (
+                isinstance(root, ast.Name)
+                and root.id in targets
+                and named in ("", "predict", "run", "encode", "generate")
+            ):
+                found.append(inner)
+    return found
+
+
+def _tainted(function: Function, parameters: list[str]) -> set[str]:
+    derived = set(parameters)
+    for _ in range(3):
+        for inner in ast.walk(function):
+            if isinstance(inner, ast.Assign) and _names(inner.value) & derived:
+                derived.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+            elif isinstance(inner, (ast.With, ast.For)):
+                source = inner.iter if isinstance(inner, ast.For) else inner.items[0].context_expr
+                target = inner.target if isinstance(inner, ast.For) else inner.items[0].optional_vars
+                if target is not None and _names(source) & derived:
+                    derived.update(_names(target))
+    return derived
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _targets(call: ast.Call, code: Code) -> set[str]:
+    statement = code.statement(call)
+    return (
+        {n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+        if isinstance(statement, ast.Assign)
+        else set()
+    )
+
+
+def _is_assigned_locally(call: ast.Call, code: Code) -> bool:
+    statement = code.statement(call)
+    if isinstance(statement, ast.Assign):
+        scope = code.names.scope_of(statement)
+        return all(isinstance(t, ast.Name) and t.id not in scope.outer for t in statement.targets)
+    return not isinstance(statement, ast.Return)
+
+
+def hoist(call: ast.Call, code: Code) -> tuple[Edit, ...]:
+    """The edit that moves ``name = call(…)`` to just before its loop; () where that could change what runs."""
+    loop = code.loop(call)
+    statement = code.statement(call)
+    if (
+        not isinstance(loop, (ast.For, ast.While))
+        or not isinstance(statement, ast.Assign)
+        or statement.value is not call
+    ):
+        return ()
+    if not any(statement is s for s in loop.body) or len(loop.body) < 2 or len(statement.targets) != 1:
+        return ()
+    target = statement.targets[0]
+    if not isinstance(target, ast.Name) or code.varies(call, loop):
+        return ()
+    if len(code.bound_in(target, loop)) != 1 or target.id in code._changed(loop):
+        return ()
+    before = loop.body[: next(i for i, s in enumerate(loop.body) if s is statement)]
+    names = _names(call)
+    if any(isinstance(n, ast.Name) and n.id == target.id for s in before for n in ast.walk(s)):
+        return ()
+    if len(code.names.find(target.id, target)[1]) != 1:
+        return ()  # an earlier value of the same name may be needed if the loop never runs
+    header = loop.iter if isinstance(loop, ast.For) else loop.test
+    if target.id in _names(header) | names:
+        return ()
+    if any(s.lineno == statement.lineno for s in loop.body if s is not statement):
+        return ()
+    return (Edit("move", statement, target=loop),)

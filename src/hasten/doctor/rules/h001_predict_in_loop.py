@@ -1,0 +1,157 @@
+"""`predict` of a Keras model inside a loop.
+
+## What it does
+Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round.
+
+## Why is this bad
+`predict` is made for large arrays: each call builds a data pipeline, runs callbacks and may print a progress bar
+before the first multiplication. For small inputs nearly all of the time is that preparation.
+
+## Cost
+Tens of milliseconds a call, where the arithmetic of a small model needs microseconds.
+
+## Example
+```python
+for row in rows:
+    answers.append(model.predict(row[None])[0])
+```
+
+## Use instead
+```python
+answers = list(model.predict(rows))       # all rows at once, or, where they come one by one:
+
+infer = tf.function(model, reduce_retracing=True)
+for row in stream:
+    answer = infer(tf.constant(row[None]))
+```
+
+## Fix safety
+`[model.predict(row[None])[0] for row in rows]` over a numpy array becomes `list(model.predict(rows))`: safe, equal up
+to float rounding. Other calls on arrays become `model(x, training=False).numpy()`: unsafe, since all of `x` is then
+one batch in memory.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.names import Function
+from hasten.doctor.rule import Edit, Hit, Rule, hit
+from hasten.doctor.samples import first_argument, is_chunked, is_keras_predict, is_one_sample, model_changes
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Keras `predict` calls whose data depends on a round of a loop."""
+    assert isinstance(node, ast.Call)
+    if not is_keras_predict(node, code):
+        return
+    data = first_argument(node)
+    loop = code.loop(node)
+    if loop is None:
+        reason = _called_in_loop(node, data, code)
+        if reason:
+            yield hit(node, f"`predict` prepares anew at each call, {reason}")
+        return
+    assert isinstance(node.func, ast.Attribute)
+    if model_changes(node.func.value, loop, code) or is_chunked(loop):
+        return
+    if data is not None and not code.depends_on_round(data, loop) and not _draws(data):
+        return
+    batch = _whole_batch(node, code)
+    if batch is not None:
+        yield hit(
+            node, "`predict` on one row a round prepares anew each time: hand it the whole array", batch, safe=True
+        )
+        return
+    yield hit(node, "`predict` in a loop prepares a data pipeline at each call", *direct_call(node, code))
+
+
+def direct_call(node: ast.Call, code: Code) -> tuple[Edit, ...]:
+    """`model(x, training=False).numpy()` for a predict that takes an array and no options that matter."""
+    assert isinstance(node.func, ast.Attribute)
+    options = {k.arg for k in node.keywords} - {"verbose"}
+    if len(node.args) != 1 or options or not code.is_a(node.args[0], makers.NUMPY):
+        return ()
+    return (
+        Edit("replace", node, f"{code.source(node.func.value)}({code.source(node.args[0])}, training=False).numpy()"),
+    )
+
+
+def _draws(data: ast.expr) -> bool:
+    """True for data made in the round: `np.random.normal(...)`, `queue.get()`."""
+    return any(isinstance(n, ast.Call) for n in ast.walk(data))
+
+
+def _called_in_loop(node: ast.Call, data: ast.expr | None, code: Code) -> str:
+    """A function around the call that a loop of this file runs with the round's own data."""
+    function = code.function(node)
+    if function is None or data is None or not _reads_parameter(data, function, code):
+        return ""
+    for call in code.kinds.callers(function):
+        loop = code.loop(call)
+        given = [*call.args, *(k.value for k in call.keywords)]
+        if loop is None or is_chunked(loop) or code.function(call) is function:
+            continue
+        if is_one_sample(data, code) and any(code.depends_on_round(a, loop) for a in given):
+            return f"and line {call.lineno} calls '{function.name}' in a loop"
+    return ""
+
+
+def _reads_parameter(data: ast.expr, function: Function, code: Code) -> bool:
+    parameters = {a.arg for a in (*function.args.posonlyargs, *function.args.args)} - {"self"}
+    for _ in range(3):
+        for inner in ast.walk(function):
+            if isinstance(inner, ast.Assign) and any(
+                isinstance(n, ast.Name) and n.id in parameters for n in ast.walk(inner.value)
+            ):
+                parameters.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+    return any(isinstance(n, ast.Name) and n.id in parameters for n in ast.walk(data))
+
+
+def _whole_batch(node: ast.Call, code: Code) -> Edit | None:
+    """`[model.predict(row[None])[0] for row in rows]`, `rows` an array: the edit to `list(model.predict(rows))`."""
+    taken = code.parent(node)
+    comprehension = code.parent(taken) if isinstance(taken, ast.Subscript) and _is_zero(taken.slice) else None
+    if (
+        not isinstance(comprehension, ast.ListComp)
+        or comprehension.elt is not taken
+        or len(comprehension.generators) != 1
+    ):
+        return None
+    generator: ast.comprehension = comprehension.generators[0]
+    if generator.ifs or generator.is_async or not code.is_a(generator.iter, makers.NUMPY) or len(node.args) != 1:
+        return None
+    if {k.arg for k in node.keywords} - {"verbose"} or not isinstance(generator.target, ast.Name):
+        return None
+    row = node.args[0]
+    if (
+        not isinstance(row, ast.Subscript)
+        or not _is_name(row.value, generator.target.id)
+        or not is_one_sample(row, code)
+    ):
+        return None
+    assert isinstance(node.func, ast.Attribute)
+    options = "".join(f", {k.arg}={code.source(k.value)}" for k in node.keywords)
+    rows, model = code.source(generator.iter), code.source(node.func.value)
+    return Edit("replace", comprehension, f"list({model}.predict({rows}{options}))")
+
+
+def _is_zero(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value == 0
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+RULE = Rule(
+    code="H001",
+    name="predict-in-loop",
+    on=(ast.Call,),
+    words=("predict",),
+    remedy="Predict all rows in one call; one by one, call tf.function(model) or hasten.compile(model).",
+    check=check,
+)

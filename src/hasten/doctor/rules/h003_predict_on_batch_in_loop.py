@@ -1,0 +1,65 @@
+"""`predict_on_batch` or `predict_classes` of a Keras model in a hot loop.
+
+## What it does
+Finds `predict_on_batch`, `predict_classes`, `predict_proba` and `predict_generator` of a Keras model in a loop whose
+data changes from round to round.
+
+## Why is this bad
+`predict_on_batch` leaves out the data pipeline but still converts, checks and copies in Python at each call, and
+traces again for each new shape. The others are gone since TensorFlow 2.6 and were `predict` plus a step.
+
+## Cost
+Around a millisecond a call; a compiled function needs a tenth, hasten's a thousandth.
+
+## Example
+```python
+for state in states:
+    action = model.predict_on_batch(state).argmax()
+```
+
+## Use instead
+```python
+infer = tf.function(model, reduce_retracing=True)
+for state in states:
+    action = tf.argmax(infer(state), axis=-1)
+```
+
+## Fix safety
+No fix: where the compiled function is made decides what it costs.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.samples import first_argument, is_chunked, is_keras_predict, model_changes
+
+_NAMES = ("predict_on_batch", "predict_classes", "predict_proba", "predict_generator")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Keras' other predicting methods in a loop, on the round's own data."""
+    assert isinstance(node, ast.Call)
+    loop = code.loop(node)
+    if loop is None or not is_keras_predict(node, code, *_NAMES):
+        return
+    assert isinstance(node.func, ast.Attribute)
+    data = first_argument(node)
+    if model_changes(node.func.value, loop, code) or is_chunked(loop):
+        return
+    if data is None or not (code.depends_on_round(data, loop) or any(isinstance(n, ast.Call) for n in ast.walk(data))):
+        return
+    yield hit(node, f"`{node.func.attr}` in a loop checks and converts in Python at each call")
+
+
+RULE = Rule(
+    code="H003",
+    name="predict-on-batch-in-loop",
+    on=(ast.Call,),
+    words=_NAMES,
+    remedy="Gather the rows and predict once, or call tf.function(model) / hasten.compile(model) in the loop.",
+    check=check,
+)

@@ -1,0 +1,141 @@
+"""A constant tensor built anew in each round of a loop.
+
+## What it does
+Finds `tf.constant`, `tf.convert_to_tensor`, `torch.tensor`, `torch.as_tensor` or `torch.from_numpy` in a loop whose
+arguments never change there.
+
+## Why is this bad
+Building a tensor from Python values checks each element, allocates and copies. The same tensor could be made once.
+
+## Cost
+Microseconds for a scalar, milliseconds for long lists, every round; on a GPU a transfer as well.
+
+## Example
+```python
+for x in batches:
+    scale = torch.tensor([0.229, 0.224, 0.225])
+    out = x / scale
+```
+
+## Use instead
+```python
+scale = torch.tensor([0.229, 0.224, 0.225])
+for x in batches:
+    out = x / scale
+```
+
+## Fix safety
+Safe where the tensor has a name of its own that nothing in the loop changes: the line moves before the loop. Not
+offered for tensors made inside an expression.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.percall import hoist
+from hasten.doctor.rule import Hit, Rule, hit, keyword
+from hasten.doctor.words import words
+
+_BUILDERS = words(
+    "tensorflow.constant tensorflow.convert_to_tensor torch.tensor torch.as_tensor torch.from_numpy torch.FloatTensor "
+    "torch.LongTensor torch.Tensor torch.IntTensor torch.BoolTensor"
+)
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Tensors built from values that no round changes."""
+    assert isinstance(node, ast.Call)
+    if not node.args or code.qualified(node.func) not in _BUILDERS or keyword(node, "requires_grad") is not None:
+        return
+    loop = code.loop(node)
+    if not isinstance(loop, (ast.For, ast.While)) or code.varies(node, loop) or not _has_content(node):
+        return
+    if _is_rare(node, loop, code) or _is_kept(node, code) or _is_passed_on(node, loop, code) or _is_traced(node, code):
+        return
+    statement = code.statement(node)
+    if isinstance(statement, ast.Assign) and _changes_later(statement, loop, code):
+        return
+    yield hit(node, "the same tensor is built again in every round", *hoist(node, code), safe=True)
+
+
+def _has_content(node: ast.Call) -> bool:
+    """Not for `torch.Tensor(3, 4)`-like allocation of scratch memory."""
+    return not (isinstance(node.func, ast.Attribute) and node.func.attr.endswith("Tensor") and len(node.args) > 1)
+
+
+def _is_rare(node: ast.AST, loop: ast.AST, code: Code) -> bool:
+    """True beneath an `if`, `try` or `return` of the loop: it may not run each round."""
+    for around in code.ancestors(node):
+        if around is loop:
+            return False
+        if isinstance(around, (ast.If, ast.IfExp, ast.ExceptHandler, ast.Return, ast.Raise, ast.Assert, ast.Lambda)):
+            return True
+    return False
+
+
+def _is_kept(node: ast.AST, code: Code) -> bool:
+    """True where each round wants a tensor of its own: appended, yielded, stored under a key."""
+    parent = code.parent(node)
+    if isinstance(parent, (ast.List, ast.Tuple, ast.Dict, ast.Yield, ast.Starred)):
+        return True
+    if isinstance(parent, ast.Call) and node in parent.args:
+        name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
+        return name in ("append", "extend", "put", "add", "Variable", "Parameter", "cat", "stack", "concat")
+    statement = code.statement(node)
+    return isinstance(statement, ast.Assign) and any(not isinstance(t, ast.Name) for t in statement.targets)
+
+
+def _changes_later(statement: ast.Assign, loop: ast.AST, code: Code) -> bool:
+    """True where the named tensor is an accumulator, changed in place, or kept by someone in the loop."""
+    target = statement.targets[0]
+    assert isinstance(target, ast.Name)
+    if len(code.bound_in(target, loop)) > 1 or target.id in code._changed(loop):
+        return True
+    return any(
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("append", "put", "extend")
+        and any(isinstance(a, ast.Name) and a.id == target.id for a in call.args)
+        for call in ast.walk(loop)
+    )
+
+
+def _is_passed_on(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True where an array that the tensor is made of is also given to calls that might fill it."""
+    arrays = {n.id for a in node.args for n in ast.walk(a) if isinstance(n, ast.Name)}
+    arrays = {a for a in arrays if a not in ("np", "torch", "tf")}
+    if not arrays:
+        return any(isinstance(n, ast.Attribute) for a in node.args for n in ast.walk(a) if not code.qualified(n))
+    inside = {id(n) for n in ast.walk(node)}
+    for inner in ast.walk(loop):
+        if isinstance(inner, ast.Call) and id(inner) not in inside:
+            given = [*inner.args, *(k.value for k in inner.keywords)]
+            if isinstance(inner.func, ast.Attribute):
+                given.append(inner.func.value)
+            if any(isinstance(g, ast.Name) and g.id in arrays for g in given):
+                return True
+    return any(isinstance(n, ast.Attribute) for a in node.args for n in ast.walk(a) if not code.qualified(n))
+
+
+def _is_traced(node: ast.AST, code: Code) -> bool:
+    """True where the loop only builds a graph: in `tf.function`, in a layer's `call`."""
+    function = code.function(node)
+    if function is None:
+        return False
+    if any("function" in code.names.dotted(d.func if isinstance(d, ast.Call) else d) for d in function.decorator_list):
+        return True
+    return code.in_class_of(node, makers.KERAS_LAYER, makers.KERAS_MODEL)
+
+
+RULE = Rule(
+    code="H005",
+    name="tensor-built-in-loop",
+    on=(ast.Call,),
+    words=("constant", "tensor", "from_numpy", "Tensor"),
+    remedy="Build the tensor once, before the loop.",
+    check=check,
+)

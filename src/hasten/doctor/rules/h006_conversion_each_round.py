@@ -1,0 +1,149 @@
+"""`.item()`, `.tolist()`, `.numpy()` or `.cpu()` in each round of a loop, where one conversion after it would do.
+
+## What it does
+Finds a tensor converted round by round only to be appended to a list or added to a sum: elements of a tensor read one
+by one, and results of a model kept one by one outside training.
+
+## Why is this bad
+Each conversion waits for all the work queued before it, crosses from C++ to Python, and on a GPU copies over the bus.
+One conversion of all results does it once.
+
+## Cost
+A microsecond an element on a CPU; on a GPU a full synchronisation, tens of microseconds, each round.
+
+## Example
+```python
+for i in range(len(scores)):
+    values.append(scores[i].item())
+```
+
+## Use instead
+```python
+values = scores.tolist()
+```
+
+## Fix safety
+`[t[i].item() for i in range(len(t))]` and `[x.item() for x in t]` become `t.tolist()`: safe for one-dimensional
+tensors, the only ones on which the original runs. Nothing else is rewritten.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Edit, Hit, Rule, hit
+
+_CONVERSIONS = ("item", "tolist", "numpy", "cpu")
+_TRAINING = frozenset(("backward", "step", "train_on_batch", "apply_gradients", "minimize", "zero_grad"))
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Conversions whose result only joins a list or a sum."""
+    assert isinstance(node, ast.Call)
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in _CONVERSIONS or node.args:
+        return
+    receiver = node.func.value
+    kind = code.kind(receiver)
+    if kind is None or kind.name not in (makers.TORCH_TENSOR, makers.TF_TENSOR):
+        return
+    if _is_converted_again(node, code) or not _is_gathered(node, code):
+        return
+    loop = code.loop(node)
+    if loop is None or not code.depends_on_round(receiver, loop) or _trains(loop):
+        return
+    if _by_element(receiver, loop, code):
+        yield hit(
+            node,
+            f"`.{node.func.attr}()` takes the tensor apart one element a round",
+            *_to_list(node, loop, code),
+            safe=True,
+        )
+    elif node.func.attr == "item" or not _over_loader(loop, code):
+        yield hit(node, f"`.{node.func.attr}()` waits and copies in every round, only to gather the results")
+
+
+def _is_converted_again(node: ast.Call, code: Code) -> bool:
+    """For `x.cpu().numpy()` the last call is the one that counts."""
+    parent = code.parent(node)
+    return isinstance(parent, ast.Attribute) and parent.attr in (*_CONVERSIONS, "detach", "to", "cuda")
+
+
+def _is_gathered(node: ast.AST, code: Code) -> bool:
+    """True where the value joins a list (`append`, a comprehension) or a sum (`+=`) and does nothing else."""
+    at = node
+    parent = code.parent(at)
+    while isinstance(parent, (ast.Subscript, ast.BinOp)) or (
+        isinstance(parent, ast.Attribute) and parent.attr in ("flatten", "squeeze")
+    ):
+        at, parent = parent, code.parent(parent)
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute):
+        return parent.func.attr in ("append", "extend") and at in parent.args
+    if isinstance(parent, ast.AugAssign):
+        return isinstance(parent.op, ast.Add) and at is parent.value
+    return isinstance(parent, (ast.ListComp, ast.GeneratorExp)) and at is parent.elt
+
+
+def _trains(loop: ast.AST) -> bool:
+    return any(isinstance(n, ast.Attribute) and n.attr in _TRAINING for n in ast.walk(loop)) or any(
+        isinstance(n, ast.Name) and n.id == "GradientTape" for n in ast.walk(loop)
+    )
+
+
+def _over_loader(loop: ast.AST, code: Code) -> bool:
+    """Batches moved off the device one by one keep its memory free: that is right."""
+    if not isinstance(loop, ast.For):
+        return False
+    iterable: ast.expr = loop.iter
+    while isinstance(iterable, ast.Call) and iterable.args:
+        iterable = iterable.args[0]
+    written = code.names.dotted(iterable).lower()
+    return code.is_a(iterable, makers.TORCH_LOADER, makers.TF_DATASET) or any(
+        w in written for w in ("load", "data", "batch")
+    )
+
+
+def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
+    """True for `t[i]` and for the loop's own target, elements of one tensor made before the loop."""
+    if isinstance(receiver, ast.Subscript):
+        return code.depends_on_round(receiver.slice, loop) and not code.depends_on_round(receiver.value, loop)
+    if not isinstance(receiver, ast.Name):
+        return False
+    iterable = (
+        loop.iter if isinstance(loop, ast.For) else loop.generators[0].iter if isinstance(loop, ast.ListComp) else None
+    )
+    return iterable is not None and code.is_a(iterable, makers.TORCH_TENSOR, makers.TF_TENSOR)
+
+
+def _to_list(node: ast.Call, loop: ast.AST, code: Code) -> tuple[Edit, ...]:
+    if not isinstance(loop, ast.ListComp) or loop.elt is not node or len(loop.generators) != 1:
+        return ()
+    generator = loop.generators[0]
+    assert isinstance(node.func, ast.Attribute)
+    if generator.ifs or node.func.attr != "item" or not isinstance(generator.target, ast.Name):
+        return ()
+    receiver = node.func.value
+    if (
+        isinstance(receiver, ast.Name)
+        and receiver.id == generator.target.id
+        and code.is_a(generator.iter, makers.TORCH_TENSOR)
+    ):
+        return (Edit("replace", loop, f"{code.source(generator.iter)}.tolist()"),)
+    if not isinstance(receiver, ast.Subscript) or not code.is_a(receiver.value, makers.TORCH_TENSOR):
+        return ()
+    tensor = code.source(receiver.value)
+    whole = (f"range(len({tensor}))", f"range({tensor}.shape[0])", f"range({tensor}.size(0))")
+    plain = isinstance(receiver.slice, ast.Name) and receiver.slice.id == generator.target.id
+    return (Edit("replace", loop, f"{tensor}.tolist()"),) if plain and code.source(generator.iter) in whole else ()
+
+
+RULE = Rule(
+    code="H006",
+    name="conversion-each-round",
+    on=(ast.Call,),
+    words=tuple(f".{c}(" for c in _CONVERSIONS),
+    remedy="Keep tensors in the loop; convert once after it (stack, then .tolist() or .numpy()).",
+    check=check,
+)

@@ -1,0 +1,75 @@
+"""A loop that runs a model on one row a round, where one batch would do.
+
+## What it does
+Finds a model (torch, Keras, ONNX Runtime) run in a `for` loop or comprehension on `x[None]`, `x.unsqueeze(0)`,
+`X[i:i+1]` of the loop's own element, with no state carried from round to round.
+
+## Why is this bad
+Each call pays the cost of Python, dispatch and reading all weights. A batch pays once, and turns matrix-vector into
+matrix-matrix products, for which processors are made.
+
+## Cost
+Ten to a hundred times for small models.
+
+## Example
+```python
+answers = [net(row.unsqueeze(0)) for row in rows]
+```
+
+## Use instead
+```python
+answers = net(rows)
+```
+
+## Fix safety
+No fix: memory and batch-dependent layers are yours to judge. (`predict` of Keras: see H001.)
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_from_target
+
+_GIVEN_ELSEWHERE = ("predict", "predict_on_batch")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Model runs on one row that depends on the loop's element alone."""
+    assert isinstance(node, ast.Call)
+    if isinstance(node.func, ast.Attribute) and node.func.attr in (*_GIVEN_ELSEWHERE, "generate"):
+        return
+    loop = code.loop(node)
+    if loop is None or isinstance(loop, ast.While) or code.runs_model(node) is None:
+        return
+    data = input_of(node)
+    if code.is_a(node.func, makers.KERAS_MODEL) and code.is_a(data, makers.NUMPY):
+        return  # H004 says it already
+    if data is None or not is_one_sample(data, code) or not only_from_target(data, loop, code):
+        return
+    if model_changes(node.func, loop, code) or code.in_class_of(node, makers.TORCH_MODULE, makers.KERAS_MODEL):
+        return
+    if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in ast.walk(loop)):
+        return
+    yield hit(node, "the model runs on one row a round; one batch of all rows does the same work once")
+
+
+def _times(loop: ast.AST) -> bool:
+    """A benchmark of single calls is what it is."""
+    return any(
+        isinstance(n, ast.Attribute) and n.attr in ("perf_counter", "perf_counter_ns", "time") for n in ast.walk(loop)
+    )
+
+
+RULE = Rule(
+    code="H007",
+    name="row-by-row",
+    on=(ast.Call,),
+    words=("torch", "keras", "onnxruntime", "tensorflow"),
+    remedy="Stack the rows and run the model once (in chunks, if memory is short).",
+    check=check,
+)

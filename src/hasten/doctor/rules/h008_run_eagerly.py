@@ -1,0 +1,82 @@
+"""`run_eagerly=True` left on.
+
+## What it does
+Finds `compile(run_eagerly=True)`, `model.run_eagerly = True`, `tf.config.run_functions_eagerly(True)` and
+`tf.data.experimental.enable_debug_mode()` outside tests.
+
+## Why is this bad
+Each operation of each step goes through Python; no graph is built, nothing is fused or run in parallel. It is meant
+for debugging and easily forgotten.
+
+## Cost
+Two to ten times in `fit` and `predict`, more for small layers.
+
+## Example
+```python
+model.compile("adam", "mse", run_eagerly=True)
+```
+
+## Use instead
+```python
+model.compile("adam", "mse")
+```
+
+## Fix safety
+Unsafe: Python side effects inside the model (prints, breakpoints, numpy in `call`) stop working in a graph.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
+
+_SWITCHES = ("tensorflow.config.run_functions_eagerly", "tensorflow.config.experimental_run_functions_eagerly")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Switches to eager running that are on."""
+    if not code.imports("tensorflow", "keras", "tf_keras"):
+        return
+    if isinstance(node, ast.Assign):
+        target = node.targets[0]
+        if isinstance(target, ast.Attribute) and target.attr == "run_eagerly" and _is_true(node.value):
+            yield hit(node, "`run_eagerly` runs every operation from Python")
+        return
+    assert isinstance(node, ast.Call)
+    name = code.qualified(node.func)
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "compile":
+        value = keyword(node, "run_eagerly")
+        if _is_true(value) and value is not None:
+            yield hit(
+                value,
+                "`run_eagerly=True` runs every operation from Python",
+                Edit("argument", node, None, "run_eagerly"),
+            )
+    elif name in _SWITCHES and not _turned_off(code, name):
+        if (not node.args and not node.keywords) or _is_true((node.args or [k.value for k in node.keywords])[0]):
+            yield hit(node, "all tf.functions now run eagerly, operation by operation")
+    elif name == "tensorflow.data.experimental.enable_debug_mode":
+        yield hit(node, "tf.data runs eagerly and in sequence in debug mode")
+
+
+def _is_true(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+def _turned_off(code: Code, name: str) -> bool:
+    """On for a few lines and off again is a use, not an oversight."""
+    off = (c for c in code.calls_named(name.rsplit(".", 1)[-1]) if c.args)
+    return any(isinstance(c.args[0], ast.Constant) and c.args[0].value is False for c in off)
+
+
+RULE = Rule(
+    code="H008",
+    name="run-eagerly",
+    on=(ast.Call, ast.Assign),
+    words=("eagerly", "enable_debug_mode"),
+    remedy="Remove it once the bug is found.",
+    check=check,
+)

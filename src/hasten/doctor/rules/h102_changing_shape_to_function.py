@@ -1,0 +1,104 @@
+"""Arrays of ever new shapes handed to a `tf.function`.
+
+## What it does
+Finds a `tf.function` called in a loop on `x[:i]`, `x[i:]` or an array made of a list that grows, without
+`input_signature` or `reduce_retracing`.
+
+## Why is this bad
+Each new shape traces and optimises the graph again, and every trace is kept.
+
+## Cost
+Ten milliseconds to seconds for each new shape.
+
+## Example
+```python
+@tf.function
+def score(x): ...
+
+for n in range(1, 500):
+    score(series[:n])
+```
+
+## Use instead
+```python
+@tf.function(input_signature=[tf.TensorSpec([None, 8], tf.float32)])
+def score(x): ...
+```
+
+## Fix safety
+No fix: the signature's dtype and fixed dimensions are yours to say. Padding to few lengths is the other cure.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.functions_tf import bends_to_shapes, traced_call
+from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.samples import value_of
+
+_ARRAYS = ("array", "asarray", "constant", "convert_to_tensor", "stack", "concat", "concatenate", "expand_dims")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Arguments of traced functions whose length follows the loop."""
+    assert isinstance(node, ast.Call)
+    loop = code.loop(node)
+    if loop is None or not traced_call(node, code) or bends_to_shapes(node, code):
+        return
+    for value in node.args:
+        if _grows(value, loop, code):
+            yield hit(value, "each round brings a new shape, and `tf.function` traces again for it")
+
+
+def _grows(value: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
+    value = value_of(value, code) or value
+    if isinstance(value, ast.Subscript):
+        index = value.slice.elts[0] if isinstance(value.slice, ast.Tuple) and value.slice.elts else value.slice
+        if isinstance(index, ast.Slice) and (index.lower is None) != (index.upper is None):
+            bound = index.lower or index.upper
+            return bound is not None and not _is_negative(bound) and code.depends_on_round(bound, loop)
+        return False
+    if not isinstance(value, ast.Call) or not value.args or not depth:
+        return False
+    name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+    if name not in _ARRAYS:
+        return False
+    return _list_grows(value.args[0], loop) or _grows(value.args[0], loop, code, depth - 1)
+
+
+def _is_negative(node: ast.expr) -> bool:
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+
+
+def _list_grows(node: ast.expr, loop: ast.AST) -> bool:
+    """True for a list that the loop appends to and never shortens or renews."""
+    if not isinstance(node, ast.Name):
+        return False
+    grown = shortened = False
+    for inner in ast.walk(loop):
+        if (
+            isinstance(inner, ast.Call)
+            and isinstance(inner.func, ast.Attribute)
+            and isinstance(inner.func.value, ast.Name)
+        ):
+            if inner.func.value.id == node.id:
+                grown |= inner.func.attr == "append"
+                shortened |= inner.func.attr in ("pop", "clear", "popleft", "remove")
+        elif isinstance(inner, ast.Name) and inner.id == node.id and isinstance(inner.ctx, (ast.Store, ast.Del)):
+            shortened = True
+        elif isinstance(inner, ast.Delete):
+            shortened |= any(isinstance(n, ast.Name) and n.id == node.id for n in ast.walk(inner))
+    return grown and not shortened
+
+
+RULE = Rule(
+    code="H102",
+    name="changing-shape-to-function",
+    on=(ast.Call,),
+    words=("tf.function", "tensorflow"),
+    remedy="Give input_signature with None for the changing dimension, or reduce_retracing=True, or pad.",
+    check=check,
+)

@@ -1,0 +1,84 @@
+"""`tf.function` made inside a loop or a request handler.
+
+## What it does
+Finds `tf.function(...)` and `@tf.function` where they run again and again: in a loop's body, in a request handler, in
+a function that a loop of the file calls.
+
+## Why is this bad
+A new `tf.function` knows no traces: it traces and optimises the graph at its first call, so here at every call.
+
+## Cost
+Tens of milliseconds to seconds each time; slower than no `tf.function` at all.
+
+## Example
+```python
+for batch in batches:
+    infer = tf.function(model)
+    answers.append(infer(batch))
+```
+
+## Use instead
+```python
+infer = tf.function(model)
+for batch in batches:
+    answers.append(infer(batch))
+```
+
+## Fix safety
+Safe for `name = tf.function(something)` that no round changes: the line moves before the loop.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.percall import hoist, is_guarded
+from hasten.doctor.rule import Hit, Rule, hit
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Traced functions made where the line runs many times."""
+    if isinstance(node, ast.Call):
+        if code.qualified(node.func) != "tensorflow.function" or not node.args or _is_decorator(node, code):
+            return
+        loop = code.loop(node)
+        if loop is not None and (code.depends_on_round(node, loop) or not isinstance(loop, (ast.For, ast.While))):
+            return
+        hot = code.hot(node)
+        if hot is not None and not is_guarded(node, code) and not _is_kept(node, code):
+            yield hit(node, f"a new `tf.function` traces anew, {hot.reason}", *hoist(node, code), safe=True)
+        return
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    for decorator in node.decorator_list:
+        target = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if code.qualified(target) == "tensorflow.function":
+            hot = code.hot(node)
+            loop = code.loop(node)
+            if hot is None or is_guarded(node, code) or (loop is not None and code.depends_on_round(node, loop)):
+                continue
+            yield hit(decorator, f"'{node.name}' is a new `tf.function`, traced anew, {hot.reason}")
+
+
+def _is_decorator(node: ast.AST, code: Code) -> bool:
+    parent = code.parent(node)
+    return isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and node in parent.decorator_list
+
+
+def _is_kept(node: ast.AST, code: Code) -> bool:
+    parent = code.parent(node)
+    stored = isinstance(parent, ast.Assign) and any(
+        isinstance(t, (ast.Attribute, ast.Subscript)) for t in parent.targets
+    )
+    return stored or isinstance(parent, (ast.Return, ast.Dict))
+
+
+RULE = Rule(
+    code="H103",
+    name="function-made-in-loop",
+    on=(ast.Call, ast.FunctionDef, ast.AsyncFunctionDef),
+    words=("tf.function", "tensorflow"),
+    remedy="Make it once, outside, and call it here.",
+    check=check,
+)

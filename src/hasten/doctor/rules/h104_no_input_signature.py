@@ -1,0 +1,86 @@
+"""A hot `tf.function` without `input_signature`.
+
+## What it does
+Finds a `tf.function` of the file that a request handler calls, or that a loop calls on numpy arrays, with neither
+`input_signature` nor `reduce_retracing`. Training steps (with a gradient tape) are left alone.
+
+## Why is this bad
+Whatever the outside sends decides when the function traces: another length, another dtype, a list in place of an
+array. Each first time costs a pause in the middle of serving.
+
+## Cost
+Tens of milliseconds to seconds at each new shape or dtype, at a moment the caller picks.
+
+## Example
+```python
+@tf.function
+def score(x):
+    return model(x)
+```
+
+## Use instead
+```python
+@tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32)])
+def score(x):
+    return model(x)
+```
+
+## Fix safety
+No fix: shapes and dtypes are yours to say.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.functions_tf import bends_to_shapes, definition
+from hasten.doctor.names import Function
+from hasten.doctor.rule import Hit, Rule, hit
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Decorated functions without a signature that serve outside data."""
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    decorator = next((d for d in node.decorator_list if _is_function(d, code)), None)
+    if decorator is None or not _takes_data(node) or code.mentions("get_concrete_function") or _trains(node):
+        return
+    for call in code.kinds.callers(node):
+        if definition(call, code) is node and not bends_to_shapes(call, code) and _serves(call, code):
+            yield hit(
+                decorator, f"'{node.name}' is called with outside data on line {call.lineno} and has no input_signature"
+            )
+            return
+
+
+def _is_function(decorator: ast.expr, code: Code) -> bool:
+    return code.qualified(decorator.func if isinstance(decorator, ast.Call) else decorator) == "tensorflow.function"
+
+
+def _takes_data(node: Function) -> bool:
+    return any(a.arg != "self" for a in (*node.args.posonlyargs, *node.args.args)) or node.args.vararg is not None
+
+
+def _trains(node: Function) -> bool:
+    return any(isinstance(n, (ast.Attribute, ast.Name)) and "Tape" in ast.dump(n) for n in ast.walk(node))
+
+
+def _serves(call: ast.Call, code: Code) -> bool:
+    if code.function(call) is not None and code.handler(call) is not None:
+        return True
+    loop = code.loop(call)
+    if loop is None:
+        return False
+    return any(code.is_a(a, makers.NUMPY) and code.depends_on_round(a, loop) for a in call.args)
+
+
+RULE = Rule(
+    code="H104",
+    name="no-input-signature",
+    on=(ast.FunctionDef, ast.AsyncFunctionDef),
+    words=("tf.function", "tensorflow"),
+    remedy="Add input_signature=[tf.TensorSpec(shape, dtype)], None for each free dimension.",
+    check=check,
+)

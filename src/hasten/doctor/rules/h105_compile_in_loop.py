@@ -1,0 +1,78 @@
+"""`torch.compile` inside a loop or a request handler.
+
+## What it does
+Finds `torch.compile(model)` (and `torch.jit.trace`/`script`) where it runs again and again with the same model.
+
+## Why is this bad
+Compiling takes seconds; a new wrapper looks up and guards everything again, and past the cache limit falls back to
+eager without a word.
+
+## Cost
+Seconds to minutes each time.
+
+## Example
+```python
+for batch in batches:
+    fast = torch.compile(model)
+    out = fast(batch)
+```
+
+## Use instead
+```python
+fast = torch.compile(model)
+for batch in batches:
+    out = fast(batch)
+```
+
+## Fix safety
+Safe for `name = torch.compile(something)` that no round changes: the line moves before the loop.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.percall import hoist, is_guarded
+from hasten.doctor.rule import Hit, Rule, hit
+
+_COMPILERS = ("torch.compile", "torch.jit.trace", "torch.jit.script")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Compilations of one model, many times."""
+    assert isinstance(node, ast.Call)
+    if code.qualified(node.func) not in _COMPILERS or not node.args or is_guarded(node, code):
+        return
+    loop = code.loop(node)
+    if loop is not None and (code.depends_on_round(node.args[0], loop) or not isinstance(loop, (ast.For, ast.While))):
+        return
+    if loop is not None and any(code.depends_on_round(k.value, loop) for k in node.keywords):
+        return  # a sweep over modes or backends
+    statement = code.statement(node)
+    if isinstance(statement, ast.Assign) and not isinstance(statement.targets[0], ast.Name):
+        return
+    if isinstance(statement, ast.Return) and loop is None:
+        return
+    hot = code.hot(node)
+    if hot is None or (loop is None and _from_outside(node, code)):
+        return
+    yield hit(node, f"the model is compiled again, {hot.reason}", *hoist(node, code), safe=True)
+
+
+def _from_outside(node: ast.Call, code: Code) -> bool:
+    """True where the model is the function's own argument: each call may bring another."""
+    function = code.function(node)
+    names = {a.arg for a in function.args.args} if function is not None else set()
+    return any(isinstance(n, ast.Name) and n.id in names for n in ast.walk(node.args[0]))
+
+
+RULE = Rule(
+    code="H105",
+    name="compile-in-loop",
+    on=(ast.Call,),
+    words=("torch.compile", "torch.jit", "compile(", "import compile"),
+    remedy="Compile once, before the loop or when the program starts.",
+    check=check,
+)

@@ -1,0 +1,70 @@
+"""A model loaded at every call.
+
+## What it does
+Finds `load_model`, `torch.load`, `from_pretrained`, `torch.hub.load`, `tf.saved_model.load` and `pipeline(...)` in a
+loop, a request handler, or a function that loads a fixed file, runs it on its argument and throws it away.
+
+## Why is this bad
+Loading reads the file, rebuilds every layer and compiles again at the first call after it.
+
+## Cost
+A tenth of a second to a minute a call, where the prediction takes milliseconds.
+
+## Example
+```python
+@app.post("/score")
+def score():
+    model = keras.models.load_model("model.keras")
+    return model(batch()).numpy().tolist()
+```
+
+## Use instead
+```python
+model = keras.models.load_model("model.keras")
+
+@app.post("/score")
+def score():
+    return model(batch()).numpy().tolist()
+```
+
+## Fix safety
+Unsafe, and only in loops: the line moves before the loop, and so runs even if the loop has no round.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.percall import hoist, repeats_needlessly
+from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.words import words
+
+_NAMES = words(
+    "keras.models.load_model keras.saving.load_model torch.load torch.jit.load torch.hub.load "
+    "tensorflow.saved_model.load tensorflow_hub.load tensorflow_hub.KerasLayer transformers.pipeline "
+    "sentence_transformers.SentenceTransformer whisper.load_model spacy.load timm.create_model"
+)
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Models loaded where the line runs many times."""
+    assert isinstance(node, ast.Call)
+    name = code.qualified(node.func)
+    pretrained = name.startswith("transformers.") and name.endswith(".from_pretrained")
+    if name not in _NAMES and not pretrained:
+        return
+    reason = repeats_needlessly(node, code)
+    if reason:
+        yield hit(node, f"the same model is loaded again, {reason}", *hoist(node, code))
+
+
+RULE = Rule(
+    code="H110",
+    name="load-each-call",
+    on=(ast.Call,),
+    words=("load", "from_pretrained", "pipeline", "SentenceTransformer", "KerasLayer", "create_model"),
+    remedy="Load it once (at start, or in a function with functools.cache) and keep it.",
+    check=check,
+)

@@ -1,0 +1,125 @@
+"""A torch model asked for answers without `eval()`.
+
+## What it does
+Finds a torch model run for inference in a file where nothing calls `.eval()` on the way to it. Models whose layers
+are all seen, and hold neither dropout nor batch norm, are left alone, as are `from_pretrained` models (they come in
+eval mode).
+
+## Why is this bad
+In training mode dropout throws activations away at random and batch norm takes its statistics from the batch, and
+updates them: answers are wrong, differ from call to call, and the layers cost time that inference needs not spend.
+
+## Cost
+Wrong answers; a few percent to a third of the time.
+
+## Example
+```python
+model.load_state_dict(torch.load("weights.pt", weights_only=True))
+answer = model(x)
+```
+
+## Use instead
+```python
+model.load_state_dict(torch.load("weights.pt", weights_only=True))
+model.eval()
+answer = model(x)
+```
+
+## Fix safety
+Unsafe: the answers change (that is the point).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.inference import answers, is_covered, own_calls
+from hasten.doctor.rule import Edit, Hit, Rule, hit
+
+_STATEFUL = (
+    "Dropout",
+    "BatchNorm",
+    "SyncBatchNorm",
+    "AlphaDropout",
+    "MultiheadAttention",
+    "Transformer",
+    "LSTM",
+    "GRU",
+)
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """The first inference run of each function without eval mode."""
+    if code.mentions("model_eval", "eval_mode", "set_eval", "freeze(", ".train(False)", "train(mode=False)"):
+        return
+    for call in answers(node, code):
+        if is_covered(call, code, ("eval",)) or _is_in_eval_mode(call, code):
+            continue
+        if code.calls_named("eval") and not _callers_known(call, code):
+            continue
+        yield hit(call, "the model answers in training mode: dropout and batch norm are at work", *_edit(call, code))
+        return
+
+
+def _is_in_eval_mode(call: ast.Call, code: Code) -> bool:
+    """True for models that come in eval mode, and for those without a layer that cares."""
+    kind = code.runs_model(call)
+    if kind is None:
+        return True
+    made = kind.made
+    name = code.qualified(made.func) if made is not None else ""
+    if name.endswith(("from_pretrained", "jit.load")) or (not made and not kind.local):
+        return name != "" or code.mentions("from_pretrained", "jit.load")
+    if kind.local is not None:
+        whole = all(code.qualified(b) == "torch.nn.Module" for b in kind.local.bases)
+        words = code.source(kind.local)
+        outside = any(_is_unknown(c, code) for c in ast.walk(kind.local) if isinstance(c, ast.Call))
+        return whole and not outside and not any(s in words for s in _STATEFUL)
+    if name == "torch.nn.Sequential" and made is not None:
+        outside = any(_is_unknown(c, code) for c in ast.walk(made) if isinstance(c, ast.Call))
+        return not outside and not any(s in code.source(made) for s in _STATEFUL)
+    return False
+
+
+def _is_unknown(call: ast.Call, code: Code) -> bool:
+    """True for a part built from elsewhere: a class of this or another file, a whole backbone."""
+    name = code.qualified(call.func)
+    if name.startswith(("torchvision.", "timm.", "transformers.", "torch.hub")):
+        return True
+    target = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return target[:1].isupper() and not name.startswith("torch.")
+
+
+def _callers_known(call: ast.Call, code: Code) -> bool:
+    """Elsewhere in the file something is put in eval mode: only a function whose callers all are seen counts."""
+    function = code.function(call)
+    return function is not None and bool(code.kinds.callers(function))
+
+
+def _edit(call: ast.Call, code: Code) -> tuple[Edit, ...]:
+    """`model.eval()` after the model's weights are loaded, or after it is made, in the same function."""
+    model = call.func
+    if not isinstance(model, ast.Name):
+        return ()
+    scope, bindings = code.names.find(model.id, model)
+    if scope is None or len(bindings) != 1 or not isinstance(bindings[0].node, ast.Assign):
+        return ()
+    made = bindings[0].node
+    for other in own_calls(code.function(made) or code.tree):
+        if isinstance(other.func, ast.Attribute) and other.func.attr in ("load_state_dict", "to", "cuda"):
+            statement = code.statement(other)
+            if isinstance(statement, ast.Expr) and code.names.dotted(other.func.value) == model.id:
+                made = statement  # type: ignore[assignment]
+    return (Edit("after", made, f"{model.id}.eval()"),)
+
+
+RULE = Rule(
+    code="H201",
+    name="no-eval",
+    on=(ast.Module, ast.FunctionDef, ast.AsyncFunctionDef),
+    words=("torch",),
+    remedy="Call model.eval() once, after the weights are loaded.",
+    check=check,
+)

@@ -1,0 +1,90 @@
+"""A torch model asked for answers without `no_grad()` or `inference_mode()`.
+
+## What it does
+Finds a torch model run for inference where nothing on the way switches gradients off: no context, no decorator, no
+`requires_grad_(False)`.
+
+## Why is this bad
+Autograd records every operation and keeps every activation for a backward pass that never comes: time for each
+operation, and memory for all of them.
+
+## Cost
+Ten to thirty percent of the time of small models; several times the memory.
+
+## Example
+```python
+def score(x):
+    return model(x).argmax(1).tolist()
+```
+
+## Use instead
+```python
+@torch.inference_mode()
+def score(x):
+    return model(x).argmax(1).tolist()
+```
+
+## Fix safety
+`@torch.no_grad()` is put on the function. Safe where all that it returns are plain numbers, lists or arrays; unsafe
+where a tensor might still be meant for a backward pass elsewhere. Not offered for generators, coroutines and lines
+outside functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.inference import answers, is_covered
+from hasten.doctor.names import Function
+from hasten.doctor.rule import Edit, Fix, Hit, Rule
+
+_MARKS = ("no_grad", "inference_mode", "set_grad_enabled", "requires_grad_", "evaluating", "_no_grad")
+_FILE_WIDE = re.compile(
+    r"^torch\.(set_grad_enabled|autograd\.set_grad_enabled)\(False|requires_grad\s*=\s*False|volatile=True", re.M
+)
+_PLAIN = frozenset(("item", "tolist", "numpy", "decode"))
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """The first inference run of each function that autograd records."""
+    if _FILE_WIDE.search(code.text):
+        return
+    for call in answers(node, code):
+        if is_covered(call, code, _MARKS) or _goes_to_gradients(call, code):
+            continue
+        function = code.function(call)
+        elsewhere = code.mentions("no_grad", "inference_mode", "grad_enabled")
+        if elsewhere and (function is None or not code.kinds.callers(function)):
+            continue
+        yield Hit(call, "autograd records every operation of this run, for nothing", _fix(function, code))
+        return
+
+
+def _goes_to_gradients(call: ast.Call, code: Code) -> bool:
+    return any(isinstance(k.value, ast.Constant) and k.arg == "create_graph" for k in call.keywords)
+
+
+def _fix(function: Function | None, code: Code) -> Fix | None:
+    if not isinstance(function, ast.FunctionDef) or any(
+        isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(function)
+    ):
+        return None
+    name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "torch" for b in bs)), "")
+    if not name:
+        return None
+    returned = [r for r in code.kinds.returns(function) if r is not None]
+    plain = all(any(isinstance(n, ast.Attribute) and n.attr in _PLAIN for n in ast.walk(r)) for r in returned)
+    return Fix((Edit("decorate", function, f"{name}.no_grad()"),), plain)
+
+
+RULE = Rule(
+    code="H202",
+    name="no-inference-mode",
+    on=(ast.Module, ast.FunctionDef, ast.AsyncFunctionDef),
+    words=("torch",),
+    remedy="Run it under torch.inference_mode() (or no_grad).",
+    check=check,
+)

@@ -1,0 +1,80 @@
+"""`torch.jit.script` or `torch.jit.trace` as the way to ship a model.
+
+## What it does
+Finds a model traced or scripted and then saved, frozen or optimised for inference.
+
+## Why is this bad
+TorchScript is deprecated and no longer developed. Its executor fuses little on a CPU, and its files can run code when
+they are opened. `torch.export` is its successor; compiled engines are faster by far.
+
+## Cost
+In hasten's own comparison TorchScript never was the fastest engine, by 2 to 50 times.
+
+## Example
+```python
+torch.jit.trace(model, example).save("model.pt")
+```
+
+## Use instead
+```python
+torch.onnx.export(model, (example,), "model.onnx", dynamo=True)   # or torch.export.save(torch.export.export(...))
+hasten.optimize("model.onnx").save("model.hasten")
+```
+
+## Fix safety
+No fix: another file format is another deployment.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+
+_MAKERS = ("torch.jit.trace", "torch.jit.script", "torch.jit.trace_module")
+_SHIPS = (
+    "torch.jit.save",
+    "torch.jit.freeze",
+    "torch.jit.optimize_for_inference",
+    "torch.utils.mobile_optimizer.optimize_for_mobile",
+)
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Scripted or traced models on their way out."""
+    assert isinstance(node, ast.Call)
+    if code.qualified(node.func) not in _MAKERS or not node.args or not _is_shipped(node, code):
+        return
+    yield hit(node, "TorchScript is deprecated as a way to deploy")
+
+
+def _is_shipped(node: ast.Call, code: Code) -> bool:
+    parent = code.parent(node)
+    if isinstance(parent, ast.Attribute) and parent.attr in ("save", "_save_for_lite_interpreter"):
+        return True
+    if isinstance(parent, ast.Call) and code.qualified(parent.func) in _SHIPS:
+        return True
+    statement = code.statement(node)
+    if not isinstance(statement, ast.Assign) or statement.value is not node:
+        return False
+    name = code.names.dotted(statement.targets[0])
+    for call in code.calls:
+        given = [code.names.dotted(a) for a in call.args]
+        if code.qualified(call.func) in _SHIPS and name in given:
+            return True
+        saves = isinstance(call.func, ast.Attribute) and call.func.attr in ("save", "_save_for_lite_interpreter")
+        if saves and isinstance(call.func, ast.Attribute) and code.names.dotted(call.func.value) == name:
+            return True
+    return False
+
+
+RULE = Rule(
+    code="H206",
+    name="torchscript-deployment",
+    on=(ast.Call,),
+    words=("jit",),
+    remedy="Ship torch.export or ONNX, or let hasten choose and verify an engine.",
+    check=check,
+)

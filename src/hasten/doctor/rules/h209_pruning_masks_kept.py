@@ -1,0 +1,89 @@
+"""Pruning masks that are never removed, or expected to make anything faster.
+
+## What it does
+Finds `torch.nn.utils.prune` or TensorFlow's `prune_low_magnitude` in a file that keeps, saves or times the model and
+never calls `prune.remove` / `strip_pruning`.
+
+## Why is this bad
+A mask multiplies the weights by zeros and ones at every call: the model is as large as before (twice, with the mask)
+and slower. Zeros alone make dense kernels no faster even once the mask is gone: only removed channels, or engines
+with sparse kernels at high sparsity, do.
+
+## Cost
+One more multiplication of every weight at each call; twice the file.
+
+## Example
+```python
+prune.l1_unstructured(model.fc, "weight", amount=0.5)
+torch.save(model.state_dict(), "pruned.pt")
+```
+
+## Use instead
+```python
+prune.l1_unstructured(model.fc, "weight", amount=0.5)
+prune.remove(model.fc, "weight")                       # permanent zeros; then remove whole channels for speed
+torch.save(model.state_dict(), "pruned.pt")
+```
+
+## Fix safety
+No fix: masks must stay as long as training goes on.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.clocks import is_clock
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+
+_TORCH = "torch.nn.utils.prune."
+_KERAS = "tensorflow_model_optimization.sparsity.keras."
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """The first pruning call of a file that ships the masks."""
+    assert isinstance(node, ast.Call)
+    if not _prunes(node, code) or node is not next(c for c in code.calls if _prunes(c, code)):
+        return
+    if any(_removes(c, code) for c in code.calls_named("remove", "strip_pruning")):
+        return
+    if _times(code):
+        yield hit(node, "masks make nothing faster: they are one more multiplication at each call")
+    elif _ships(code):
+        yield hit(node, "the pruning masks are never removed, and go with the model")
+
+
+def _prunes(call: ast.Call, code: Code) -> bool:
+    name = code.qualified(call.func)
+    last = name.rsplit(".", 1)[-1]
+    torch = name.startswith(_TORCH) and (last.endswith("structured") or last in ("custom_from_mask", "identity"))
+    return torch or (name.startswith(_KERAS) and last == "prune_low_magnitude")
+
+
+def _removes(call: ast.Call, code: Code) -> bool:
+    return code.qualified(call.func).startswith((_TORCH, _KERAS))
+
+
+def _ships(code: Code) -> bool:
+    names = ("torch.save", "torch.onnx.export", "torch.jit.save", "torch.export.save")
+    if any(code.qualified(c.func) in names for c in code.calls_named("save", "export")):
+        return True
+    return any(
+        isinstance(c.func, ast.Attribute) and c.func.attr in ("from_keras_model", "save_pretrained") for c in code.calls
+    ) or (code.imports("tensorflow_model_optimization") and bool(code.calls_named("save")))
+
+
+def _times(code: Code) -> bool:
+    return any(is_clock(c, code) for c in code.calls) and not code.mentions(".backward(", "epoch")
+
+
+RULE = Rule(
+    code="H209",
+    name="pruning-masks-kept",
+    on=(ast.Call,),
+    words=("prune",),
+    remedy="Call prune.remove(module, name) (strip_pruning in Keras) before saving; remove channels for speed.",
+    check=check,
+)

@@ -1,0 +1,167 @@
+"""Softmax applied twice.
+
+## What it does
+Finds `softmax(softmax(x))`, a cross-entropy loss of torch on what already went through softmax (in the expression, in
+the model's `forward`, at the end of a `Sequential`), and Keras' `from_logits=True` after a softmax layer.
+
+## Why is this bad
+`CrossEntropyLoss` takes logits and applies log-softmax itself. A second softmax squeezes the answers together: training
+slows and stalls early, confidences never leave the middle, and each call pays for one exponential too many.
+
+## Cost
+Training that needs several times the epochs; worse confidences. Little time per call.
+
+## Example
+```python
+loss = F.cross_entropy(torch.softmax(logits, 1), target)
+```
+
+## Use instead
+```python
+loss = F.cross_entropy(logits, target)
+```
+
+## Fix safety
+No fix: the answers change.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, argument, hit, keyword
+from hasten.doctor.samples import value_of
+
+_SOFTMAX = (
+    "torch.softmax",
+    "torch.nn.functional.softmax",
+    "tensorflow.nn.softmax",
+    "keras.activations.softmax",
+    "keras.ops.softmax",
+)
+_TORCH_LOSS = "torch.nn.functional.cross_entropy"
+_KERAS_LOSSES = ("CategoricalCrossentropy", "SparseCategoricalCrossentropy")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Losses and softmaxes whose input is a softmax already."""
+    assert isinstance(node, ast.Call)
+    if code.qualified(node.func) in _SOFTMAX and node.args:
+        if _is_softmax(node.args[0], code):
+            yield hit(node, "softmax of a softmax")
+    elif _is_method_softmax(node) and isinstance(node.func, ast.Attribute) and _is_softmax(node.func.value, code):
+        yield hit(node, "softmax of a softmax")
+    elif _is_torch_loss(node, code):
+        logits = argument(node, 0, "input")
+        if logits is not None and _is_softmax(logits, code):
+            yield hit(node, "cross-entropy applies softmax itself, and is given one already applied")
+    else:
+        yield from _keras(node, code)
+
+
+def _is_method_softmax(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "softmax"
+
+
+def _is_torch_loss(node: ast.Call, code: Code) -> bool:
+    if code.qualified(node.func) == _TORCH_LOSS:
+        return True
+    kind = code.kind(node.func)
+    made = kind.made if kind is not None and kind.name == makers.TORCH_MODULE else None
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "forward":
+        return False
+    return made is not None and code.qualified(made.func) == "torch.nn.CrossEntropyLoss"
+
+
+def _is_softmax(node: ast.expr, code: Code, depth: int = 4) -> bool:
+    """True when a value certainly comes straight out of a softmax."""
+    value = value_of(node, code)
+    if value is not node and isinstance(node, ast.Name) and _is_one_of_many(node, code):
+        return False
+    if not isinstance(value, ast.Call) or not depth:
+        return False
+    name = code.qualified(value.func)
+    if name in _SOFTMAX:
+        return True
+    if (
+        isinstance(value.func, ast.Attribute)
+        and value.func.attr == "softmax"
+        and code.is_a(value.func.value, makers.TORCH_TENSOR)
+    ):
+        return True
+    kind = code.kind(value.func)
+    if kind is None or kind.name != makers.TORCH_MODULE:
+        return False
+    if kind.local is not None:
+        forward = code.kinds.method(kind.local, "forward")
+        returned = [r for r in code.kinds.returns(forward) if r is not None] if forward is not None else []
+        return bool(returned) and all(_is_softmax(r, code, depth - 1) for r in returned)
+    return kind.made is not None and _ends_in_softmax(kind.made, code)
+
+
+def _is_one_of_many(node: ast.Name, code: Code) -> bool:
+    """True where a branch may have given the name another value."""
+    _, bindings = code.names.find(node.id, node)
+    earlier = [b for b in bindings if getattr(b.node, "lineno", 0) <= node.lineno]
+    last = earlier[-1].node if earlier else None
+    arms = [a for a in code.ancestors(last) if isinstance(a, (ast.If, ast.Try))] if last is not None else []
+    return any(a not in list(code.ancestors(node)) for a in arms)
+
+
+def _ends_in_softmax(made: ast.Call, code: Code) -> bool:
+    name = code.qualified(made.func)
+    if name in ("torch.nn.Softmax", "torch.nn.Softmax2d"):
+        return True
+    last = made.args[-1] if name == "torch.nn.Sequential" and made.args else None
+    return isinstance(last, ast.Call) and _ends_in_softmax(last, code)
+
+
+def _keras(node: ast.Call, code: Code) -> Iterator[Hit]:
+    """`from_logits=True` in the compile of a Sequential that ends in softmax."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr != "compile":
+        return
+    loss = value_of(argument(node, 1, "loss"), code)
+    if not isinstance(loss, ast.Call) or code.qualified(loss.func).rsplit(".", 1)[-1] not in _KERAS_LOSSES:
+        return
+    logits = keyword(loss, "from_logits")
+    kind = code.kind(node.func.value)
+    if not (isinstance(logits, ast.Constant) and logits.value is True) or kind is None or kind.made is None:
+        return
+    if _keras_ends_in_softmax(kind.made, node.func.value, code):
+        yield hit(logits, "`from_logits=True` after a softmax layer applies softmax twice")
+
+
+def _keras_ends_in_softmax(made: ast.Call, model: ast.expr, code: Code) -> bool:
+    if not code.qualified(made.func).endswith("Sequential"):
+        return False
+    if made.args and isinstance(made.args[0], ast.List) and made.args[0].elts:
+        last: ast.expr = made.args[0].elts[-1]
+    else:
+        name = code.names.dotted(model)
+        added = [
+            c
+            for c in code.calls_named("add")
+            if isinstance(c.func, ast.Attribute) and code.names.dotted(c.func.value) == name
+        ]
+        if not added or not added[-1].args:
+            return False
+        last = added[-1].args[0]
+    if not isinstance(last, ast.Call):
+        return False
+    name = code.qualified(last.func)
+    activation = keyword(last, "activation") or (last.args[0] if name.endswith(".Activation") and last.args else None)
+    spelled = isinstance(activation, ast.Constant) and activation.value == "softmax"
+    return name.endswith(".Softmax") or spelled or (activation is not None and code.qualified(activation) in _SOFTMAX)
+
+
+RULE = Rule(
+    code="H210",
+    name="softmax-twice",
+    on=(ast.Call,),
+    words=("oftmax",),
+    remedy="Give the loss the logits; apply softmax once, on what people read.",
+    check=check,
+)

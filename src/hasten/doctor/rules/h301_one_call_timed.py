@@ -1,0 +1,74 @@
+"""A clock around one call of a model.
+
+## What it does
+Finds `t = clock(); model(x); clock() - t` around a single run of a model, not repeated by any loop, whose result is
+printed or logged. Requests timed inside a server are left alone: there each is one sample of many.
+
+## Why is this bad
+One sample says nothing: the first call carries set-up, the next may meet a page fault, an interrupt, another clock
+rate. `time.time()` also jumps when the system clock is set, and is coarse on some systems.
+
+## Cost
+Wrong decisions: single readings of one model spread by a factor of two to a thousand.
+
+## Example
+```python
+start = time.time()
+model(x)
+print(time.time() - start)
+```
+
+## Use instead
+```python
+hasten.benchmark(model, sample=x)        # or: warm up, then the median and p99 of many perf_counter_ns readings
+```
+
+## Fix safety
+No fix.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.clocks import loads, regions
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Regions with exactly one model run that nothing repeats."""
+    for region in regions(node, code):
+        body = list(region.body)
+        runs = code.model_runs(body)
+        if len(runs) != 1 or code.loop(runs[0]) is not None or any(True for _ in code.loops(region.start)):
+            continue
+        function = code.function(region.start)
+        if loads(region.body, code) is not None or code.hot(region.start) is not None:
+            continue
+        if function is not None and (code.klass(function) is not None or _returns_time(function, region.name, code)):
+            continue
+        yield hit(region.reading, "one reading of a clock around one call is one sample, warm-up and jitter included")
+
+
+def _returns_time(function: ast.AST, name: str, code: Code) -> bool:
+    """A function that hands the time back is called for many samples elsewhere."""
+    returned = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
+    used = {name for value in returned for name in _names(value)}
+    made = [n for n in ast.walk(function) if isinstance(n, ast.Assign) and name in _names(n.value)]
+    return name in used or any(_names(t) & used for n in made for t in n.targets)
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+RULE = Rule(
+    code="H301",
+    name="one-call-timed",
+    on=(ast.Assign,),
+    words=("time", "datetime"),
+    remedy="Warm up, time many calls with time.perf_counter_ns, report p50 and p99 (or hasten.benchmark).",
+    check=check,
+)

@@ -1,0 +1,102 @@
+"""A model timed without warm-up.
+
+## What it does
+Finds a loop of model runs between two readings of a clock, with no run of a model before the first reading.
+
+## Why is this bad
+First calls trace, compile, allocate, pick kernels and fill caches. Their cost, hundreds of times that of a later call,
+is spread over the average and called latency.
+
+## Cost
+Averages too high by any factor; the fewer the rounds, the worse.
+
+## Example
+```python
+start = time.perf_counter()
+for _ in range(100):
+    model(x)
+print((time.perf_counter() - start) / 100)
+```
+
+## Use instead
+```python
+for _ in range(20):
+    model(x)                # warm-up
+start = time.perf_counter()
+...
+```
+
+## Fix safety
+No fix: how many calls it takes to be steady depends on the model; `hasten.benchmark` finds out.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.clocks import regions
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Timed loops of runs that are the first of their function."""
+    if "warm" in code.text.lower():
+        return
+    for region in regions(node, code):
+        runs = code.model_runs(list(region.body))
+        around = next(code.loops(region.start), None)
+        timed = [r for r in runs if around is not None or any(True for _ in code.loops(r))]
+        if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
+            continue
+        begin = (around or region.start).lineno
+        if not _ran_before(begin, region.start, code):
+            yield hit(region.reading, "the first, slowest calls are among those timed: nothing ran before")
+
+
+def _trains(body: tuple[ast.stmt, ...]) -> bool:
+    return any(
+        isinstance(n, ast.Attribute) and n.attr in ("backward", "fit", "apply_gradients")
+        for s in body
+        for n in ast.walk(s)
+    )
+
+
+def _is_benchmark(loop: ast.AST) -> bool:
+    """A loop that only repeats: `for _ in range(n)`. Over data, the first call is part of the job."""
+    if not isinstance(loop, ast.For):
+        return False
+    target = loop.target.id if isinstance(loop.target, ast.Name) else ""
+    called = loop.iter.func if isinstance(loop.iter, ast.Call) else None
+    return getattr(called, "id", "") in ("range", "trange") and (target.startswith("_") or not _reads(loop, target))
+
+
+def _reads(loop: ast.For, name: str) -> bool:
+    return any(
+        isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for s in loop.body for n in ast.walk(s)
+    )
+
+
+def _ran_before(line: int, node: ast.AST, code: Code) -> bool:
+    function = code.function(node)
+    for call in code.calls:
+        if call.lineno < line and code.runs_model(call) is not None:
+            where = code.function(call)
+            if where is function or where is None:
+                return True
+    if function is None:
+        return False
+    # The function may be called with something already run: its callers, or outside the file.
+    callers = code.kinds.callers(function)
+    return not callers or any(_ran_before(c.lineno, c, code) for c in callers if code.function(c) is not function)
+
+
+RULE = Rule(
+    code="H302",
+    name="no-warm-up",
+    on=(ast.Assign,),
+    words=("time", "datetime"),
+    remedy="Run the model until its times are steady before reading the clock (hasten.benchmark does).",
+    check=check,
+)

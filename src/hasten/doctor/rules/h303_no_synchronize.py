@@ -1,0 +1,86 @@
+"""A GPU model timed without `torch.cuda.synchronize()`.
+
+## What it does
+Finds a torch model run between two readings of a clock, in a file that uses CUDA, with nothing in between that waits
+for the device (`synchronize`, `.item()`, `.cpu()`, printing).
+
+## Why is this bad
+CUDA calls return as soon as the work is queued: the clock measures the queueing.
+
+## Cost
+Times too low by ten to a thousand times.
+
+## Example
+```python
+start = time.perf_counter()
+model(x)
+print(time.perf_counter() - start)
+```
+
+## Use instead
+```python
+torch.cuda.synchronize()
+start = time.perf_counter()
+model(x)
+torch.cuda.synchronize()
+print(time.perf_counter() - start)
+```
+
+## Fix safety
+Safe: waiting changes no result; it is put before both readings.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.clocks import device_work, regions
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Edit, Hit, Rule, hit
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Timed device work that nobody waits for."""
+    if not code.uses_gpu or not code.imports("torch"):
+        return
+    for region in regions(node, code):
+        run = device_work(region.body, code)
+        if run is None or _trains(region.body) or _waits_in_stop(region.stop):
+            continue
+        yield hit(
+            region.reading,
+            "the clock stops while the GPU still works",
+            *_edits(region.start, region.stop, code),
+            safe=True,
+        )
+
+
+def _trains(body: tuple[ast.stmt, ...]) -> bool:
+    return any(isinstance(n, ast.Attribute) and n.attr in ("backward", "step") for s in body for n in ast.walk(s))
+
+
+def _waits_in_stop(stop: ast.stmt) -> bool:
+    return any(isinstance(n, ast.Attribute) and n.attr in ("item", "cpu", "synchronize") for n in ast.walk(stop))
+
+
+def _edits(start: ast.stmt, stop: ast.stmt, code: Code) -> tuple[Edit, ...]:
+    torch = next((n for n, bs in code.names.module.names.items() if any(b.origin == "torch" for b in bs)), "")
+    if not torch:
+        return ()
+    block = code.block(start)
+    before = next(i for i, s in enumerate(block) if s is start) - 1
+    wait = f"{torch}.cuda.synchronize()"
+    done = before >= 0 and "synchronize" in ast.unparse(block[before])
+    edits = () if done else (Edit("before", start, wait),)
+    return (*edits, Edit("before", stop, wait))
+
+
+RULE = Rule(
+    code="H303",
+    name="no-synchronize",
+    on=(ast.Assign,),
+    words=("time",),
+    remedy="Call torch.cuda.synchronize() before each reading of the clock.",
+    check=check,
+)

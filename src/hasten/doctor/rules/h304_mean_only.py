@@ -1,0 +1,116 @@
+"""A mean latency reported without percentiles.
+
+## What it does
+Finds times of model runs averaged (`np.mean(times)`, `sum(times) / len(times)`, `(stop - start) / n` printed) in a file
+that computes no percentile, median, minimum or spread.
+
+## Why is this bad
+Latency is never symmetric: a few long pauses move the mean, and a mean hides them. Users feel the p99; the p50 says
+what the code costs.
+
+## Cost
+A p99 ten times the mean goes unseen.
+
+## Example
+```python
+print(np.mean(times))
+```
+
+## Use instead
+```python
+print(np.percentile(times, [50, 99]), max(times))
+```
+
+## Fix safety
+No fix.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from hasten.doctor.clocks import is_clock, regions
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+
+_SPREAD = re.compile(
+    r"percentile|quantile|median|\bp(50|90|95|99)\b|\.std\(|stdev|\.min\(|\bmin\(|pyperf|timeit\.repeat|sorted\("
+)
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Averages of measured model times."""
+    assert isinstance(node, (ast.Call, ast.BinOp))
+    if _SPREAD.search(code.text):
+        return
+    averaged = _averaged(node, code)
+    if averaged and averaged in _times(code):
+        yield hit(node, "a mean alone hides the tail that users wait for")
+
+
+def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
+    """The name of what is averaged."""
+    if isinstance(node, ast.Call):
+        name = code.qualified(node.func)
+        if name in ("numpy.mean", "numpy.average", "statistics.mean", "statistics.fmean") and node.args:
+            return code.names.dotted(node.args[0])
+        return ""
+    if not isinstance(node.op, ast.Div):
+        return ""
+    if isinstance(node.left, ast.Call) and getattr(node.left.func, "id", "") == "sum" and node.left.args:
+        return code.names.dotted(node.left.args[0])
+    if isinstance(node.left, ast.Name) and isinstance(node.right, (ast.Name, ast.Constant)):
+        count = getattr(node.right, "value", None)
+        # Seconds to milliseconds is no average.
+        return "" if count in (1000, 1_000_000, 1e3, 1e6, 1e9, 60) else node.left.id
+    return ""
+
+
+def _times(code: Code) -> set[str]:
+    """The names that hold times of model runs: lists of them, or one total over a loop."""
+    names: set[str] = set()
+    for statement in code.names.nodes:
+        for region in regions(statement, code):
+            runs = code.model_runs(list(region.body))
+            if not runs or any(
+                isinstance(n, ast.Attribute) and n.attr == "backward" for s in region.body for n in ast.walk(s)
+            ):
+                continue
+            looped = any(True for _ in code.loops(region.start)) or any(True for r in runs for _ in code.loops(r))
+            if looped:
+                names |= _kept(region.stop, region.name, code)
+    return names
+
+
+def _kept(stop: ast.stmt, start: str, code: Code) -> set[str]:
+    """Where the difference goes: assigned, appended, or added up; one name further on too."""
+    names: set[str] = set()
+    block = code.block(stop)
+    following = block[next(i for i, s in enumerate(block) if s is stop) :]
+    wanted = {start}
+    for statement in following:
+        read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        clock = any(is_clock(n, code) for n in ast.walk(statement))
+        if not read & (wanted | names) and not clock:
+            continue
+        if isinstance(statement, (ast.Assign, ast.AugAssign)):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            fresh = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            names |= fresh
+            wanted |= fresh
+        for call in ast.walk(statement):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "append":
+                names.add(code.names.dotted(call.func.value))
+    return names - {""}
+
+
+RULE = Rule(
+    code="H304",
+    name="mean-only",
+    on=(ast.Call, ast.BinOp),
+    words=("time",),
+    remedy="Report p50 and p99 (and the maximum) of the single calls.",
+    check=check,
+)

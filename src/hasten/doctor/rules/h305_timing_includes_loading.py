@@ -1,0 +1,73 @@
+"""Timing that includes loading or converting the model.
+
+## What it does
+Finds two readings of a clock with both a load or conversion (`load_model`, `from_pretrained`, `InferenceSession`,
+`torch.onnx.export`) and a run of the model between them.
+
+## Why is this bad
+Loading takes seconds, a run microseconds: the sum says nothing about either, and changes with the disk's cache.
+
+## Cost
+Latencies too high by a thousand times.
+
+## Example
+```python
+start = time.perf_counter()
+model = keras.models.load_model("model.keras")
+model(x)
+print("latency", time.perf_counter() - start)
+```
+
+## Use instead
+```python
+model = keras.models.load_model("model.keras")
+model(x)
+start = time.perf_counter()
+...
+```
+
+## Fix safety
+No fix.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.clocks import loads, regions
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit
+
+_MEANT = ("cold", "startup", "start_up", "total", "end_to_end", "e2e", "first", "load")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Regions that hold both a load and a run."""
+    for region in regions(node, code):
+        load = loads(region.body, code)
+        runs = code.model_runs(list(region.body))
+        after = [r for r in runs if load is not None and (r.lineno, r.col_offset) > (load.lineno, load.col_offset)]
+        if load is None or not after or _is_meant(region.name, region.stop):
+            continue
+        if any(
+            isinstance(n, ast.Attribute) and n.attr in ("backward", "fit") for s in region.body for n in ast.walk(s)
+        ):
+            continue
+        yield hit(region.reading, f"the time includes loading the model on line {load.lineno}")
+
+
+def _is_meant(name: str, stop: ast.stmt) -> bool:
+    """A cold start or a whole job measured on purpose, by its names and words."""
+    text = (name + ast.unparse(stop)).lower()
+    return any(word in text for word in _MEANT)
+
+
+RULE = Rule(
+    code="H305",
+    name="timing-includes-loading",
+    on=(ast.Assign,),
+    words=("time",),
+    remedy="Load and warm up first; time the runs alone, and the cold start apart.",
+    check=check,
+)

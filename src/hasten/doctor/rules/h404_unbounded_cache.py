@@ -1,0 +1,135 @@
+"""An unbounded cache in a `Dataset`.
+
+## What it does
+Finds a torch `Dataset` whose `__getitem__` (or a method it has) stores each sample in a dictionary that is never
+bounded or emptied, or is wrapped in `functools.cache` / `lru_cache(maxsize=None)`. A cache that the user switches on by
+a flag is left alone.
+
+## Why is this bad
+Memory grows by every sample seen until the process is killed, and each worker of a `DataLoader` fills a copy of its
+own. With workers that end each epoch, nothing of it is ever used again.
+
+## Cost
+The size of the data set, times the workers.
+
+## Example
+```python
+def __getitem__(self, i):
+    if i not in self.cache:
+        self.cache[i] = load(self.files[i])
+    return self.cache[i]
+```
+
+## Use instead
+Load everything once in `__init__` where it fits, memory-map what does not (`np.load(..., mmap_mode="r")`), or bound the
+cache.
+
+## Fix safety
+No fix.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Hit, Rule, hit, keyword
+
+_BOUNDS = ("pop", "popitem", "clear", "maxsize", "max_size", "capacity", "evict", "limit", "max_cache")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Dictionaries that a dataset fills and never empties."""
+    assert isinstance(node, ast.ClassDef)
+    if code.kinds.class_kind(node) != makers.TORCH_DATASET:
+        return
+    text = code.source(node)
+    for method in node.body:
+        if not isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) or method.name in (
+            "__init__",
+            "setup",
+            "prepare",
+        ):
+            continue
+        for decorator in method.decorator_list:
+            if _caches_all(decorator, method, code):
+                yield hit(decorator, "every sample ever read stays in memory, in each worker")
+        for statement in ast.walk(method):
+            if isinstance(statement, ast.Assign) and not any(word in text for word in _BOUNDS):
+                yield from _stores(statement, node, method, code)
+
+
+def _caches_all(decorator: ast.expr, method: ast.FunctionDef | ast.AsyncFunctionDef, code: Code) -> bool:
+    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+    name = code.qualified(target)
+    if len(method.args.args) < 2:
+        return False
+    if name == "functools.cache":
+        return True
+    if name != "functools.lru_cache" or not isinstance(decorator, ast.Call):
+        return False
+    size = keyword(decorator, "maxsize") or (decorator.args[0] if decorator.args else None)
+    return isinstance(size, ast.Constant) and size.value is None
+
+
+def _stores(statement: ast.Assign, node: ast.ClassDef, method: ast.AST, code: Code) -> Iterator[Hit]:
+    for target in statement.targets:
+        if not isinstance(target, ast.Subscript) or not isinstance(target.value, ast.Attribute):
+            continue
+        held = target.value
+        if not isinstance(held.value, ast.Name) or held.value.id != "self" or not _by_parameter(target.slice, method):
+            continue
+        if _starts_empty(node, held.attr, code) and not _is_optional(statement, held.attr, code):
+            yield hit(statement, f"`self.{held.attr}` keeps every sample ever read, in each worker")
+
+
+def _by_parameter(index: ast.expr, method: ast.AST) -> bool:
+    assert isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef))
+    parameters = {a.arg for a in method.args.args} - {"self"}
+    derived = set(parameters)
+    for inner in ast.walk(method):
+        if isinstance(inner, ast.Assign) and any(
+            isinstance(n, ast.Name) and n.id in derived for n in ast.walk(inner.value)
+        ):
+            derived.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+    return any(isinstance(n, ast.Name) and n.id in derived for n in ast.walk(index))
+
+
+def _starts_empty(node: ast.ClassDef, attr: str, code: Code) -> bool:
+    """True for `self.cache = {}` and its like in the class."""
+    for binding in code.names.attributes.get(node, {}).get(attr, []):
+        value = binding.value
+        if isinstance(value, ast.Dict) and not value.keys:
+            return True
+        if (
+            isinstance(value, ast.Call)
+            and not value.args
+            and code.names.dotted(value.func).rsplit(".", 1)[-1] in ("dict", "OrderedDict")
+        ):
+            return True
+    return False
+
+
+def _is_optional(statement: ast.AST, attr: str, code: Code) -> bool:
+    """True beneath a flag: anything but the question whether the key is there yet, or how full it is."""
+    for around in code.ancestors(statement):
+        if isinstance(around, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return False
+        if isinstance(around, ast.If):
+            text = ast.unparse(around.test)
+            asked = f"self.{attr}" in text and "len(" not in text and " and " not in text
+            if not asked and not text.endswith(("is None", "is not None")):
+                return True
+    return False
+
+
+RULE = Rule(
+    code="H404",
+    name="unbounded-cache",
+    on=(ast.ClassDef,),
+    words=("torch",),
+    remedy="Load once in __init__, memory-map, or bound the cache.",
+    check=check,
+)

@@ -1,0 +1,72 @@
+"""A `tf.data` pipeline without `prefetch`.
+
+## What it does
+Finds a pipeline with work in it (`map`, `interleave`, files) that `fit`, `evaluate`, `predict` or a loop consumes and
+that nowhere prefetches. Only pipelines seen from their source on.
+
+## Why is this bad
+Without it preparing the next batch and computing on this one take turns instead of overlapping.
+
+## Cost
+Up to half the time, where both take equally long.
+
+## Example
+```python
+data = tf.data.Dataset.from_tensor_slices(files).map(read).batch(32)
+model.fit(data)
+```
+
+## Use instead
+```python
+data = tf.data.Dataset.from_tensor_slices(files).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+data = data.batch(32).prefetch(tf.data.AUTOTUNE)
+model.fit(data)
+```
+
+## Fix safety
+Safe: `.prefetch(tf.data.AUTOTUNE)` is put at the end; same elements, same order.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.pipelines import consumed, pipeline_of
+from hasten.doctor.rule import Edit, Hit, Rule, hit
+
+_WORK = frozenset(("map", "interleave", "flat_map"))
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Pipelines with work that end without prefetch."""
+    data = consumed(node, code)
+    if data is None:
+        return
+    pipeline = pipeline_of(data, code)
+    files = any("TFRecord" in s or "TextLine" in s or s.endswith("list_files") for s in pipeline.sources)
+    if not pipeline.is_whole or "prefetch" in pipeline.steps or not (pipeline.steps & _WORK or files):
+        return
+    if pipeline.last is None or (pipeline.steps & {"cache"} and not pipeline.steps & {"shuffle"}):
+        return
+    yield hit(
+        pipeline.last, "reading and computing take turns: nothing is prefetched", *_edit(pipeline.last, code), safe=True
+    )
+
+
+def _edit(last: ast.Call, code: Code) -> tuple[Edit, ...]:
+    name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "tensorflow" for b in bs)), "")
+    if not name or not isinstance(last.func, ast.Attribute):
+        return ()
+    return (Edit("replace", last, f"{code.source(last)}.prefetch({name}.data.AUTOTUNE)"),)
+
+
+RULE = Rule(
+    code="H405",
+    name="no-prefetch",
+    on=(ast.Call, ast.For),
+    words=("data.Dataset", "TFRecordDataset", "Dataset."),
+    remedy="End the pipeline with .prefetch(tf.data.AUTOTUNE).",
+    check=check,
+)

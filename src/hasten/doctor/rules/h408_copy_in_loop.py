@@ -1,0 +1,126 @@
+"""Copies between host and device inside a loop that need not be there.
+
+## What it does
+Finds, in a loop: a tensor or model that no round changes moved to a device (`.to(device)`, `.cuda()`), and round trips
+(`.cpu().cuda()`, `torch.from_numpy(x.cpu().numpy()).to(device)`).
+
+## Why is this bad
+A copy over the bus costs more than most kernels, and waits for the work before it.
+
+## Cost
+Ten microseconds and more each round, and a stalled queue.
+
+## Example
+```python
+for x in batches:
+    out = model(x) * scale.to("cuda")
+```
+
+## Use instead
+```python
+scale = scale.to("cuda")
+for x in batches:
+    out = model(x) * scale
+```
+
+## Fix safety
+Safe where the moved tensor gets a name of its own that nothing in the loop changes: the line moves before the loop.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code
+from hasten.doctor.percall import hoist, is_guarded
+from hasten.doctor.rule import Hit, Rule, hit, keyword
+
+_DTYPES = ("float", "half", "int", "long", "bool", "double", "complex", "bfloat", "uint", "dtype")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Repeated moves of the same thing, and journeys there and back."""
+    assert isinstance(node, ast.Call)
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in ("to", "cuda"):
+        return
+    loop = code.loop(node)
+    if not isinstance(loop, (ast.For, ast.While)):
+        return
+    receiver = node.func.value
+    if _comes_from_device(receiver, code) and _is_to_device(node, code):
+        yield hit(node, "the tensor leaves the device and comes back in every round")
+        return
+    if not _is_to_device(node, code) or not code.is_a(receiver, makers.TORCH_TENSOR, makers.TORCH_MODULE):
+        return
+    if (
+        code.varies(receiver, loop)
+        or code.varies(node, loop)
+        or is_guarded(node, code)
+        or isinstance(receiver, ast.Call)
+    ):
+        return
+    if _is_put_back(receiver, loop, code):
+        return
+    yield hit(node, "the same thing is moved to the device in every round", *hoist(node, code), safe=True)
+
+
+def _is_to_device(node: ast.Call, code: Code) -> bool:
+    """False for conversions of dtype only."""
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
+        return True
+    target = node.args[0] if node.args else keyword(node, "device")
+    if target is None:
+        return False
+    if isinstance(target, ast.Constant):
+        return isinstance(target.value, str) and target.value.startswith(("cuda", "mps", "xpu"))
+    written = code.names.dotted(target) or (code.names.dotted(target.func) if isinstance(target, ast.Call) else "")
+    return "device" in written.lower() and not any(written.rsplit(".", 1)[-1].startswith(d) for d in _DTYPES)
+
+
+def _comes_from_device(node: ast.expr, code: Code) -> bool:
+    """True for `x.cpu()`, and `from_numpy(x.cpu().numpy())` with nothing but arrays between."""
+    while isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "cpu":
+            return True
+        if code.qualified(node.func) in ("torch.from_numpy", "torch.tensor", "torch.as_tensor") and node.args:
+            node = node.args[0]
+        elif isinstance(node.func, ast.Attribute) and node.func.attr in (
+            "numpy",
+            "detach",
+            "float",
+            "squeeze",
+            "clone",
+        ):
+            node = node.func.value
+        else:
+            return False
+    return False
+
+
+def _is_put_back(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
+    """A model moved off the device later in the round is moved on purpose: memory is short."""
+    written = code.names.dotted(receiver)
+    for inner in ast.walk(loop):
+        if (
+            isinstance(inner, ast.Call)
+            and isinstance(inner.func, ast.Attribute)
+            and code.names.dotted(inner.func.value) == written
+        ):
+            cpu = inner.func.attr == "cpu" or (
+                inner.func.attr == "to" and any(getattr(a, "value", "") == "cpu" for a in inner.args)
+            )
+            if cpu:
+                return True
+    return False
+
+
+RULE = Rule(
+    code="H408",
+    name="copy-in-loop",
+    on=(ast.Call,),
+    words=(".to(", ".cuda("),
+    remedy="Move it once, before the loop; keep results on the device until the end.",
+    check=check,
+)

@@ -1,0 +1,61 @@
+"""`torch.load` without `weights_only=True`.
+
+## What it does
+Finds `torch.load(...)` that does not say `weights_only=True`.
+
+## Why is this bad
+A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
+torch is not, and `weights_only=False` is not anywhere.
+
+## Cost
+The machine, to whoever wrote the file. Weights alone also load faster.
+
+## Example
+```python
+state = torch.load("weights.pt")
+```
+
+## Use instead
+```python
+state = torch.load("weights.pt", weights_only=True)
+```
+
+## Fix safety
+Unsafe: files that hold whole pickled models or other objects are refused then.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Loads that may unpickle."""
+    assert isinstance(node, ast.Call)
+    if code.qualified(node.func) != "torch.load" or any(k.arg is None for k in node.keywords):
+        return
+    value = keyword(node, "weights_only")
+    if value is not None and not (isinstance(value, ast.Constant) and value.value is False):
+        return
+    if value is None and keyword(node, "pickle_module") is not None:
+        return
+    reason = (
+        "`weights_only=False` lets the file run code"
+        if value is not None
+        else "`torch.load` may run code from the file"
+    )
+    yield hit(node, reason, Edit("argument", node, "True", "weights_only"))
+
+
+RULE = Rule(
+    code="H501",
+    name="unsafe-torch-load",
+    on=(ast.Call,),
+    words=("load",),
+    remedy="Pass weights_only=True (store state_dicts, or safetensors).",
+    check=check,
+)

@@ -1,0 +1,63 @@
+"""`allow_pickle=True`.
+
+## What it does
+Finds `allow_pickle=True` handed to numpy's `load` (or a `safe_mode=False` to Keras' `load_model`).
+
+## Why is this bad
+An `.npy` file with object arrays is a pickle: opening it can run any code. Plain arrays never need it. Keras'
+`safe_mode=False` lets a model file's Lambda layers do the same.
+
+## Cost
+The machine, to whoever wrote the file.
+
+## Example
+```python
+data = np.load("data.npy", allow_pickle=True)
+```
+
+## Use instead
+```python
+data = np.load("data.npy")        # store arrays by np.savez, ragged ones as values and lengths
+```
+
+## Fix safety
+Unsafe: files that do hold objects are refused then.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.code import Code
+from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
+
+_LOADS = ("numpy.load", "numpy.lib.npyio.load", "numpy.lib.format.read_array", "numpy.lib.npyio.NpzFile")
+
+
+def check(node: ast.AST, code: Code) -> Iterator[Hit]:
+    """Loads that are told to unpickle."""
+    assert isinstance(node, ast.Call)
+    name = code.qualified(node.func)
+    value = keyword(node, "allow_pickle")
+    if name in _LOADS and value is not None and isinstance(value, ast.Constant) and value.value is True:
+        yield hit(node, "`allow_pickle=True` lets the file run code", Edit("argument", node, None, "allow_pickle"))
+        return
+    safe = keyword(node, "safe_mode")
+    if (
+        name.startswith("keras.")
+        and name.endswith(".load_model")
+        and isinstance(safe, ast.Constant)
+        and safe.value is False
+    ):
+        yield hit(node, "`safe_mode=False` lets the model file run code", Edit("argument", node, None, "safe_mode"))
+
+
+RULE = Rule(
+    code="H502",
+    name="allow-pickle",
+    on=(ast.Call,),
+    words=("allow_pickle", "safe_mode"),
+    remedy="Store plain arrays and load without it.",
+    check=check,
+)

@@ -1,0 +1,186 @@
+"""What is handed to a model: one sample dressed as a batch, rows of a loop, a chunk. Shared by the calling rules."""
+
+from __future__ import annotations
+
+import ast
+
+from hasten.doctor import makers
+from hasten.doctor.code import Code, Loop
+from hasten.doctor.rule import argument, keyword
+
+__all__ = [
+    "first_argument",
+    "input_of",
+    "is_chunked",
+    "is_keras_predict",
+    "is_one_sample",
+    "model_changes",
+    "only_from_target",
+    "value_of",
+]
+
+_OTHERS_THAT_PREDICT = ("sklearn", "xgboost", "lightgbm", "catboost", "statsmodels", "cuml", "ultralytics", "prophet")
+_KERAS_ONLY = frozenset(("verbose", "steps", "batch_size", "callbacks"))
+_RENEWS = ("set_weights", "load_weights")
+
+
+def is_keras_predict(call: ast.Call, code: Code, *names: str) -> bool:
+    """True when a call is ``predict`` (or another of ``names``) of what is known to be a Keras model."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in (names or ("predict",)):
+        return False
+    kind = code.kind(call.func.value)
+    if kind is not None:
+        return kind.name == makers.KERAS_MODEL
+    # Nobody else's predict takes these, in a file that uses Keras and no other library of that habit.
+    used = any(k.arg in _KERAS_ONLY for k in call.keywords)
+    return used and code.imports("keras", "tensorflow", "tf_keras") and not code.imports(*_OTHERS_THAT_PREDICT)
+
+
+def first_argument(call: ast.Call) -> ast.expr | None:
+    """What a model is called with first."""
+    return argument(call, 0, "x") or next((k.value for k in call.keywords if k.arg), None)
+
+
+def input_of(call: ast.Call) -> ast.expr | None:
+    """The data in a model call: ONNX Runtime's stand second, in a dictionary."""
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "run":
+        feeds = argument(call, 1, "input_feed")
+        return feeds.values[0] if isinstance(feeds, ast.Dict) and feeds.values else feeds
+    return first_argument(call)
+
+
+def value_of(node: ast.expr | None, code: Code) -> ast.expr | None:
+    """The expression last assigned to a name before it is read, else the expression itself."""
+    if not isinstance(node, ast.Name):
+        return node
+    _, bindings = code.names.find(node.id, node)
+    earlier = [b for b in bindings if getattr(b.node, "lineno", 0) <= node.lineno and b.value is not node]
+    last = earlier[-1] if earlier else None
+    if last is None or last.role != "value" or last.path or last.value is None:
+        return node
+    same = code.function(last.node) is code.function(node)
+    return last.value if same and not any(n is node for n in ast.walk(last.value)) else node
+
+
+def is_one_sample(node: ast.expr | None, code: Code, depth: int = 2) -> bool:
+    """True for ``x[None]``, ``expand_dims(x, 0)``, ``reshape(1, …)``, ``unsqueeze(0)``, ``X[i:i+1]`` and their like."""
+    if isinstance(node, ast.Name) and depth:
+        value = value_of(node, code)
+        return value is not node and is_one_sample(value, code, depth - 1)
+    if isinstance(node, ast.Subscript):
+        return _one_by_subscript(node.slice)
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name in ("to", "cuda", "float", "astype", "half", "double", "cpu") and isinstance(node.func, ast.Attribute):
+        return is_one_sample(node.func.value, code, depth)
+    if name in ("constant", "convert_to_tensor", "from_numpy", "tensor", "cast", "asarray", "array", "FloatTensor"):
+        inner = node.args[0] if node.args else None
+        if isinstance(inner, ast.List):
+            return len(inner.elts) == 1 and not isinstance(inner.elts[0], ast.Starred)
+        return is_one_sample(inner, code, depth)
+    return _one_by_call(node, name, code)
+
+
+def _one_by_call(node: ast.Call, name: str, code: Code) -> bool:
+    library = bool(code.qualified(node.func))
+    if name == "expand_dims":
+        return _is(argument(node, 1, "axis") or keyword(node, "dim"), 0)
+    if name == "unsqueeze":
+        return _is(argument(node, 1 if library else 0, "dim"), 0)
+    if name == "reshape" or name == "view":
+        shape = node.args[1:] if library else node.args
+        if len(shape) == 1 and isinstance(shape[0], (ast.Tuple, ast.List)):
+            shape = list(shape[0].elts)
+        return len(shape) > 1 and _is(shape[0], 1)
+    return False
+
+
+def _one_by_subscript(index: ast.expr) -> bool:
+    if isinstance(index, ast.Tuple) and index.elts:
+        index = index.elts[0]
+    if isinstance(index, ast.Constant) and index.value is None:
+        return True
+    if isinstance(index, ast.Attribute) and index.attr == "newaxis":
+        return True
+    if not isinstance(index, ast.Slice) or index.step is not None:
+        return False
+    low, high = index.lower, index.upper
+    if low is None or _is(low, 0):
+        return _is(high, 1)
+    if not isinstance(high, ast.BinOp) or not isinstance(high.op, ast.Add):
+        return _is_number(low) and _is_number(high) and _number(high) - _number(low) == 1
+    return ast.dump(high.left) == ast.dump(low) and _is(high.right, 1)
+
+
+def is_chunked(loop: Loop) -> bool:
+    """True for ``range(0, n, step)``: whole chunks a round, which is right for data larger than memory."""
+    iterable = loop.iter if isinstance(loop, (ast.For, ast.AsyncFor)) else None
+    while (
+        isinstance(iterable, ast.Call) and getattr(iterable.func, "id", "") in ("tqdm", "enumerate") and iterable.args
+    ):
+        iterable = iterable.args[0]
+    if not isinstance(iterable, ast.Call) or not isinstance(iterable.func, (ast.Name, ast.Attribute)):
+        return False
+    name = iterable.func.attr if isinstance(iterable.func, ast.Attribute) else iterable.func.id
+    return name in ("range", "trange", "arange") and len(iterable.args) == 3 and not _is(iterable.args[2], 1)
+
+
+def model_changes(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
+    """True when the loop builds, loads or picks another model each round."""
+    for inner in ast.walk(receiver):
+        if isinstance(inner, ast.Name) and code.bound_in(inner, loop):
+            return True
+    written = code.names.dotted(receiver)
+    for inner in ast.walk(loop):
+        if (
+            isinstance(inner, ast.Attribute)
+            and isinstance(inner.ctx, ast.Store)
+            and code.names.dotted(inner) == written
+        ):
+            return True
+        renewed = isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in _RENEWS
+        if renewed and code.names.dotted(inner.func.value) == written:  # type: ignore[attr-defined]
+            return True
+    return False
+
+
+def only_from_target(node: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -> bool:
+    """True when a value comes from the loop's own target and nothing else that the rounds change.
+
+    What a round leaves for the next (a state, a history, the last answer) can't be put in a batch.
+    """
+    used = False
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Call) and code.varies(ast.Call(inner.func, [], []), loop):
+            name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
+            if name not in ("reshape", "astype", "unsqueeze", "to", "float", "view", "numpy", "cuda", "copy"):
+                return False
+        if not isinstance(inner, ast.Name) or not isinstance(inner.ctx, ast.Load):
+            continue
+        for binding in code.bound_in(inner, loop):
+            if binding.node is loop or (isinstance(binding.node, ast.comprehension)):
+                used = True
+            elif (
+                binding.role != "value"
+                or binding.value is None
+                or not depth
+                or not only_from_target(binding.value, loop, code, depth - 1)
+            ):
+                return False
+            else:
+                used = True
+    return used
+
+
+def _is(node: ast.expr | None, value: int) -> bool:
+    return isinstance(node, ast.Constant) and node.value == value and not isinstance(node.value, bool)
+
+
+def _is_number(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
+def _number(node: ast.expr | None) -> int:
+    assert isinstance(node, ast.Constant) and isinstance(node.value, int)
+    return node.value
