@@ -82,10 +82,35 @@ class Scaled(keras.layers.Layer):
 
 
 ACTIVATIONS = [
-    "relu", "leaky_relu", "relu6", "softmax", "celu", "elu", "selu", "softplus", "softsign", "squareplus", "soft_shrink",
-    "sparse_plus", "silu", "gelu", "glu", "tanh", "tanh_shrink", "sigmoid", "sparse_sigmoid", "exponential",
-    "hard_sigmoid", "hard_silu", "hard_tanh", "hard_shrink", "linear", "mish", "log_softmax", "log_sigmoid",
-]  # fmt: skip
+    "relu",
+    "leaky_relu",
+    "relu6",
+    "softmax",
+    "celu",
+    "elu",
+    "selu",
+    "softplus",
+    "softsign",
+    "squareplus",
+    "soft_shrink",
+    "sparse_plus",
+    "silu",
+    "gelu",
+    "glu",
+    "tanh",
+    "tanh_shrink",
+    "sigmoid",
+    "sparse_sigmoid",
+    "exponential",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "hard_shrink",
+    "linear",
+    "mish",
+    "log_softmax",
+    "log_sigmoid",
+]
 
 SIMPLE: dict[str, Callable[[], Any]] = {
     # dense and friends
@@ -119,11 +144,15 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     "conv2d transpose output padding": lambda: chain(
         (4, 5, 3), L.Conv2DTranspose(2, 3, strides=2, padding="same", output_padding=1)
     ),
-    "conv2d transpose valid output padding": lambda: chain((4, 5, 3), L.Conv2DTranspose(2, 3, strides=2, output_padding=1)),
+    "conv2d transpose valid output padding": lambda: chain(
+        (4, 5, 3), L.Conv2DTranspose(2, 3, strides=2, output_padding=1)
+    ),
     "conv2d transpose dilated same": lambda: chain((4, 5, 3), L.Conv2DTranspose(2, 3, dilation_rate=2, padding="same")),
     "conv3d transpose": lambda: chain((3, 4, 2, 2), L.Conv3DTranspose(3, 3, strides=2, padding="same")),
     "separable conv1d": lambda: chain((9, 3), L.SeparableConv1D(4, 3, depth_multiplier=2, padding="same")),
-    "separable conv2d": lambda: chain((8, 7, 3), L.SeparableConv2D(4, 3, depth_multiplier=2, strides=2, activation="relu")),
+    "separable conv2d": lambda: chain(
+        (8, 7, 3), L.SeparableConv2D(4, 3, depth_multiplier=2, strides=2, activation="relu")
+    ),
     "depthwise conv1d": lambda: chain((9, 3), L.DepthwiseConv1D(3, depth_multiplier=2)),
     "depthwise conv2d": lambda: chain((8, 7, 3), L.DepthwiseConv2D(3, strides=2, padding="same", activation="relu")),
     "depthwise conv2d multiplier": lambda: chain((8, 7, 3), L.DepthwiseConv2D(3, depth_multiplier=3)),
@@ -204,7 +233,9 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     "resizing crop": lambda: chain((8, 12, 3), L.Resizing(6, 6, crop_to_aspect_ratio=True)),
     "center crop": lambda: chain((8, 9, 3), L.CenterCrop(4, 5)),
     # idle at inference
-    "dropouts": lambda: chain((4, 5), L.Dropout(0.4), L.SpatialDropout1D(0.2), L.GaussianNoise(0.3), L.AlphaDropout(0.2)),
+    "dropouts": lambda: chain(
+        (4, 5), L.Dropout(0.4), L.SpatialDropout1D(0.2), L.GaussianNoise(0.3), L.AlphaDropout(0.2)
+    ),
     "gaussian dropout": lambda: chain((4, 5), L.GaussianDropout(0.4), L.ActivityRegularization(), L.Identity()),
     # preprocessing
     "rescaling": lambda: chain((4, 5), L.Rescaling(1 / 127.5, -1.0)),
@@ -262,7 +293,9 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     ),
     # wrappers
     "time distributed dense": lambda: chain((6, 4), L.TimeDistributed(L.Dense(3, activation="sigmoid"))),
-    "time distributed conv": lambda: chain((3, 8, 7, 2), L.TimeDistributed(L.Conv2D(3, 3)), L.TimeDistributed(L.Flatten())),
+    "time distributed conv": lambda: chain(
+        (3, 8, 7, 2), L.TimeDistributed(L.Conv2D(3, 3)), L.TimeDistributed(L.Flatten())
+    ),
     "time distributed lstm": lambda: chain((3, 5, 2), L.TimeDistributed(L.LSTM(4))),
     "time distributed model": lambda: chain((3, 5), L.TimeDistributed(chain((5,), L.Dense(4), L.BatchNormalization()))),
     # whole models
@@ -270,10 +303,12 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     "several outputs": lambda: graph((5,), to=lambda x: {"b": L.Dense(2)(x), "a": L.Dense(3)(x)}),
     "input as output": lambda: graph((5,), to=lambda x: [x, L.Dense(2)(x), x]),
     "channels first": lambda: chain(
-        (3, 8, 7), L.ZeroPadding2D(1, data_format="channels_first"), L.BatchNormalization(axis=1),
+        (3, 8, 7),
+        L.ZeroPadding2D(1, data_format="channels_first"),
+        L.BatchNormalization(axis=1),
         L.GlobalAveragePooling2D(data_format="channels_first"),
     ),
-}  # fmt: skip
+}
 
 
 def _siamese(a: Any, b: Any) -> Any:

@@ -148,9 +148,7 @@ def test_fingerprint_names_the_content() -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
-@pytest.mark.parametrize(
-    "name, size", [("MobileNetV2", 32), ("EfficientNetB0", 32), ("ResNet50", 32)]
-)
+@pytest.mark.parametrize("name, size", [("MobileNetV2", 32), ("EfficientNetB0", 32), ("ResNet50", 32)])
 def test_applications(name: str, size: int) -> None:
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
     source = open_keras(model, SourceRequest())
@@ -177,7 +175,9 @@ def test_old_files(shared_models: Path, tmp_path: Path) -> None:
 
 
 def test_old_file_answers_as_its_tflite_sibling(shared_models: Path) -> None:
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(shared_models / "real/resnet8.tflite"))
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(
+        str(shared_models / "real/resnet8.tflite")
+    )
     interpreter.allocate_tensors()
     x = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
@@ -193,9 +193,12 @@ def old_config(layers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def test_architecture_with_weights_beside_it(tmp_path: Path) -> None:
     layers = [
-        {"class_name": "Dense", "config": {"name": "block/a", "batch_input_shape": [None, 4], "units": 3, "activation": "relu"}},
+        {
+            "class_name": "Dense",
+            "config": {"name": "block/a", "batch_input_shape": [None, 4], "units": 3, "activation": "relu"},
+        },
         {"class_name": "LSTM", "config": {"name": "b", "units": 2, "implementation": 2, "time_major": False}},
-    ]  # fmt: skip
+    ]
     layers.insert(1, {"class_name": "Reshape", "config": {"name": "r", "target_shape": [3, 1]}})
     (tmp_path / "model.json").write_text(json.dumps(old_config(layers)))
     twin = keras.Sequential([keras.Input((4,)), L.Dense(3, "relu"), L.Reshape((3, 1)), L.LSTM(2)])
@@ -222,20 +225,57 @@ def test_architecture_alone_asks_for_its_weights(tmp_path: Path) -> None:
 def test_old_functional_model_with_tensorflow_operators(tmp_path: Path) -> None:
     dense = {"units": 3, "activation": "linear", "use_bias": True}
     layers = [
-        {"class_name": "InputLayer", "name": "x", "config": {"batch_input_shape": [None, 4], "name": "x"}, "inbound_nodes": []},
+        {
+            "class_name": "InputLayer",
+            "name": "x",
+            "config": {"batch_input_shape": [None, 4], "name": "x"},
+            "inbound_nodes": [],
+        },
         {"class_name": "Dense", "name": "d", "config": {"name": "d", **dense}, "inbound_nodes": [[["x", 0, 0, {}]]]},
-        {"class_name": "TFOpLambda", "name": "tf.math.multiply", "config": {"name": "tf.math.multiply", "function": "math.multiply"},
-         "inbound_nodes": [["d", 0, 0, {"y": 2.0, "name": None}]]},
-        {"class_name": "TFOpLambda", "name": "tf.add", "config": {"name": "tf.add", "function": "__operators__.add"},
-         "inbound_nodes": [["tf.math.multiply", 0, 0, {"y": ["d", 0, 0], "name": None}]]},
-        {"class_name": "SlicingOpLambda", "name": "cut", "config": {"name": "cut", "function": "__operators__.getitem"},
-         "inbound_nodes": [["tf.add", 0, 0, {"slice_spec": {"class_name": "__tuple__", "items": [
-             {"start": None, "stop": None, "step": None}, {"start": 1, "stop": None, "step": None}]}}]]},
-        {"class_name": "TFOpLambda", "name": "mean", "config": {"name": "mean", "function": "math.reduce_mean"},
-         "inbound_nodes": [["cut", 0, 0, {"axis": -1, "keepdims": True}]]},
-    ]  # fmt: skip
+        {
+            "class_name": "TFOpLambda",
+            "name": "tf.math.multiply",
+            "config": {"name": "tf.math.multiply", "function": "math.multiply"},
+            "inbound_nodes": [["d", 0, 0, {"y": 2.0, "name": None}]],
+        },
+        {
+            "class_name": "TFOpLambda",
+            "name": "tf.add",
+            "config": {"name": "tf.add", "function": "__operators__.add"},
+            "inbound_nodes": [["tf.math.multiply", 0, 0, {"y": ["d", 0, 0], "name": None}]],
+        },
+        {
+            "class_name": "SlicingOpLambda",
+            "name": "cut",
+            "config": {"name": "cut", "function": "__operators__.getitem"},
+            "inbound_nodes": [
+                [
+                    "tf.add",
+                    0,
+                    0,
+                    {
+                        "slice_spec": {
+                            "class_name": "__tuple__",
+                            "items": [
+                                {"start": None, "stop": None, "step": None},
+                                {"start": 1, "stop": None, "step": None},
+                            ],
+                        }
+                    },
+                ]
+            ],
+        },
+        {
+            "class_name": "TFOpLambda",
+            "name": "mean",
+            "config": {"name": "mean", "function": "math.reduce_mean"},
+            "inbound_nodes": [["cut", 0, 0, {"axis": -1, "keepdims": True}]],
+        },
+    ]
     config = {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["mean", 0, 0]]}
-    (tmp_path / "m.json").write_text(json.dumps({"class_name": "Functional", "config": config, "keras_version": "2.9.0"}))
+    (tmp_path / "m.json").write_text(
+        json.dumps({"class_name": "Functional", "config": config, "keras_version": "2.9.0"})
+    )
     keras.Sequential([keras.Input((4,)), L.Dense(3)]).save(tmp_path / "m.h5")
     source = open_keras(tmp_path / "m.json", SourceRequest())
     agrees(source)
@@ -257,7 +297,10 @@ def test_code_in_a_file_needs_trust(tmp_path: Path) -> None:
         with pytest.raises(TrustError, match="trust=True"):
             open_keras(tmp_path / name, SourceRequest())
         agrees(open_keras(tmp_path / name, SourceRequest(trust=True)))
-    old = {"class_name": "Lambda", "config": {"name": "f", "batch_input_shape": [None, 4], "function": ["4wE=", None, None]}}
+    old = {
+        "class_name": "Lambda",
+        "config": {"name": "f", "batch_input_shape": [None, 4], "function": ["4wE=", None, None]},
+    }
     (tmp_path / "old.json").write_text(json.dumps(old_config([old])))
     with pytest.raises(TrustError, match="Lambda"):
         open_keras(tmp_path / "old.json", SourceRequest())
@@ -274,7 +317,9 @@ def test_custom_layer_without_its_code(tmp_path: Path) -> None:
         open_keras(tmp_path / "m.keras", SourceRequest())
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off", b"\x89HDF\r\n\x1a\n cut off", b"{}", b"{ not json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"PK\x03\x04 cut off", b"\x89HDF\r\n\x1a\n cut off", b"{}", b"{ not json"]
+)
 def test_damaged_files_say_so_on_one_line(content: bytes, tmp_path: Path) -> None:
     for name in ("m.keras", "m.h5", "m.json"):
         (tmp_path / name).write_bytes(content)

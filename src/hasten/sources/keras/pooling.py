@@ -65,7 +65,8 @@ def _global_average_1d(g: Scope, call: Call) -> Tensor:
 
 def _adaptive(kind: str) -> Converter:
     def convert(g: Scope, call: Call) -> Tensor:
-        x, layer = call.x, call.layer
+        x: Tensor = call.x
+        layer = call.layer
         axes = _spatial(x, _last(layer.data_format))
         for axis, out in zip(axes, each(layer.output_size, len(axes)), strict=True):
             x = _adapt(g, kind, x, axis, out)

@@ -1,4 +1,4 @@
-"""TensorFlow functions that old files hold as ``TFOpLambda`` layers, as ``keras.ops`` operations of the same meaning."""
+"""TensorFlow functions that old files hold as ``TFOpLambda`` layers, as the ``keras.ops`` of the same meaning."""
 
 from __future__ import annotations
 
