@@ -52,7 +52,8 @@ _PLANAR_CHANNELS = 8
 class Conv(Step):
     """``y = epilogue(Σ x · weight + bias)``, the window sliding over the spatial dimensions.
 
-    Shapes:  x (N, C, spatial…) · weight (M, C / groups, kernel…) · bias (M,) · y (N, M, spatial…), channels last in memory
+    Shapes:  x (N, C, spatial…) · weight (M, C / groups, kernel…) · bias (M,)
+             y (N, M, spatial…), channels last in memory
     """
 
     x: View

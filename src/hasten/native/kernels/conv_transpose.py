@@ -1,7 +1,7 @@
-"""ConvTranspose by output phase: with stride s, every s-th output position is a plain convolution with some of the taps.
+"""ConvTranspose by output phase: with stride s, every s-th output is a plain convolution with some of the taps.
 
-Along one axis, output ``o`` takes input ``i`` with tap ``k`` where ``o + pad = i · stride + k · dilation``. Positions with
-equal ``(o + pad) mod stride`` take the same taps, in steps of ``stride / gcd`` and met backwards.
+Along one axis, output ``o`` takes input ``i`` with tap ``k`` where ``o + pad = i · stride + k · dilation``. Positions
+with equal ``(o + pad) mod stride`` take the same taps, in steps of ``stride / gcd`` and met backwards.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Phase:
 class ConvTranspose(Step):
     """``y = epilogue(transposed convolution of x + bias)``.
 
-    Shapes:  x (N, C, spatial…) with ``lead`` zeros before the input proper · weight (M, C / groups, kernel…) · bias (M,)
-             y (N, M, spatial…), channels last in memory
+    Shapes:  x (N, C, spatial…) with ``lead`` zeros before the input proper · weight (M, C / groups, kernel…)
+             bias (M,) · y (N, M, spatial…), channels last in memory
     """
 
     x: View

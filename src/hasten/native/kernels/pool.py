@@ -216,6 +216,8 @@ def _pool(low: Lowering, node: ir.Node, reduction: Reduction, epilogue: Expr, *,
     x = _input(low, node)
     window = window_of(node, x.shape[2:], node.attributes.get_ints("kernel_shape"))
     y = low.new(static(node, node.outputs[0]), "float32", channels_last(x.rank))
+    if any(not len(axis.taps(p)) for axis in _spatial(x, y, window) for p in range(axis.size)):
+        raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') with a window wholly outside its input")
     scales: tuple[Array, ...] = ()
     if mean:
         inside = bool(node.attributes.get_int("count_include_pad", 0))

@@ -1,7 +1,7 @@
 """The geometry of convolutions and pools: a node's attributes enter, axes and the tiles of output positions leave.
 
-A window slides over *axes*: the batch and every spatial dimension, each with its sizes and its strides in memory, so that
-1-D, 2-D and 3-D, any memory order and any border are one case for the kernels.
+A window slides over *axes*: the batch and every spatial dimension, each with its sizes and its strides in memory, so
+that 1-D, 2-D and 3-D, any memory order and any border are one case for the kernels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class Window:
-    """What slides, one entry a spatial dimension. ``pads_end`` matters to averages alone; sizes come from the tensors."""
+    """What slides, one entry a spatial dimension. ``pads_end`` matters to averages alone: sizes are the tensors'."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -139,8 +139,8 @@ def padded(low: Lowering, x: View, window: Window, ends: Sequence[int], *, fill:
 class Axis:
     """One dimension that the window slides along.
 
-    Units:   size: output positions; extent: input positions; pad: positions before the first; xs, ys: elements in memory
-             per input and per output position
+    Units:   size: output positions; extent: input positions; pad: positions before the first; xs, ys: elements in
+             memory per input and per output position
     """
 
     size: int
@@ -213,7 +213,7 @@ class Segment:
 
 
 def segments(axis: Axis, pixels: int) -> tuple[Segment, ...]:
-    """The axis cut into tiles; equal neighbours share a segment, so that borders are peeled and the middle is a loop."""
+    """The axis cut into tiles; equal neighbours share a segment: borders are peeled, the middle is a loop."""
     return tuple(_merge(_tiles(axis, pixels)))
 
 

@@ -1,7 +1,8 @@
-"""What every convolution, depthwise convolution and pool shares: a window that slides over pixels, and its register tile.
+"""What every convolution, depthwise convolution and pool shares: a window over pixels, and its register tile.
 
-A tile of ``pixels`` output positions × ``vectors`` of output channels stays in registers while all taps pass by. Taps along
-the inner axis are taken ``taps`` at a time, so that an input value, once loaded, serves every output position under it.
+A tile of ``pixels`` output positions × ``vectors`` of output channels stays in registers while all taps pass by. Taps
+along the inner axis are taken ``taps`` at a time, so that an input value, once loaded, serves every output position
+under it.
 Outer axes clip their taps per row; the inner axis has its border tiles peeled, so that no tap is tested in a loop.
 """
 
@@ -45,7 +46,7 @@ class Schedule:
 class Sweep:
     """What slides over what.
 
-    Shapes:  columns: output channels of one group · depth: input channels summed into each (1 where channels stay apart)
+    Shapes:  columns: output channels of one group · depth: input channels summed into each (1: channels apart)
     """
 
     axes: tuple[Axis, ...]
