@@ -55,7 +55,9 @@ def compiler() -> Compiler:
     if chosen:
         command = tuple(shlex.split(chosen))
         if shutil.which(command[0]) is None:
-            raise CompilerError(f"cannot find the C compiler '{command[0]}' named by HASTEN_CC: unset it or name another")
+            raise CompilerError(
+                f"cannot find the C compiler '{command[0]}' named by HASTEN_CC: unset it or name another"
+            )
         return Compiler(command, "zig" in command[0])
     if importlib.util.find_spec("ziglang") is not None:
         return Compiler((sys.executable, "-m", "ziglang", "cc"), True)

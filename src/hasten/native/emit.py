@@ -104,11 +104,15 @@ class Emitter:
         """A float32 literal that reads back exactly."""
         v = np.float32(value)
         if np.isnan(v):
-            return "__builtin_nanf(\"\")"
+            return '__builtin_nanf("")'
         if np.isinf(v):
             return "__builtin_inff()" if v > 0 else "-__builtin_inff()"
         text = repr(float(v)) if float(repr(float(v))) == v else f"{v:.9g}"
-        short = np.format_float_positional(v, unique=True) if 1e-4 <= abs(v) < 1e7 else np.format_float_scientific(v, unique=True)
+        short = (
+            np.format_float_positional(v, unique=True)
+            if 1e-4 <= abs(v) < 1e7
+            else np.format_float_scientific(v, unique=True)
+        )
         text = short if np.float32(short) == v else text
         return text + ("f" if "." in text or "e" in text else ".0f")
 
@@ -209,18 +213,30 @@ def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[
     api = '#define API __attribute__((visibility("default")))'
     # An exported plain C library brings its weights as a C array behind the same function.
     declared = f"const unsigned char *{prefix}_weights(void);"
-    weights = declared if out.isa.name == "c" and prefix != "hasten" else (
-        f"extern const unsigned char {prefix}_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\n"
-        f"const unsigned char *{prefix}_weights(void) {{ return {prefix}_weight_data; }}"
+    weights = (
+        declared
+        if out.isa.name == "c" and prefix != "hasten"
+        else (
+            f"extern const unsigned char {prefix}_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\n"
+            f"const unsigned char *{prefix}_weights(void) {{ return {prefix}_weight_data; }}"
+        )
     )
     parts = [*lines, head]
     if any(c.split for c in calls):
         parts.append(_MEET)
     parts += [functions, api, weights]
-    parts += [f"API void {prefix}_run({shared});", f"void {prefix}_run({shared}) {{", *_run_body(out, calls, team=False), "}"]
+    parts += [
+        f"API void {prefix}_run({shared});",
+        f"void {prefix}_run({shared}) {{",
+        *_run_body(out, calls, team=False),
+        "}",
+    ]
     if any(c.split for c in calls):
         team = f"{shared}, int part, int parts, unsigned *flags"
-        parts += ["/* the same by a team: every thread calls it with its own part */", f"API void {prefix}_part({team});"]
+        parts += [
+            "/* the same by a team: every thread calls it with its own part */",
+            f"API void {prefix}_part({team});",
+        ]
         parts += [f"void {prefix}_part({team}) {{", *_run_body(out, calls, team=True), "}"]
     return "\n".join([*parts, ""])
 
@@ -285,7 +301,11 @@ def _profile(out: Emitter, prefix: str) -> str:
     lines = [_TICK, f"API void {prefix}_profile({shared}, uint64_t *ticks);"]
     lines.append(f"void {prefix}_profile({shared}, uint64_t *ticks) {{")
     body, at = _run_body(out, out._calls, team=False), 0
-    first = next((i for i, line in enumerate(body) if line.startswith(f"    {out.names[0]}(")), len(body)) if out.names else 0
+    first = (
+        next((i for i, line in enumerate(body) if line.startswith(f"    {out.names[0]}(")), len(body))
+        if out.names
+        else 0
+    )
     lines += [*body[:first], "    ticks[0] = tick();"]
     for line in body[first:]:
         lines.append(line)

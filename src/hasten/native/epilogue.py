@@ -135,7 +135,12 @@ class Epilogue:
         if tail:
             at = f"{whole * out.lanes}"
             lines, value = self.apply(
-                out, f"{acc}[{first}{whole}]", column=f"{column} + {at}", element=f"{base} + {at}", count=tail, indent=inner
+                out,
+                f"{acc}[{first}{whole}]",
+                column=f"{column} + {at}",
+                element=f"{base} + {at}",
+                count=tail,
+                indent=inner,
             )
             out.need("v_store_n")
             yield from lines

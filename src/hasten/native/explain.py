@@ -83,16 +83,27 @@ def profile(model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | N
         macs = step.macs() if first else 0
         moved = emitted.step_bytes[index]
         if first:
-            moved += sum(v.size * np.dtype(v.dtype).itemsize for v in (*step.reads(), *step.writes()) if v.tensor.kind != "constant")
+            moved += sum(
+                v.size * np.dtype(v.dtype).itemsize
+                for v in (*step.reads(), *step.writes())
+                if v.tensor.kind != "constant"
+            )
         limit = None if peaks is None else _limit(peaks, macs, moved, resident)
         steps.append(StepTime(name, step.title, step.nodes, gap, limit, macs, moved))
     limits = [s.limit_ns for s in steps if s.limit_ns is not None]
     return Profile(
-        tuple(steps), call_ns, sum(limits) if limits else None, len(emitted.weights), emitted.arena_bytes, emitted.source
+        tuple(steps),
+        call_ns,
+        sum(limits) if limits else None,
+        len(emitted.weights),
+        emitted.arena_bytes,
+        emitted.source,
     )
 
 
-def _measure(library: ctypes.CDLL, arrays: list[Array], program: Program, arena_bytes: int) -> tuple[list[float], float]:
+def _measure(
+    library: ctypes.CDLL, arrays: list[Array], program: Program, arena_bytes: int
+) -> tuple[list[float], float]:
     library.hasten_weights.restype = ctypes.c_void_p
     weights = library.hasten_weights()
     made = [np.zeros(v.shape, v.dtype) for v in program.outputs]

@@ -91,7 +91,9 @@ def export(model: ir.Model, name: str, target: Target, checks: Sequence[Check], 
     identifier = re.sub(r"\W", "_", name) or "model"
     identifier = f"m{identifier}" if identifier[0].isdigit() else identifier
     if folder.exists() and any(folder.iterdir()) and not (folder / f"{identifier}.h").exists():
-        raise SettingsError(f"cannot export to '{folder}': expected an empty or new folder, received one with other files")
+        raise SettingsError(
+            f"cannot export to '{folder}': expected an empty or new folder, received one with other files"
+        )
     program = program_of(model, name, target.isa)
     library = _Library(identifier, program, emit(program, target.isa, identifier), target)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +144,10 @@ def _header(library: _Library) -> str:
     name, upper, program = library.name, library.name.upper(), library.program
     lines = [f"/* {name}: a model compiled by hasten for {library.target.triple}, {library.target.isa.name}.", ""]
     for word, views in (("input", program.inputs), ("output", program.outputs)):
-        lines += [f"   {word}{i}: {v.dtype}, shape {'x'.join(map(str, v.shape)) or 'scalar'}, row-major" for i, v in enumerate(views)]
+        lines += [
+            f"   {word}{i}: {v.dtype}, shape {'x'.join(map(str, v.shape)) or 'scalar'}, row-major"
+            for i, v in enumerate(views)
+        ]
     lines += [
         "",
         f"   Give every thread an arena of {upper}_ARENA_BYTES bytes, aligned to 64. Nothing is allocated, locked or",
@@ -180,7 +185,7 @@ def _wrapper(library: _Library) -> str:
     name, program = library.name, library.program
     ins = ", ".join(f"input{i}" for i in range(len(program.inputs))) or "0"
     outs = ", ".join(f"output{i}" for i in range(len(program.outputs)))
-    api = "__attribute__((visibility(\"default\"))) " if library.target.isa.name != "c" else ""
+    api = '__attribute__((visibility("default"))) ' if library.target.isa.name != "c" else ""
     size = max(64, -(-library.emitted.arena_bytes // 64) * 64)
     return f"""
 {api}void {name}_init(void *arena) {{
@@ -225,13 +230,13 @@ def _example(library: _Library) -> str:
             f"    {name}_init(arena);",
             "    /* put your values into input0 here; all zero for now */",
             f"    {_call(library)}",
-            f"    for (int i = 0; i < {upper}_OUTPUT0_SIZE && i < 10; i++) printf(\"output0[%d] = %g\\n\", i, (double)output0[i]);",
+            f'    for (int i = 0; i < {upper}_OUTPUT0_SIZE && i < 10; i++) printf("output0[%d] = %g\\n", i, (double)output0[i]);',
             "    struct timespec from, to;",
             "    const int calls = 1000;",
             "    timespec_get(&from, TIME_UTC);",
             f"    for (int i = 0; i < calls; i++) {_call(library)}",
             "    timespec_get(&to, TIME_UTC);",
-            "    printf(\"%.3f us a call\\n\", ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) / calls / 1e3);",
+            '    printf("%.3f us a call\\n", ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) / calls / 1e3);',
             "    return 0;",
             "}",
             "",
@@ -284,7 +289,12 @@ def _selftest(library: _Library, checks: Sequence[Check]) -> str:
                 f'        compare("check {c} output{i}", (double)out{c}_{i}[i], (double)output{i}[i], '
                 f"{check.absolute:g}, {check.relative:g});"
             )
-    lines += [f'    printf(bad ? "FAILED: %d values differ\\n" : "ok: {len(checks)} checks\\n", bad);', "    return bad != 0;", "}", ""]
+    lines += [
+        f'    printf(bad ? "FAILED: %d values differ\\n" : "ok: {len(checks)} checks\\n", bad);',
+        "    return bad != 0;",
+        "}",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -332,7 +342,9 @@ def _build(library: _Library, work: Path) -> None:
     tool, target, name = compiler(), library.target, library.name
     triple = None if target.triple == "c" else target.triple
     if triple is not None and not tool.is_zig:
-        raise CompilerError(f"cannot build for '{triple}' with {tool.command[0]}: cross builds need zig; unset HASTEN_CC")
+        raise CompilerError(
+            f"cannot build for '{triple}' with {tool.command[0]}: cross builds need zig; unset HASTEN_CC"
+        )
     versioned = f"{triple}.{_GLIBC}" if triple and triple.endswith("gnu") else triple
     flags = [*tool.flags(target.isa, versioned), "-fPIC"]
     weights = f"{name}_weights.c" if target.isa.name == "c" else f"{name}_weights.S"

@@ -34,6 +34,8 @@ def fuse(program: Program) -> Program:
 
 
 def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, Step] | None:
+    if step.expr.op == "load" and (found := _write_through(steps, step, position)) is not None:
+        return found
     for tensor in dict.fromkeys(e.view.tensor for e in loads(step.expr) if e.view is not None):
         leaves = [e for e in loads(step.expr) if e.view is not None and e.view.tensor is tensor]
         if tensor.kind != "temporary" or not all(_same_place(e.view, step.y) for e in leaves if e.view is not None):
@@ -48,6 +50,24 @@ def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, St
             merged.nodes = (*makers[0].nodes, *step.nodes)
             return makers[0], merged
     return None
+
+
+def _write_through(steps: list[Step], copy: Elementwise, position: int) -> tuple[Step, Step] | None:
+    """A copy of all that an element-wise step made, to wherever: that step can write there itself."""
+    source = copy.expr.view
+    assert source is not None
+    tensor = source.tensor
+    users = [s for s in steps if any(v.tensor is tensor for v in s.reads())]
+    makers = [s for s in steps if any(v.tensor is tensor for v in s.writes())]
+    if tensor.kind != "temporary" or users != [copy] or len(makers) != 1 or not source.is_whole:
+        return None
+    maker = makers[0]
+    if not isinstance(maker, Elementwise) or not maker.y.is_whole:
+        return None
+    target = _like(copy.y, source, maker.y)
+    if target is None or _overwritten(steps, steps.index(maker), position, maker):
+        return None
+    return maker, replace(maker, y=target, nodes=(*maker.nodes, *copy.nodes))
 
 
 def _same_place(view: View, y: View) -> bool:
@@ -110,5 +130,3 @@ def _like(view: View, old: View, new: View) -> View | None:
         return None
     inverse = sorted(range(new.rank), key=lambda i: new_order[i])
     return flat.transpose(inverse)
-
-

@@ -139,7 +139,9 @@ def lower(model: ir.Model, name: str, lanes: int) -> Program:
         shape = shape_of(value)
         if shape is None or value.dtype is None:
             raise UnsupportedOpError(f"native needs static shapes: input '{value.name}' has shape {value.shape}")
-        tensor = Tensor(value.name or "", int(np.prod(shape, dtype=np.int64)), value.dtype.numpy().name, "input", len(inputs))
+        tensor = Tensor(
+            value.name or "", int(np.prod(shape, dtype=np.int64)), value.dtype.numpy().name, "input", len(inputs)
+        )
         low._views[id(value)] = View.whole(tensor, shape)
         inputs.append(low._views[id(value)])
     for node in graph:

@@ -67,7 +67,9 @@ def plan(program: Program) -> Plan:
     offsets: dict[int, int] = {}
     for tensor in sorted(temporaries, key=lambda t: -t.nbytes):
         begin, end = first[id(tensor)], last[id(tensor)]
-        size = -(-(tensor.nbytes + ALIGNMENT) // ALIGNMENT) * ALIGNMENT  # one spare line: vectors may be read past the end
+        size = (
+            -(-(tensor.nbytes + ALIGNMENT) // ALIGNMENT) * ALIGNMENT
+        )  # one spare line: vectors may be read past the end
         offset = 0
         for start, stop, f, l in sorted(placed):
             if f <= end and begin <= l and start < offset + size and offset < stop:
@@ -79,4 +81,6 @@ def plan(program: Program) -> Plan:
 
 
 def _name(tensor: Tensor, i: int) -> str:
-    return f"{ {'input': 'in', 'output': 'out'}.get(tensor.kind, 't')}{tensor.index if tensor.kind != 'temporary' else i}"
+    return (
+        f"{ {'input': 'in', 'output': 'out'}.get(tensor.kind, 't') }{tensor.index if tensor.kind != 'temporary' else i}"
+    )

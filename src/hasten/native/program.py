@@ -98,7 +98,9 @@ class View:
     @property
     def order(self) -> tuple[int, ...] | None:
         """The dimension order, outermost first, in which the view is dense and row-major; None where there is none."""
-        order = tuple(sorted(range(self.rank), key=lambda d: (-self.strides[d] if self.shape[d] != 1 else -(10**18), d)))
+        order = tuple(
+            sorted(range(self.rank), key=lambda d: (-self.strides[d] if self.shape[d] != 1 else -(10**18), d))
+        )
         return order if self.is_contiguous(order) else None
 
     def transpose(self, perm: Sequence[int]) -> View:

@@ -24,7 +24,9 @@ def elementwise(low: Lowering, node: ir.Node, expr: Expr, operands: tuple[View, 
     """Adds ``y = expr`` for the node; y takes the memory order of its largest operand, so that layouts pass through."""
     shape = operands[0].shape
     full = max(operands, key=lambda v: prod(n for n, s in zip(v.shape, v.strides, strict=True) if s != 0))
-    order = sorted(range(len(shape)), key=lambda d: -full.strides[d] if full.shape[d] != 1 and full.strides[d] else -(10**18))
+    order = sorted(
+        range(len(shape)), key=lambda d: -full.strides[d] if full.shape[d] != 1 and full.strides[d] else -(10**18)
+    )
     y = low.new(shape, "float32", order)
     low.add(Elementwise(y, expr))
     low.set(node.outputs[0], y)

@@ -43,7 +43,9 @@ def _slice(low: Lowering, node: ir.Node) -> None:
     steps = given[3] if len(given) > 3 and given[3] is not None else np.ones(len(starts), np.int64)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis = int(axis) % view.rank
-        span = range(view.shape[axis])[slice(int(start), None if int(end) <= -view.shape[axis] - 1 else int(end), int(step))]
+        span = range(view.shape[axis])[
+            slice(int(start), None if int(end) <= -view.shape[axis] - 1 else int(end), int(step))
+        ]
         view = view.slice(axis, span.start if len(span) else 0, len(span), int(step))
     low.set(node.outputs[0], view)
 
@@ -62,7 +64,9 @@ def _gather(low: Lowering, node: ir.Node) -> None:
     view, index = low.view(node.inputs[0]), low.constant(node.inputs[1])
     axis = node.attributes.get_int("axis", 0) % max(view.rank, 1)
     if index is None or index.size != 1:
-        raise UnsupportedOpError(f"op Gather (node '{node.name}') with more than one constant index has no native kernel")
+        raise UnsupportedOpError(
+            f"op Gather (node '{node.name}') with more than one constant index has no native kernel"
+        )
     at = int(index.reshape(-1)[0]) % view.shape[axis]
     one = view.slice(axis, at, 1)
     low.set(node.outputs[0], low.reshape(one, static(node, node.outputs[0])))

@@ -148,18 +148,30 @@ class _Writer:
     def write(self) -> None:
         step, out = self.step, self.out
         units, padded, lanes = step.units, self.padded, self.lanes
-        out.need("v_load", "v_store", "v_store_n", "v_set1")
+        out.need("v_load", "v_store", "v_set1")
         steps, batch, columns = step.gates.shape
-        split = out.splits(step.units * step.units * self.count) and step.cell.kind != "GRU" and self.padded // (self.block * lanes) >= out.threads
+        split = (
+            out.splits(step.units * step.units * self.count)
+            and step.cell.kind != "GRU"
+            and self.padded // (self.block * lanes) >= out.threads
+        )
         blocks = padded // (self.block * lanes)
         weights = out.constant(_pack_hidden(step.hidden, self.count, padded, self.block, lanes))
         name = out.fresh(f"{step.kernel}_step")
-        extra = [("const float *restrict p", out.constant(_pad(step.peephole, padded)))] if step.peephole is not None else []
+        extra = (
+            [("const float *restrict p", out.constant(_pad(step.peephole, padded)))]
+            if step.peephole is not None
+            else []
+        )
         if step.state_bias is not None:
             extra.append(("const float *restrict q", out.constant(_pad(step.state_bias[None], padded))))
         names = "".join(", " + d.split("restrict ")[1] for d, _ in extra)
         cell_args = "const float *restrict g, const float *restrict w, const float *restrict h, float *restrict n"
-        cell_args += ", float *restrict c" + "".join(f", {d}" for d, _ in extra) + ", const int depth, const int first, const int last, const int back"
+        cell_args += (
+            ", float *restrict c"
+            + "".join(f", {d}" for d, _ in extra)
+            + ", const int depth, const int first, const int last, const int back"
+        )
         out.inline(
             f"/* one time step: gates g, state h (and c) -> state n (and c) */\n"
             f"static inline __attribute__((always_inline)) void {name}({cell_args}) {{\n"
@@ -168,7 +180,13 @@ class _Writer:
         )
         signature = [("const float *g", out.pointer(step.gates)), ("const float *w", weights), *extra]
         signature.append(("float *state", out.pointer(step.scratch)))
-        views = {"y": step.y, "last_h": step.last_h, "last_c": step.last_c, "first_h": step.first_h, "first_c": step.first_c}
+        views = {
+            "y": step.y,
+            "last_h": step.last_h,
+            "last_c": step.last_c,
+            "first_h": step.first_h,
+            "first_c": step.first_c,
+        }
         for label, view in views.items():
             if view is not None:
                 const = "const " if label.startswith("first") else ""
@@ -178,17 +196,23 @@ class _Writer:
         body = []
         if split:
             body.append(f"    const int first = {blocks} * part / parts, last = {blocks} * (part + 1) / parts;")
-            body.append(f"    const int from = first * {self.block * lanes}, to = last * {self.block * lanes} < {units} ? last * {self.block * lanes} : {units};")
+            body.append(
+                f"    const int from = first * {self.block * lanes}, to = last * {self.block * lanes} < {units} ? last * {self.block * lanes} : {units};"
+            )
         self.range = ("first", "last") if split else ("0", str(blocks))
         self.split = split
         body.append(f"    for (int b = 0; b < {batch}; b++) {{")
         body.append(f"        float *h = state, *n = state + {padded}, *c = state + {2 * padded};")
         for target, view, label in (("h", step.first_h, "first_h"), ("c", step.first_c, "first_c")):
             # With a team each part sets the states of its own units; all meet before anybody reads them.
-            low, high = (f"first * {self.block * lanes}", f"last * {self.block * lanes}") if split else ("0", str(padded))
+            low, high = (
+                (f"first * {self.block * lanes}", f"last * {self.block * lanes}") if split else ("0", str(padded))
+            )
             if view is not None:
                 high = "to" if split else str(units)
-                body.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = {label}[b * {view.strides[0]} + i];")
+                body.append(
+                    f"        for (int i = {low}; i < {high}; i++) {target}[i] = {label}[b * {view.strides[0]} + i];"
+                )
             else:
                 body.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = 0.0f;")
         if split:
@@ -224,7 +248,9 @@ class _Writer:
         if step.y is not None:
             at = f"y + (long)t * {step.y.strides[0]} + b * {step.y.strides[1]}"
             if self.split:
-                lines.append(f"{indent}if (to > from) __builtin_memcpy({at} + from, n + from, 4 * (unsigned long)(to - from));")
+                lines.append(
+                    f"{indent}if (to > from) __builtin_memcpy({at} + from, n + from, 4 * (unsigned long)(to - from));"
+                )
             else:
                 lines.append(f"{indent}__builtin_memcpy({at}, n, {4 * step.units});")
         if self.split:
@@ -239,7 +265,9 @@ class _Writer:
         lines = []
         if step.lengths is not None and step.y is not None:
             at = f"y + (long)t * {step.y.strides[0]} + b * {step.y.strides[1]}"
-            lines.append(f"        for (int t = {ticks}; t < {step.gates.shape[0]}; t++) __builtin_memset({at}, 0, {4 * units});")
+            lines.append(
+                f"        for (int t = {ticks}; t < {step.gates.shape[0]}; t++) __builtin_memset({at}, 0, {4 * units});"
+            )
         for label, view, source in (("last_h", step.last_h, "h"), ("last_c", step.last_c, "c")):
             if view is not None:
                 only = "if (part == 0) " if self.split else ""
@@ -256,7 +284,9 @@ class _Writer:
         lines.append(f"        const int u = (back ? first + last - 1 - i : i) * {block} * VL;")
         lines.append(f"        const float *x = g + u * {count};")
         lines.append(f"        vf a[{width}];")
-        kept = self.step.cell.kind == "GRU"  # the candidate's h·R must stay apart from x·W: the reset gate scales it alone
+        kept = (
+            self.step.cell.kind == "GRU"
+        )  # the candidate's h·R must stay apart from x·W: the reset gate scales it alone
         if kept:
             lines.append(f"        for (int j = 0; j < {block}; j++) {{")
             lines.append(f"            a[j * 3] = v_load(x + j * 3 * VL);")
@@ -266,7 +296,9 @@ class _Writer:
         else:
             lines.append(f"        for (int j = 0; j < {width}; j++) a[j] = v_load(x + j * VL);")
         lines.append(f"        const float *r = w + (long)u * {count * units};")
-        lines.append(f"        const float *hk = back ? h + depth - 1 : h, *rk = back ? r + (depth - 1) * {width} * VL : r;")
+        lines.append(
+            f"        const float *hk = back ? h + depth - 1 : h, *rk = back ? r + (depth - 1) * {width} * VL : r;"
+        )
         lines.append(f"        const long hop = back ? -1 : 1, skip = hop * {width} * VL;")
         lines.append("        for (int k = 0; k < depth; k++, hk += hop, rk += skip) {")
         lines.append("            const vf v = v_set1(*hk);")
@@ -297,7 +329,11 @@ class _Writer:
             ]
         if cell.is_standard and self.step.peephole is None:
             out.need("v_lstm")
-            return ["vf state = v_load(c + at);", "v_store(n + at, v_lstm(a + j * 4, &state));", "v_store(c + at, state);"]
+            return [
+                "vf state = v_load(c + at);",
+                "v_store(n + at, v_lstm(a + j * 4, &state));",
+                "v_store(c + at, state);",
+            ]
         return self._lstm(clip)
 
     def _lstm(self, clip: Any) -> list[str]:
@@ -384,14 +420,18 @@ def _interleave(weight: Array, count: int, padded: int, lanes: int) -> Array:
     units = weight.shape[1] // count
     done = np.zeros((depth, count, padded), np.float32)
     done[:, :, :units] = weight.reshape(depth, count, units)
-    return np.ascontiguousarray(done.reshape(depth, count, padded // lanes, lanes).transpose(0, 2, 1, 3).reshape(depth, -1))
+    return np.ascontiguousarray(
+        done.reshape(depth, count, padded // lanes, lanes).transpose(0, 2, 1, 3).reshape(depth, -1)
+    )
 
 
 def _pack_hidden(hidden: Array, count: int, padded: int, block: int, lanes: int) -> Array:
     """(H, G, H) → ``[unit block][from][vector][gate][lane]``."""
     units = hidden.shape[0]
     flat = _interleave(hidden.reshape(units, -1), count, padded, lanes)
-    return np.ascontiguousarray(flat.reshape(units, padded // (block * lanes), block * count * lanes).transpose(1, 0, 2))
+    return np.ascontiguousarray(
+        flat.reshape(units, padded // (block * lanes), block * count * lanes).transpose(1, 0, 2)
+    )
 
 
 # ---- lowering ------------------------------------------------------------------------------------------------------
@@ -417,7 +457,12 @@ def _recurrent(low: Lowering, node: ir.Node) -> None:
     directions = 2 if attr.get_string("direction", "forward") == "bidirectional" else 1
     steps, batch, _ = x.shape
     units = attr.get_int("hidden_size", weights[1].shape[2])
-    used = [len(node.outputs) > i and node.outputs[i].name != "" and bool(node.outputs[i].uses() or node.outputs[i].is_graph_output()) for i in range(3)]
+    used = [
+        len(node.outputs) > i
+        and node.outputs[i].name != ""
+        and bool(node.outputs[i].uses() or node.outputs[i].is_graph_output())
+        for i in range(3)
+    ]
     y = low.new((steps, directions, batch, units)) if used[0] else None
     last = [low.new((directions, batch, units)) if used[i] else None for i in (1, 2)]
     lengths = low.contiguous(low.view(inputs[4])) if inputs[4] is not None else None
@@ -425,7 +470,9 @@ def _recurrent(low: Lowering, node: ir.Node) -> None:
         lengths = None
     peephole = low.constant(inputs[7]) if kind == "LSTM" and inputs[7] is not None else None
     for d in range(directions):
-        layer = _Layer(node, kind, d, steps, batch, units, weights[0][d], weights[1][d], None if bias is None else bias[d])
+        layer = _Layer(
+            node, kind, d, steps, batch, units, weights[0][d], weights[1][d], None if bias is None else bias[d]
+        )
         layer.add(
             low, x, y and _direction(y, 1, d), [v and _direction(v, 0, d) for v in last],
             [v and _direction(v, 0, d) for v in states], lengths, None if peephole is None else peephole[d].reshape(3, units),
@@ -466,7 +513,9 @@ class _Layer:
         first = [None if v is None or _is_zero(v) else low.contiguous(v) for v in first]
         if self.kind == "LSTM" and any(v is not None for v in first):
             first = [v if v is not None else low.data(np.zeros((self.batch, units), np.float32)) for v in first]
-        w_bias, r_bias = np.zeros((2, count, units), np.float32) if self.bias is None else self.bias.reshape(2, count, units)
+        w_bias, r_bias = (
+            np.zeros((2, count, units), np.float32) if self.bias is None else self.bias.reshape(2, count, units)
+        )
         state_bias = None
         total = w_bias + r_bias
         if self.kind == "GRU" and cell.reset_after:
@@ -504,9 +553,13 @@ class _Layer:
         for position, raw in enumerate(names):
             name = next((k for k in _ACTIVATIONS if k.lower() == raw.lower()), None)
             if name is None:
-                raise UnsupportedOpError(f"op {self.kind} (node '{self.node.name}') with activation {raw} has no native kernel")
+                raise UnsupportedOpError(
+                    f"op {self.kind} (node '{self.node.name}') with activation {raw} has no native kernel"
+                )
             i, (alpha, beta) = self.index * per + position, _NUMBERS.get(name, (0.0, 0.0))
-            found.append(Activation(name, alphas[i] if i < len(alphas) else alpha, betas[i] if i < len(betas) else beta))
+            found.append(
+                Activation(name, alphas[i] if i < len(alphas) else alpha, betas[i] if i < len(betas) else beta)
+            )
         direction = attr.get_string("direction", "forward")
         return Cell(
             self.kind, tuple(found), attr.get_float("clip", 0.0), bool(attr.get_int("input_forget", 0)),

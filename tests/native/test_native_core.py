@@ -1,0 +1,219 @@
+"""Dense and recurrent kernels, views, fusing and planning, on every instruction set that this machine runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_cases import HERE, RUNNABLE, Built, graph, mlp, recurrent
+from onnx import helper
+
+from hasten.errors import UnsupportedOpError
+from hasten.graph import reference
+from hasten.native.build import compiler
+from hasten.native.compile import program_of
+from hasten.native.emit import emit
+from hasten.native.isa import isa
+from hasten.native.plan import plan
+from hasten.native.program import Tensor, View
+
+
+def draw(model, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = [[int(d) for d in v.shape] for v in model.graph.inputs if v.name not in model.graph.initializers]
+    return [rng.standard_normal(s).astype(np.float32) for s in shapes]
+
+
+def check(model, target, tolerance=2e-5):
+    built, arrays = Built(model, isa(target)), draw(model)
+    found, expected = built(*arrays), reference.run(model, arrays)
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(f, e, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(e).max(initial=0))))
+    for f, again in zip(found, built(*arrays), strict=True):
+        assert f.tobytes() == again.tobytes(), "the same input must give the same bits"
+    return built
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("rows", [1, 2, 7, 33])
+def test_dense_layers_of_odd_sizes(target, rows):
+    for sizes in ([20, 10, 2], [1, 1, 1], [17, 131, 5], [3, 257, 16, 1]):
+        check(mlp(sizes, rows), target)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(k=st.integers(1, 300), n=st.integers(1, 300), rows=st.sampled_from([1, 1, 3, 16, 50]))
+def test_dense_of_any_shape(k, n, rows):
+    check(mlp([k, n, 3], rows), HERE.name)
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers(target, kind):
+    for direction in ("forward", "reverse", "bidirectional"):
+        check(recurrent(kind, 5, 3, 20, batch=2, direction=direction), target)
+    if kind == "GRU":
+        check(recurrent(kind, 6, 9, 33, linear_before_reset=1), target)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(steps=st.integers(1, 9), inputs=st.integers(1, 40), units=st.integers(1, 70), batch=st.integers(1, 3))
+def test_lstm_of_any_shape(steps, inputs, units, batch):
+    check(recurrent("LSTM", steps, inputs, units, batch=batch), HERE.name)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_long_sequences_do_not_drift(kind):
+    check(recurrent(kind, 1000, 4, 16), HERE.name)
+
+
+@pytest.mark.skipif(HERE.arch == "any", reason="plain C has no team")
+def test_a_team_gives_the_same_bits_as_one_thread():
+    model = mlp([256, 384, 256, 40])
+    one, team = Built(model, HERE), Built(model, HERE, threads=2)
+    assert team.emitted.splits == 2, "the two wide layers are shared out, the narrow one is not"
+    (x,) = draw(model)
+    # hasten_run of a team build computes all parts in one thread; only the panel widths differ from a single build.
+    np.testing.assert_allclose(team(x)[0], one(x)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_elementwise_chains_become_epilogues():
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+        helper.make_node("Sigmoid", ["c"], ["s"]),
+        helper.make_node("Mul", ["c", "s"], ["y"]),
+    ]
+    weights = {"w": rng.standard_normal((8, 30)).astype(np.float32), "b": rng.standard_normal(30).astype(np.float32)}
+    model = graph(nodes, {"x": (1, 8)}, {"y": (1, 30)}, weights)
+    program = program_of(model, "case", HERE)
+    assert [step.kernel for step in program.steps] == ["dense"]
+    check(model, HERE.name)
+
+
+def test_transposes_and_slices_cost_nothing():
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("Slice", ["t", "starts", "ends", "axes", "steps"], ["s"]),
+        helper.make_node("Relu", ["s"], ["y"]),
+    ]
+    weights = {"starts": np.array([5]), "ends": np.array([-100]), "axes": np.array([0]), "steps": np.array([-2])}
+    model = graph(nodes, {"x": (4, 6)}, {"y": (3, 4)}, weights)
+    program = program_of(model, "case", HERE)
+    assert len(program.steps) == 1, "one loop reads through the views"
+    for target in RUNNABLE:
+        check(model, target)
+
+
+def test_nan_and_infinity_pass_through():
+    model = mlp([4, 8, 4])
+    built = Built(model, HERE)
+    x = np.array([[np.nan, 0, 0, 0]], np.float32)
+    assert np.isnan(built(x)[0]).all()
+    x = np.array([[np.inf, 1, -1, 0]], np.float32)
+    (found,), (expected,) = built(x), reference.run(model, [x])
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+
+
+def test_unknown_operator_is_named():
+    nodes = [helper.make_node("NonZero", ["x"], ["i"]), helper.make_node("Cast", ["i"], ["y"], to=1)]
+    model = graph(nodes, {"x": (2, 2)}, {"y": (2, "n")}, {})
+    with pytest.raises(UnsupportedOpError, match="NonZero"):
+        program_of(model, "case", HERE)
+
+
+def test_emission_is_pure_and_warning_free():
+    model = recurrent("LSTM", 4, 3, 20, direction="bidirectional")
+    for target in RUNNABLE:
+        first, again = (emit(program_of(model, "case", isa(target)), isa(target)) for _ in range(2))
+        assert first.source == again.source
+        assert first.weights == again.weights
+        Built(model, isa(target), extra=("-Werror",))
+
+
+def test_gcc_takes_the_same_code():
+    model = mlp([20, 10, 2])
+    emitted = emit(program_of(model, "case", isa("c")), isa("c"))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "m.c").write_text(emitted.source)
+        command = ["gcc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-c", "m.c", "-o", "m.o"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("no gcc here")
+    assert done.returncode == 0, done.stderr
+
+
+def test_arena_never_overlaps_live_tensors():
+    model = mlp([64, 300, 200, 100, 300, 10], rows=3)
+    program = program_of(model, "case", HERE)
+    layout = plan(program)
+    spans = []
+    for position, step in enumerate(program.steps):
+        for view in (*step.reads(), *step.writes()):
+            if view.tensor.kind == "temporary":
+                spans.append((id(view.tensor), layout.offsets[id(view.tensor)], view.tensor.nbytes, position))
+    life: dict[int, list[int]] = {}
+    for key, *_, position in spans:
+        life.setdefault(key, []).append(position)
+    for a, start_a, size_a, _ in spans:
+        for b, start_b, size_b, _ in spans:
+            if a != b and min(life[a]) <= max(life[b]) and min(life[b]) <= max(life[a]):
+                assert start_a + size_a <= start_b or start_b + size_b <= start_a
+    assert layout.nbytes < sum({key: size for key, _, size, _ in spans}.values()), "dead tensors make room"
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+)
+def test_views_are_numpy_views(shape, seed):
+    """Any chain of transpose, slice and reshape points at the elements that numpy would give."""
+    rng = np.random.default_rng(seed)
+    data = np.arange(int(np.prod(shape))).reshape(shape)
+    view = View.whole(Tensor("t", data.size), shape)
+    for _ in range(4):
+        kind = rng.integers(3)
+        if kind == 0:
+            perm = rng.permutation(data.ndim)
+            data, view = data.transpose(perm), view.transpose([int(p) for p in perm])
+        elif kind == 1:
+            axis = int(rng.integers(data.ndim))
+            start = int(rng.integers(data.shape[axis]))
+            count = int(rng.integers(1, data.shape[axis] - start + 1))
+            data = data[(slice(None),) * axis + (slice(start, start + count),)]
+            view = view.slice(axis, start, count)
+        else:
+            target = (-1,) if rng.integers(2) else (data.shape[0], -1) if data.size else data.shape
+            moved = view.reshape(data.reshape(target).shape)
+            if moved is None:
+                continue
+            data, view = data.reshape(target), moved
+        assert data.shape == view.shape
+        index = np.indices(data.shape)
+        where = view.offset + sum(i * s for i, s in zip(index, view.strides, strict=True))
+        np.testing.assert_array_equal(where if data.ndim else [where], data)
+
+
+def test_mlp_code_reads_top_to_bottom():
+    source = emit(program_of(mlp([20, 10, 2]), "mlp", isa("x86-64-v4")), isa("x86-64-v4")).source
+    assert re.search(
+        r"/\* mlp: compiled by hasten for x86-64-v4\.\n   input 0: float32 1x20\n   output 0: float32 1x2", source
+    )
+    assert "/* 20 -> 10, relu */" in source
+    assert (
+        source.index("static void dense_1(") < source.index("static void dense_2(") < source.index("void hasten_run(")
+    )
+    assert len(source.splitlines()) < 130
+
+
+def test_a_compiler_is_found():
+    assert compiler().command

@@ -1,0 +1,237 @@
+"""The promises for control loops, each with a positive control that shows the test would notice a breach."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from native_cases import HERE, RUNNABLE, Built, mlp, recurrent
+
+from hasten.native.build import compile_library
+from hasten.native.compile import program_of
+from hasten.native.emit import Emitted, emit
+from hasten.native.isa import isa
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or HERE.arch == "any", reason="Linux, x86-64 or aarch64")
+
+# Loads a model, warms it up, then runs it in the mode asked for. malloc and free are this program's own and count;
+# after prctl(PR_SET_SECCOMP, STRICT) any system call but read, write and exit kills the process.
+HARNESS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static long allocations;
+extern void *__libc_malloc(size_t);
+extern void __libc_free(void *);
+void *malloc(size_t n) { allocations++; return __libc_malloc(n); }
+void free(void *p) { allocations++; __libc_free(p); }
+typedef void (*run_t)(const unsigned char *, unsigned char *, const void *const *, void *const *);
+int main(int argc, char **argv) {
+    const char *mode = argv[2];
+    void *library = dlopen(argv[1], RTLD_NOW);
+    if (argc < 3 || !library) return 9;
+    run_t run = (run_t)dlsym(library, "hasten_run");
+    const unsigned char *(*weights)(void) = (const unsigned char *(*)(void))dlsym(library, "hasten_weights");
+    static _Alignas(64) unsigned char arena[1 << 20];
+    static float in[1 << 16], out[4][1 << 16];
+    for (int i = 0; i < 1 << 16; i++) in[i] = (float)(i % 7) - 3;
+    const void *inputs[] = {in};
+    void *outputs[] = {out[0], out[1], out[2], out[3]};
+    for (int i = 0; i < 10; i++) run(weights(), arena, inputs, outputs);
+    if (!strcmp(mode, "seccomp") || !strcmp(mode, "seccomp-control")) {
+        if (prctl(PR_SET_SECCOMP, 1)) return 8;
+        for (int i = 0; i < 1000; i++) run(weights(), arena, inputs, outputs);
+        if (!strcmp(mode, "seccomp-control")) syscall(SYS_getpid);
+        syscall(SYS_exit, 0);
+    }
+    allocations = 0;
+    for (int i = 0; i < 1000; i++) run(weights(), arena, inputs, outputs);
+    if (!strcmp(mode, "malloc-control")) {
+        void *volatile p = malloc(1);
+        free(p);
+    }
+    return allocations > 100 ? 100 : (int)allocations;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def harness():
+    with tempfile.TemporaryDirectory() as folder:
+        source, program = Path(folder) / "harness.c", Path(folder) / "harness"
+        source.write_text(HARNESS)
+        if shutil.which("gcc") is None:
+            pytest.skip("no gcc here")
+        subprocess.run(["gcc", "-O1", "-o", program, source, "-ldl"], check=True)
+        models = {}
+        for name, model in {"mlp": mlp([20, 10, 2]), "lstm": recurrent("LSTM", 10, 8, 64)}.items():
+            emitted = emit(program_of(model, name, HERE), HERE)
+            models[name] = compile_library(emitted, HERE, Path(folder) / name)
+        yield lambda name, mode: subprocess.run([program, models[name], mode], check=False).returncode
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+def test_no_allocation_in_a_call(harness, name):
+    assert harness(name, "malloc") == 0
+    assert harness(name, "malloc-control") == 2, "the counter must see one malloc and one free"
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+def test_no_system_call_in_a_call(harness, name):
+    assert harness(name, "seccomp") == 0
+    assert harness(name, "seccomp-control") == -9, "the kernel must kill a process that makes one"
+
+
+def test_only_known_symbols_are_undefined():
+    allowed = {"memcpy", "memset", "memmove"}
+    with tempfile.TemporaryDirectory() as folder:
+        for i, model in enumerate([mlp([20, 10, 2]), recurrent("GRU", 4, 3, 20)]):
+            emitted = emit(program_of(model, "case", HERE), HERE)
+            path = compile_library(emitted, HERE, Path(folder) / str(i))
+            listed = subprocess.run(["nm", "-D", "--undefined-only", path], capture_output=True, text=True, check=True)
+            names = {line.split()[-1].split("@")[0] for line in listed.stdout.splitlines() if line.strip()}
+            assert names <= allowed, names - allowed
+    listed = subprocess.run(
+        ["nm", "-D", "--undefined-only", sys.executable], capture_output=True, text=True, check=True
+    )
+    assert "U " in listed.stdout, "nm must be able to list undefined symbols"
+
+
+def test_every_thread_gets_the_same_bits():
+    model = recurrent("LSTM", 20, 8, 48)
+    built = Built(model, HERE)
+    x = np.random.default_rng(0).standard_normal((20, 1, 8)).astype(np.float32)
+    expected = [y.tobytes() for y in built(x)]
+    wrong = []
+
+    def work():
+        for _ in range(50):
+            if [y.tobytes() for y in built(x)] != expected:
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(HERE.arch != "x86_64", reason="reads the x86 control register")
+def test_the_callers_floating_point_state_is_untouched():
+    code = (
+        '#include <immintrin.h>\n#define API __attribute__((visibility("default")))\n'
+        "API unsigned get(void) { return _mm_getcsr(); }\nAPI void set(unsigned v) { _mm_setcsr(v); }\n"
+        "const unsigned char *hasten_weights(void) { return 0; }\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        control = ctypes.CDLL(str(compile_library(Emitted(code, b"", 0, (), 0), HERE, Path(folder))))
+    built = Built(mlp([20, 10, 2]), HERE)
+    x = np.ones((1, 20), np.float32)
+    before = control.get()
+    try:
+        for state in (0x1F80, 0x1F80 | 0x2000, 0x1F80 | 0x8040):  # default; round down; flush to zero
+            control.set(state)
+            built(x)
+            assert control.get() & 0xFFC0 == state & 0xFFC0, "rounding, masks and flush modes as they were"
+    finally:
+        control.set(before)
+
+
+def test_denormals_are_zero_inside_a_call():
+    """A decaying state must end at exactly zero, not among denormals, where arithmetic can be a hundred times slower."""
+    built = Built(recurrent("RNN", 400, 1, 16, seed=1), HERE)
+    x = np.zeros((400, 1, 1), np.float32)
+    y = built(x)[0]
+    tiny = np.finfo(np.float32).tiny
+    assert not np.any((np.abs(y) > 0) & (np.abs(y) < tiny))
+
+
+MODELS = {
+    "mlp": lambda: mlp([19, 131, 5]),
+    "gemm": lambda: mlp([19, 131, 5], rows=7),
+    "lstm": lambda: recurrent("LSTM", 3, 5, 21, batch=2, direction="bidirectional"),
+    "gru": lambda: recurrent("GRU", 3, 5, 21, linear_before_reset=1),
+}
+# Sanitizers do not see masked vector stores, so they watch the instruction sets without any; guard pages watch the rest.
+WATCHED = ["c", *(n for n in ("x86-64-v2", "aarch64") if n in RUNNABLE)]
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+@pytest.mark.parametrize("target", WATCHED)
+@pytest.mark.parametrize("name", MODELS)
+def test_sanitizers_find_nothing(name, target, tmp_path):
+    """Address and undefined-behaviour sanitizers over exactly sized inputs, outputs and arena."""
+    assert _watched(MODELS[name](), isa(target), tmp_path, SANITIZE) == 0
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_is_touched_beyond_an_array(name, tmp_path):
+    """Every input and output ends where a page begins that may not be touched."""
+    assert _watched(MODELS[name](), HERE, tmp_path, ("-O1",)) == 0
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+def test_both_watches_would_notice(tmp_path):
+    """An output that is one element short must be reported."""
+    assert _watched(mlp([19, 131, 5]), isa("c"), tmp_path, SANITIZE, short=1) != 0
+    assert _watched(mlp([19, 131, 5]), HERE, tmp_path, ("-O1",), short=1) != 0
+
+
+_GUARDED = r"""
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+static unsigned char *room(size_t n) {
+#ifdef __SANITIZE_ADDRESS__
+    unsigned char *p = malloc(n);
+#else
+    size_t pages = (n + 4095) / 4096 * 4096;
+    unsigned char *p = mmap(0, pages + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(p + pages, 4096, PROT_NONE);
+    p += pages - n;
+#endif
+    memset(p, 0, n);
+    return p;
+}
+"""
+
+
+def _watched(model, target, folder, flags, short=0) -> int:
+    program = program_of(model, "case", target)
+    emitted = emit(program, target)
+    (folder / "model.c").write_text(emitted.source)
+    blob = ",".join(map(str, emitted.weights or b"\0"))
+    arrays, names = [], []
+    for word, views in (("in", program.inputs), ("out", program.outputs)):
+        sizes = [v.tensor.nbytes - (4 * short if word == "out" else 0) for v in views]
+        arrays += [f"unsigned char *{word}{i} = room({size});" for i, size in enumerate(sizes)]
+        names.append(", ".join(f"{word}{i}" for i in range(len(views))))
+    (folder / "main.c").write_text(
+        _GUARDED + "void hasten_run(const unsigned char *, unsigned char *, const void *const *, void *const *);\n"
+        f"_Alignas(64) const unsigned char hasten_weight_data[] = {{{blob}}};\n"
+        f"int main(void) {{ {' '.join(arrays)} unsigned char *arena = aligned_alloc(64, {max(64, emitted.arena_bytes)});\n"
+        f"const void *i[] = {{{names[0]}}}; void *o[] = {{{names[1]}}};\n"
+        "hasten_run(hasten_weight_data, arena, i, o); return 0; }\n"
+    )
+    march = (f"-march={target.march}",) if target.march else ()
+    command = ["gcc", "-std=gnu11", *march, *flags, "-o", "check", "main.c", "model.c", "-lm"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # the little main frees nothing
+    return subprocess.run([folder / "check"], capture_output=True, check=False, env=environment).returncode
