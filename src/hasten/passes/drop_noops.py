@@ -173,6 +173,19 @@ def _undone(node: ir.Node) -> ir.Value | None:
     return inner.inputs[0] if inner is not None and is_op(inner, node.op_type) else None
 
 
+def _requantised(node: ir.Node) -> ir.Value | None:
+    """Integers that were dequantised and are quantised again in the same way."""
+    source = node.inputs[0]
+    inner = source.producer() if source is not None else None
+    if inner is None or not is_op(inner, "DequantizeLinear") or inner.inputs[0] is None:
+        return None
+    parts = [(constant(one), constant(other)) for one, other in zip(node.inputs[1:], inner.inputs[1:], strict=False)]
+    same = all(a is not None and b is not None and np.array_equal(a, b) for a, b in parts)
+    alike = len(node.inputs) == len(inner.inputs) and inner.inputs[0].dtype == node.outputs[0].dtype
+    settings = attribute(node, "axis", 1) == attribute(inner, "axis", 1) and not attribute(node, "block_size", 0)
+    return inner.inputs[0] if same and alike and settings else None
+
+
 def _concat(node: ir.Node) -> ir.Value | None:
     if len(node.inputs) == 1:
         return node.inputs[0]
@@ -210,6 +223,7 @@ _SAME_AS: dict[str, Callable[[ir.Node], ir.Value | None]] = {
     "AveragePool": _pool_of_one,
     "MaxPool": _pool_of_one,
     "Resize": _resize,
+    "QuantizeLinear": _requantised,
     "Not": _undone,
     "Neg": _undone,
 }

@@ -12,7 +12,7 @@ from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fuse_linear import fuse_bias, fuse_padding
 from hasten.passes.opset import raise_opset
-from hasten.passes.quantised import views_before_dequantise
+from hasten.passes.quantised import views_as_integers
 from hasten.passes.recognise import recognise_activations
 from hasten.passes.recognise_normalisation import recognise_normalisation
 from hasten.passes.reroll import reroll
@@ -54,7 +54,7 @@ OPTIMISE: tuple[Pass, ...] = (
     recognise_normalisation,
     recognise_activations,
     merge_views,
-    views_before_dequantise,
+    views_as_integers,
     cancel_transposes,
     fuse_padding,
     fold_affine_after,

@@ -1,6 +1,7 @@
-"""Reshapes and transposes of dequantised weights happen on the integers, before DequantizeLinear.
+"""Reshapes and transposes happen on integers, between QuantizeLinear and DequantizeLinear.
 
-Engines recognise an integer kernel by DequantizeLinear right before the layer; a Transpose between hides it.
+Engines recognise an integer kernel by DequantizeLinear right before a layer and QuantizeLinear right after it; a
+Transpose between hides it. So views move up through DequantizeLinear and down through QuantizeLinear.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from hasten.passes import Pass
 from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, sole_consumer, static_dims
 from hasten.passes.views import VIEWS
 
-__all__ = ["views_before_dequantise"]
+__all__ = ["views_as_integers"]
 
 
 def _apply(model: ir.Model) -> int:
@@ -19,18 +20,45 @@ def _apply(model: ir.Model) -> int:
     for node in list(model.graph.all_nodes()):
         if is_op(node, *VIEWS):
             _hoist(editor, node)
+        elif is_op(node, "QuantizeLinear"):
+            _sink(editor, node)
     return editor.finish()
+
+
+def _sink(editor: Editor, quantise: ir.Node) -> None:
+    view = quantise.inputs[0].producer() if quantise.inputs[0] is not None else None
+    if view is None or not is_op(view, *VIEWS) or sole_consumer(view.outputs[0]) is not quantise:
+        return
+    if static_dims(quantise.inputs[1]) not in ((), (1,)):
+        return
+    given = [view.inputs[0], *quantise.inputs[1:]]
+    integers = editor.value(quantise, "QuantizeLinear", given, quantise.attributes, shape=dims(view.inputs[0]))
+    if quantise.outputs[0].dtype is not None:
+        integers.dtype = quantise.outputs[0].dtype
+    moved = editor.value(
+        quantise, view.op_type, [integers, *view.inputs[1:]], view.attributes, shape=dims(quantise.outputs[0])
+    )
+    editor.swap(quantise.outputs[0], moved)
 
 
 def _hoist(editor: Editor, view: ir.Node) -> None:
     source = view.inputs[0].producer() if view.inputs[0] is not None else None
     if source is None or not is_op(source, "DequantizeLinear") or sole_consumer(source.outputs[0]) is not view:
         return
+    if attribute(source, "block_size", 0):
+        return
     integers, shape = constant(source.inputs[0]), static_dims(view.outputs[0])
-    if integers is None or shape is None or attribute(source, "block_size", 0):
+    whole = static_dims(source.inputs[1]) in ((), (1,))
+    if integers is None and whole:
+        moved = editor.value(
+            view, view.op_type, [source.inputs[0], *view.inputs[1:]], view.attributes, shape=dims(view.outputs[0])
+        )
+        _dequantise(editor, view, moved, source, {})
+        return
+    if integers is None or shape is None:
         return
     changed = {}
-    if static_dims(source.inputs[1]) not in ((), (1,)):
+    if not whole:
         axis = _moved_axis(view, attribute(source, "axis", 1) % integers.ndim, integers.shape, shape)
         if axis is None:
             return
@@ -38,8 +66,14 @@ def _hoist(editor: Editor, view: ir.Node) -> None:
     if view.op_type == "Transpose":
         integers = integers.transpose(attribute(view, "perm", tuple(range(integers.ndim))[::-1]))
     weight = editor.weight(integers.reshape(shape), f"{source.inputs[0].name if source.inputs[0] else ''}_moved")
+    _dequantise(editor, view, weight, source, changed)
+
+
+def _dequantise(editor: Editor, view: ir.Node, integers: ir.Value, source: ir.Node, changed: dict[str, int]) -> None:
+    """``source`` again, over integers already rearranged, in place of ``view``."""
     attributes = {**source.attributes, **changed}
-    made = editor.value(view, "DequantizeLinear", [weight, *source.inputs[1:]], attributes, shape=dims(view.outputs[0]))
+    given = [integers, *source.inputs[1:]]
+    made = editor.value(view, "DequantizeLinear", given, attributes, shape=dims(view.outputs[0]))
     if view.outputs[0].dtype is not None:
         made.dtype = view.outputs[0].dtype
     editor.swap(view.outputs[0], made)
@@ -61,8 +95,8 @@ def _moved_axis(view: ir.Node, axis: int, before: tuple[int, ...], after: tuple[
     return None
 
 
-views_before_dequantise = Pass(
-    "reshape quantised weights as integers",
+views_as_integers = Pass(
+    "rearrange integers, not what they stand for",
     _apply,
-    ensures="DequantizeLinear of a weight stands right before the node that reads it",
+    ensures="no view stands between a layer and the QuantizeLinear or DequantizeLinear around it",
 )

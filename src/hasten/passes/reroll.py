@@ -206,7 +206,7 @@ def _roll(editor: Editor, join: ir.Node) -> None:
     lanes = tuple(value for value in join.inputs if value is not None)
     walk = _Walk()
     plan = walk.plan(lanes)
-    if not isinstance(plan, _Step) or not _self_contained(walk.nodes, join):
+    if not isinstance(plan, (_Step, _Slices)) or not _self_contained(walk.nodes, join):
         return
     try:
         stacked = _Emitter(editor, join, len(lanes)).emit(plan)

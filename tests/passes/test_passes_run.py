@@ -1,0 +1,111 @@
+"""How phases are run: on a copy, checked after each change, a bad pass undone and named."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from graph_text import lines, model_of, ops, probe_of
+
+from hasten.errors import PassError
+from hasten.passes import Pass
+from hasten.passes.drop_noops import drop_noops
+from hasten.passes.phases import OPTIMISE, TIDY
+from hasten.passes.run import run_phases
+
+MODEL = "(float[2,4] x) => (float[2,4] y) { a = Identity (x) b = Relu (a) c = Identity (b) y = Neg (c) }"
+
+
+def _replace_relu(op: str) -> Pass:
+    def apply(model: ir.Model) -> int:
+        for node in list(model.graph):
+            if node.op_type == "Relu":
+                node.op_type = op
+                return 1
+        return 0
+
+    return Pass(f"relu to {op}", apply)
+
+
+def _raises(model: ir.Model) -> int:
+    raise KeyError("no such thing")
+
+
+def _renames_output(model: ir.Model) -> int:
+    model.graph.outputs[0].name = "z"
+    return 1
+
+
+WRONG = _replace_relu("Abs")
+INVALID = _replace_relu("NoSuchOperator")
+BROKEN = Pass("broken", _raises)
+RENAMES = Pass("renames", _renames_output)
+
+
+def test_the_model_handed_in_is_left_alone() -> None:
+    model = model_of(MODEL)
+    before = lines(model)
+    result, rewrites = run_phases(model, (TIDY, OPTIMISE), strict=True)
+    assert lines(model) == before
+    assert result.graph.num_nodes() == 2
+    dropped = next(r for r in rewrites if r.name == drop_noops.name)
+    assert (dropped.changes, dropped.nodes_before, dropped.nodes_after) == (2, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (WRONG, "output 0"),
+        (INVALID, "NoSuchOperator"),
+        (BROKEN, "no such thing"),
+        (RENAMES, "inputs or outputs changed"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Pass) else "",
+)
+def test_a_bad_pass_is_undone_named_and_costs_itself_alone(bad: Pass, reason: str) -> None:
+    model = model_of(MODEL)
+    result, rewrites = run_phases(model, ((bad, drop_noops),), probe=lambda: probe_of(model))
+    assert ops(result) == {"Relu": 1, "Neg": 1}
+    assert result.graph.outputs[0].name == "y"
+    by_name = {r.name: r for r in rewrites}
+    assert by_name[bad.name].detail.startswith("left out: ") and reason in by_name[bad.name].detail
+    assert by_name[drop_noops.name].detail == "" and by_name[drop_noops.name].changes == 2
+
+
+@pytest.mark.parametrize("bad", [WRONG, INVALID, BROKEN, RENAMES], ids=lambda value: value.name)
+def test_strict_raises_and_names_the_pass(bad: Pass) -> None:
+    model = model_of(MODEL)
+    with pytest.raises(PassError, match=f"'{bad.name}'"):
+        run_phases(model, ((drop_noops, bad),), probe=probe_of(model), strict=True)
+
+
+def test_the_guilty_one_among_many_is_found() -> None:
+    """Each step is fine but one, and the answers differ only at the end of the phase."""
+    model = model_of(
+        "(float[2,4] x) => (float[2,4] y) { "
+        + "".join(f"a{i} = Identity ({'x' if i == 0 else f'a{i - 1}'}) " for i in range(6))
+        + "r = Relu (a5) y = Neg (r) }"
+    )
+
+    def drop_one(model: ir.Model) -> int:
+        for node in list(model.graph):
+            if node.op_type == "Identity":
+                node.outputs[0].replace_all_uses_with(node.inputs[0])
+                model.graph.remove(node, safe=True)
+                return 1
+        return 0
+
+    innocent = [Pass(f"drop {i}", drop_one) for i in range(5)]
+    _, rewrites = run_phases(model, ((*innocent[:3], WRONG, *innocent[3:]),), probe=probe_of(model))
+    assert [r.name for r in rewrites if r.detail] == [WRONG.name]
+
+
+def test_without_a_probe_only_the_form_is_checked() -> None:
+    result, _ = run_phases(model_of(MODEL), ((WRONG,),), strict=True)
+    assert ops(result)["Abs"] == 1
+
+
+def test_a_nan_that_was_not_there_is_a_difference() -> None:
+    model = model_of("(float[2] x) => (float[2] y) { a = Relu (x) y = Neg (a) }")
+    with pytest.raises(PassError, match="NaN"):
+        run_phases(model, ((_replace_relu("Log"),),), probe=[np.array([-1.0, 1.0], np.float32)], strict=True)
