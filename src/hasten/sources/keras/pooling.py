@@ -56,7 +56,8 @@ def _global(kind: str) -> Converter:
 def _global_average_1d(g: Scope, call: Call) -> Tensor:
     x, layer, mask = call.x, call.layer, call["mask"]
     if mask is None:
-        return _global("ReduceMean")(g, call)
+        plain: Tensor = _global("ReduceMean")(g, call)
+        return plain
     axes = _spatial(x, _last(layer.data_format))
     weights = g.unsqueeze(g.cast(mask, x.dtype), [3 - axes[0]])
     total = g.reduce("ReduceSum", g.mul(x, weights), axes, keepdims=bool(layer.keepdims))

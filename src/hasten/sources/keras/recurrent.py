@@ -269,6 +269,8 @@ def _scan(g: Scope, run: Run) -> Outcome:
         x, mask = g.flip(x, 1), None if mask is None else g.flip(mask, 1)
     states = run.states or _zero_states(g, run)
     pattern = keras.tree.map_structure(lambda _: 0, _nested(getattr(cell, "state_size", [0])))
+    if len(keras.tree.flatten(pattern)) != len(states):  # convolutional cells state the channels alone
+        pattern = [0] * len(states)
     loops = [g.transpose(t, [1, 0, *range(2, t.rank)]) for t in ([x] if mask is None else [x, mask])]
     with g.body() as inside:
         entering = [inside.input(t.shape, t.dtype) for t in states]
