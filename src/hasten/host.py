@@ -1,6 +1,9 @@
 """This machine, as facts: CPU, features, caches, memory, library versions, and its measured peaks.
 
 ``host_key`` names what saved trials and machine code depend on. No library is imported to learn its version.
+
+Loading a bundle asks here which machine it is on: what takes milliseconds to import (psutil, package metadata) is
+imported where it is used.
 """
 
 from __future__ import annotations
@@ -12,14 +15,12 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
+from functools import cache, cached_property
 from pathlib import Path
 
 import platformdirs
-import psutil
 
 from hasten.records import digest, to_json
 
@@ -82,15 +83,35 @@ def host() -> Host:
         cpu=_cpu_model(),
         features=_features(),
         caches=_caches(),
-        cores_physical=min(psutil.cpu_count(logical=False) or logical, logical),
+        cores_physical=min(_cores_physical() or logical, logical),
         cores_logical=logical,
         memory_bytes=_memory_bytes(),
         system=f"{platform.system()} {platform.release()}",
         machine=platform.machine().lower(),
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         python=platform.python_version(),
-        versions=library_versions(),
+        versions=_Versions(),
     )
+
+
+class _Versions(Mapping[str, str]):
+    """``library_versions()``, read when somebody looks: searching the installed packages costs more than all else."""
+
+    def __getitem__(self, name: str) -> str:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        return repr(self._found)
+
+    @cached_property
+    def _found(self) -> dict[str, str]:
+        return library_versions()
 
 
 def host_key() -> str:
@@ -126,6 +147,8 @@ def library_versions(engine: str | None = None) -> dict[str, str]:
 
     An engine that is not in the table (one of a test, or a plug-in) depends on all of them.
     """
+    from importlib import metadata  # noqa: PLC0415  (see above)
+
     engines = [engine] if engine in ENGINE_PACKAGES else list(ENGINE_PACKAGES)
     names = dict.fromkeys([*_PACKAGES, *(p for e in engines for p in ENGINE_PACKAGES[str(e)])])
     found = {}
@@ -206,8 +229,24 @@ def _caches() -> dict[str, int]:
     return found
 
 
+def _cores_physical() -> int | None:
+    blocks = (_read("/proc/cpuinfo") or "").split("\n\n")
+    places = {tuple(re.findall(r"^(?:physical id|core id)\s*:\s*(\d+)$", block, re.M)) for block in blocks}
+    known = {place for place in places if len(place) == 2}
+    if known:
+        return len(known)
+    import psutil  # noqa: PLC0415  (see above)
+
+    return psutil.cpu_count(logical=False)
+
+
 def _memory_bytes() -> int:
-    total = int(psutil.virtual_memory().total)
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        import psutil  # noqa: PLC0415  (see above)
+
+        total = int(psutil.virtual_memory().total)
     limit = _read("/sys/fs/cgroup/memory.max") or ""
     return min(total, int(limit)) if limit.isdigit() else total
 
