@@ -1,4 +1,4 @@
-"""What backs the numbers in the docs: ``python -m benchmarks`` lists it, ``python -m benchmarks all`` (or NAME …) runs it.
+"""What backs the numbers in the docs: ``python -m benchmarks`` lists it, ``python -m benchmarks all`` runs it.
 
 A benchmark is a file here with ``main(arguments)``; the first line of its docstring says what it shows.
 """
