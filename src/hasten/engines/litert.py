@@ -105,15 +105,25 @@ def _details(path: Path, request: BuildRequest) -> dict[str, Any]:
 
 
 def _order(interpreter: Any, request: BuildRequest) -> tuple[list[int], list[int]]:
-    """Each source input's and output's place among the interpreter's; a converted model names inputs by number."""
-    outputs = list(range(len(request.outputs)))
+    """The tensor of each of the source's inputs and outputs; a converted model names its inputs by number."""
+    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = [detail["index"] for detail in outs]
     if request.framework == "tflite":
-        return list(range(len(request.inputs))), outputs
-    places = {d["name"].split(":")[0]: place for place, d in enumerate(interpreter.get_input_details())}
-    wanted = [f"x{i}" for i in range(len(request.inputs))]
-    if any(name not in places for name in wanted) or len(interpreter.get_output_details()) != len(outputs):
-        raise EngineError(f"litert: the converter dropped an input or output: kept {', '.join(places)}")
-    return [places[name] for name in wanted], outputs
+        # State that the importer made visible follows: a variable tensor, by name, set before and read after.
+        by_name = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
+        states = [by_name[spec.name] for spec in request.inputs[len(ins) :] if spec.name in by_name]
+        inputs = [detail["index"] for detail in ins]
+        found = [*inputs, *states], [*outputs, *states]
+    else:
+        places = {d["name"].split(":")[0]: d["index"] for d in ins}
+        wanted = [f"x{i}" for i in range(len(request.inputs))]
+        found = [places[name] for name in wanted if name in places], outputs
+    if (len(found[0]), len(found[1])) != (len(request.inputs), len(request.outputs)):
+        raise EngineError(
+            f"litert: the model has {len(found[0])} inputs and {len(found[1])} outputs: expected "
+            f"{len(request.inputs)} and {len(request.outputs)}; the converter dropped some"
+        )
+    return found
 
 
 def _has_variables(path: Path) -> bool:
@@ -158,34 +168,32 @@ def _keras_call(request: BuildRequest) -> Any:
     import keras  # noqa: PLC0415 - heavy and optional
 
     model = keras.saving.load_model(request.source, compile=False, safe_mode=not request.trust)
-    structure = getattr(model, "_inputs_struct", None)
+    declared = getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
 
     def call(*tensors: Any) -> tuple[Any, ...]:
         fed = tensors[0] if len(tensors) == 1 else list(tensors)
-        if structure is not None:
-            fed = keras.tree.pack_sequence_as(structure, list(tensors))
-        return tuple(keras.tree.flatten(model(fed, training=False)))
+        if declared is not None and keras.tree.is_nested(declared):
+            fed = keras.tree.pack_sequence_as(declared, list(tensors))
+        return tuple(t for t in keras.tree.flatten(model(fed, training=False)) if t is not None)
 
     return call
 
 
 def _saved_call(request: BuildRequest) -> Any:
+    """The signature that takes the source's inputs by name; its answers in the order of their names."""
     import tensorflow as tf  # noqa: PLC0415 - heavy and optional
 
     loaded = tf.saved_model.load(str(request.source))
-    signature = loaded.signatures["serving_default"]
-    names_in = list(signature.structured_input_signature[1])
-    names_out = list(signature.structured_outputs)
+    names = [spec.name for spec in request.inputs]
+    fits = [f for f in loaded.signatures.values() if set(f.structured_input_signature[1]) == set(names)]
+    if not fits:
+        raise EngineError(f"litert: none of the SavedModel's signatures takes {', '.join(names)}")
 
     def call(*tensors: Any) -> tuple[Any, ...]:
-        given = dict(zip(names_in, tensors, strict=True))
-        by_name = [s.name.split(":")[0].removeprefix("serving_default_") for s in request.inputs]
-        if set(by_name) == set(names_in):
-            given = dict(zip(by_name, tensors, strict=True))
-        answers = signature(**given)
-        wanted = [s.name if s.name in answers else n for s, n in zip(request.outputs, names_out, strict=True)]
-        return tuple(answers[name] for name in wanted)
+        answers = fits[0](**dict(zip(names, tensors, strict=True)))
+        return tuple(answers[name] for name in sorted(answers))
 
+    call.__dict__["model"] = loaded  # its variables live as long as it does
     return call
 
 

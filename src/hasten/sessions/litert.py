@@ -31,18 +31,19 @@ class _LiteRTSession:
 def open_session(artefact: Artefact) -> _LiteRTSession:
     """The artefact's interpreter, tensors allocated at its static shapes.
 
-    ``details``: ``inputs`` and ``outputs`` give each spec's place among the interpreter's own; ``reset`` is true where
-    variables must be reset before every call; ``delegate`` false runs without XNNPACK.
+    ``details``: ``inputs`` and ``outputs`` give each spec's tensor (a variable tensor, for state that is a port);
+    ``reset`` is true where variables must be reset before every call; ``delegate`` false runs without XNNPACK.
 
     Raises:  MissingLibraryError: no ai-edge-litert; EngineError: LiteRT refuses the file
     """
     interpreter = _interpreter(artefact)
     details = artefact.details
     try:
-        places_in = [interpreter.get_input_details()[i]["index"] for i in details["inputs"]]
-        places_out = [interpreter.get_output_details()[i]["index"] for i in details["outputs"]]
+        places_in, places_out = list(details["inputs"]), list(details["outputs"])
+        shapes = {d["index"]: tuple(d["shape"]) for d in interpreter.get_input_details()}
         for place, spec in zip(places_in, artefact.inputs, strict=True):
-            interpreter.resize_tensor_input(place, spec.static_shape)
+            if shapes.get(place, spec.static_shape) != spec.static_shape:
+                interpreter.resize_tensor_input(place, spec.static_shape)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise EngineError(f"litert: cannot prepare the model: {' '.join(str(error).split())[:300]}") from error

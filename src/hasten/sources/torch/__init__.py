@@ -1,6 +1,6 @@
 """A PyTorch module, exported program, TorchScript or pickled file enters; a ``Source`` leaves, answered by eager torch.
 
-``opening`` reads the file or saves the object, ``flat`` evens out what modules return, ``export`` makes it ONNX.
+``opening`` reads the file or saves the object, ``export`` makes it ONNX.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from hasten.errors import HastenError, SourceError
 from hasten.graph import reference as graph_reference
 from hasten.records import digest
+from hasten.sessions.torch import flatten
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.determinism import check_calls
 from hasten.sources.dims import rows_independent
 from hasten.sources.onnx import Settled, settle
 from hasten.sources.torch.export import Ports, export
-from hasten.sources.torch.flat import flatten
 from hasten.sources.torch.opening import Opened, evaluating, keeps_cache, open_file, open_object
 from hasten.types import Array, TensorSpec
 

@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from hasten.errors import SourceError
-from hasten.sources.torch.flat import Flat
+from hasten.sessions.torch import flat_module
 from hasten.sources.torch.opening import Opened, evaluating
 from hasten.sources.torch.recurrent import translations
 
@@ -59,7 +59,7 @@ def _from_module(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Mod
     free = tuple({0: batch} if b else {} for b in ports.batched)
     # A program's dimensions are fixed or free already; the wrapper takes *args, which torch.export sees as one tuple.
     dynamic = (free,) if any(ports.batched) and opened.program is None else None
-    module = Flat(opened.module) if opened.program is None else opened.program
+    module = flat_module(opened.module) if opened.program is None else opened.program
     program = torch.onnx.export(
         module,
         tuple(tensors),

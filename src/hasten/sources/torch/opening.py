@@ -161,7 +161,7 @@ def refuse_written_state(script: Any) -> None:
         if name is not None or kind == "prim::SetAttr":
             name = name or node.s("name")
             raise NondeterministicError(
-                f"the model answers the same input in different ways (state kept inside: it writes to its own '{name}'): "
+                f"the model answers the same input in different ways (state kept inside: it writes '{name}'): "
                 "expected the same answer twice; export it with its state as an input and an output"
             )
 
