@@ -242,7 +242,8 @@ def _counts(axis: Axis, pad_end: int, inside: bool) -> Array:
     reach = axis.extent + axis.pad + pad_end
     taps = np.arange(axis.kernel) * axis.dilation
     positions = np.arange(axis.size)[:, None] * axis.stride + taps
-    return np.maximum(1, (positions < reach).sum(1)).astype(np.float32)
+    counts: Array = np.maximum(1, (positions < reach).sum(1)).astype(np.float32)
+    return counts
 
 
 def _global(low: Lowering, node: ir.Node, reduction: Reduction, epilogue: Expr, *, mean: bool) -> None:

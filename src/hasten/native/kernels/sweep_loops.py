@@ -26,7 +26,8 @@ __all__ = ["Loops", "block", "columns_of"]
 
 _L1_BYTES = 24 * 1024  # weights that may stay in the first cache beside the pixels
 _CHEAP = frozenset(
-    "acc const load add sub mul neg square relu clip_low clip_high maximum minimum abs leaky_relu prelu".split()
+    ("acc", "const", "load", "add", "sub", "mul", "neg", "square", "relu", "clip_low", "clip_high", "maximum", "minimum")
+    + ("abs", "leaky_relu", "prelu")
 )
 
 
@@ -167,7 +168,7 @@ class Loops:
                 high = f"{at} >= {reach} ? {_ceil(f'{a.extent} - ({at})', a.dilation)} : {a.kernel}"
                 yield f"const int low{i} = {low};"
                 yield f"const int high{i} = {high}; /* taps within the input */"
-        yield f"const int row = {_sum(*(_times(f'o{i}', self.outer[i].ys) for i in live))}; /* its output starts here */"
+        yield f"const int row = {_sum(*(_times(f'o{i}', self.outer[i].ys) for i in live))}; /* output */"
 
     def _at(self, i: int) -> str:
         """The input position of the first tap of outer axis ``i``."""
@@ -240,7 +241,7 @@ class Loops:
 
     def _group(self, s: Segment, run: Panel, done: int, size: int) -> list[str]:
         """One group of inner taps: every input position under it is loaded once and meets all its taps."""
-        axis, sweep, width = self.inner, self.sweep, run.width
+        sweep, width = self.sweep, run.width
         covered = [q for q in range(s.first, s.stop) if self._meets(s, q, done, size)]
         step = size * width * self.out.lanes
         if not covered:
