@@ -363,7 +363,8 @@ def test_rebuilt_code_must_give_the_stored_answers(linear: Path, monkeypatch: py
 def test_rebuilt_code_that_is_right_is_used(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = dataclasses.replace(entry(linear, machine="x86-64-v3").artefact, notes=("rebuilt",))
     monkeypatch.setattr(loading_module, "rebuild", lambda bundle, candidate: built)
-    with pytest.warns(RuntimeWarning, match="runs on steel"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         model = opened(linear, entry(linear, machine="aarch64"), entry(linear))
     assert model.info()["target"] == "x86-64-v3"
 

@@ -15,7 +15,7 @@ from typing import Any
 from hasten import host
 from hasten.bundle import Bundle, Entry, copy, read
 from hasten.bundle.signing import is_ours
-from hasten.bundle.unpack import unpack
+from hasten.bundle.unpack import cache_folder, unpack
 from hasten.errors import BundleError, HastenError
 from hasten.records import Artefact, Candidate
 from hasten.runtime.lanes import Lane, Runner
@@ -127,10 +127,10 @@ class Opening:
                 except HastenError as error:
                     reasons.append(f"{entry.artefact.candidate.label}: {error}")
                     continue
-                if reasons:
+                if entry is not entries[0]:
                     label = runner.artefact.candidate.label
                     message = f"bundle '{self.bundle.path.name}' runs on {label} here; {reasons[0]}"
-                    warnings.warn(message, RuntimeWarning, stacklevel=5)
+                    warnings.warn(message, RuntimeWarning, stacklevel=6)
                 return runner
         raise BundleError(f"cannot run bundle '{self.bundle.path}' here: {'; '.join(reasons)}")
 
@@ -188,6 +188,7 @@ class Opening:
             "inputs": [str(spec) for spec in self.bundle.inputs],
             "outputs": [str(spec) for spec in self.bundle.outputs],
             "portable": artefact.portable,
+            "rebuilt": artefact.folder.parent == cache_folder("rebuilt"),
             "target": artefact.target,
             "bundle_bytes": self.bundle.stamp[0],
             "artefact_bytes": artefact.nbytes,
