@@ -151,6 +151,10 @@ CALLS = {
     "crash when timed": lambda s, y: y if s.calls < 40 else _segfault(),
     "grandchild": _grandchild,
     "print": _print,
+    "forked only": lambda s, y: (
+        _raise(RuntimeError("not forked")) if "DELIBERATE_PRELOADED_BY" not in os.environ else y
+    ),
+    "dies when forked": lambda s, y: os.abort() if "DELIBERATE_PRELOADED_BY" in os.environ else y,
 }
 
 
@@ -167,3 +171,19 @@ def open_session(artefact: Artefact) -> Session:
 ENGINE = Engine()
 SHARING = SharingEngine()
 MISSING = MissingEngine()
+
+
+class PreloadingEngine(Engine):
+    """Its processes are forked from one that holds a module."""
+
+    def preload(self) -> None:
+        os.environ["DELIBERATE_PRELOADED_BY"] = str(os.getpid())
+
+
+class FailingPreload(Engine):
+    def preload(self) -> None:
+        os._exit(9)
+
+
+PRELOADING = PreloadingEngine()
+FAILING_PRELOAD = FailingPreload()

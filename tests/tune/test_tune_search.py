@@ -345,3 +345,24 @@ def test_candidates_without_checks_or_engine_are_refused(plan_of) -> None:
         search(plan_of(Candidate("deliberate", batch=8)))
     with pytest.raises(SettingsError, match="engines"):
         search(plan_of(Candidate("nowhere")))
+
+
+def test_processes_are_forked_from_one_that_has_imported(plan_of) -> None:
+    hows = ("forked only", "segfault", "nan", "")
+    plan = plan_of(*(deliberate(how) for how in hows), engines={"deliberate": "deliberate:PRELOADING"})
+    forked, crashed, wrong, good = search(plan)
+    assert (forked.status, good.status) == ("ok", "ok")
+    assert good.measurement.cold_start_ns > good.measurement.first_ns
+    assert (crashed.status, wrong.status) == ("failed", "wrong") and "SIGSEGV" in crashed.reason
+    assert "Segmentation fault" in Path(crashed.log).read_text()
+    assert offspring() == []
+
+
+def test_what_dies_in_a_fork_gets_a_fresh_process(plan_of) -> None:
+    plan = plan_of(deliberate("dies when forked"), engines={"deliberate": "deliberate:PRELOADING"})
+    assert search(plan)[0].status == "ok"
+
+
+def test_imports_that_fail_fall_back_to_fresh_processes(plan_of) -> None:
+    plan = plan_of(deliberate(), deliberate(n=2), engines={"deliberate": "deliberate:FAILING_PRELOAD"})
+    assert [t.status for t in search(plan)] == ["ok", "ok"]

@@ -66,7 +66,9 @@ class Engine(Protocol):
     """How to run a model: what it needs, which variants are worth trying, and how one is built.
 
     An engine may also have ``built_as(candidate) -> Candidate``: the candidate whose artefact serves this one too
-    (threads and call paths that change no file, say). The tuner then builds once and opens it many times.
+    (threads and call paths that change no file, say). The tuner then builds once and opens it many times. One whose
+    library takes seconds to import may have ``preload() -> None``, which imports it and does no more: the tuner then
+    forks each candidate's process from one that has it.
     """
 
     name: str

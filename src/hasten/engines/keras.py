@@ -40,6 +40,13 @@ class KerasEngine:
             return f"keras' backend {backend} is not installed: install hasten[keras]"
         return None
 
+    def preload(self) -> None:
+        """Imports the framework, and no more: the tuner forks a process for each call path from one that has it."""
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if _backend() == "tensorflow":
+            import keras  # noqa: F401, PLC0415 - a framework, in its own adapter
+            import tensorflow  # noqa: F401, PLC0415
+
     def candidates(self, offer: Offer) -> Sequence[Candidate]:
         """One for each call path; ``--quick``: what people do and what is usually best."""
         own: tuple[str, ...]

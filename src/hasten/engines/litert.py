@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ class LiteRTEngine:
             for batch in offer.batches
             for threads in offer.threads
         )
+
+    def built_as(self, candidate: Candidate) -> Candidate:
+        """The candidate whose file serves this one too: threads are the session's business."""
+        return replace(candidate, threads=1)
 
     def build(self, request: BuildRequest) -> Artefact:
         """The ``.tflite`` file in ``request.folder``.

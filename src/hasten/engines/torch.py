@@ -33,6 +33,10 @@ class TorchEngine:
         """None where PyTorch is installed."""
         return None if find_spec("torch") else "PyTorch is not installed: install hasten[torch]"
 
+    def preload(self) -> None:
+        """Imports PyTorch, and no more: the tuner forks a process for each call path from one that has it."""
+        import torch  # noqa: F401, PLC0415 - a framework, in its own adapter
+
     def candidates(self, offer: Offer) -> Sequence[Candidate]:
         """One for each call path; ``--quick``: the best of what people write, and the quickest to compile."""
         if offer.framework != "torch":

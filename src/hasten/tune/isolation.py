@@ -11,8 +11,6 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ from typing import Any
 import psutil
 
 from hasten.records import Status, to_json
+from hasten.tune.processes import Start, spawn
 
 __all__ = ["Child", "ChildFailed"]
 
@@ -32,9 +31,11 @@ _SKIPPED = ("UnsupportedOpError", "MissingLibraryError")
 class ChildFailed(Exception):
     """A candidate's process did not do its job; ``str`` is the reason, one line."""
 
-    def __init__(self, reason: str, status: Status = "failed") -> None:
+    def __init__(self, reason: str, status: Status = "failed", abrupt: bool = False) -> None:
         super().__init__(reason)
         self.status: Status = status
+        self.abrupt = abrupt
+        """It died or fell silent, rather than saying what was wrong."""
 
 
 class Child:
@@ -43,19 +44,14 @@ class Child:
     Units:   memory_bytes: resident bytes that it may reach
     """
 
-    def __init__(self, job: Mapping[str, Any], folder: Path, memory_bytes: int) -> None:
+    def __init__(self, job: Mapping[str, Any], folder: Path, memory_bytes: int, start: Start = spawn) -> None:
         self._memory_bytes = memory_bytes
         self._with_children = job["task"] == "build"
         self.stage = "starting"
-        self.log = folder / "log.txt"
         name = folder / f"{job['task']}.json"
         name.write_text(json.dumps(to_json(job)))
-        command = [sys.executable, "-X", "faulthandler", "-m", "hasten.tune.worker", str(name)]
-        with self.log.open("ab") as log:
-            self.started_ns = time.monotonic_ns()
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-            )
+        self._process = start(name, folder / "log.txt")
+        self.started_ns, self.forked = self._process.started_ns, self._process.forked
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -67,7 +63,6 @@ class Child:
         self.end()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
         for line in self._process.stdout:
             try:
                 self._messages.put(json.loads(line))
@@ -77,7 +72,6 @@ class Child:
 
     def send(self, command: str, **facts: Any) -> None:
         """A command to the worker; nothing happens where it has ended already, ``next_message`` tells why."""
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps({"command": command, **facts}).encode() + b"\n")
             self._process.stdin.flush()
@@ -95,7 +89,7 @@ class Child:
                 self._look(timeout_s, late=time.monotonic() >= deadline)
                 continue
             if message is None:
-                raise ChildFailed(self._death())
+                raise ChildFailed(self._death(), abrupt=True)
             if message["event"] == "error":
                 raise _reported(message)
             if message["event"] == "stage":
@@ -110,7 +104,7 @@ class Child:
             raise ChildFailed(f"out of memory while {self.stage}: held {held:.2f} GiB, cap {cap:.2f} GiB")
         if late:
             self.end()
-            raise ChildFailed(f"hung while {self.stage}: no answer within {timeout_s:.0f} s")
+            raise ChildFailed(f"hung while {self.stage}: no answer within {timeout_s:.0f} s", abrupt=True)
 
     def _resident_bytes(self) -> int:
         try:
@@ -138,10 +132,10 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         else:
-            self._process.kill()
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(self._process.pid).kill()
         self._process.wait()
         self._reader.join(timeout=2)
-        assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         if not self._reader.is_alive():  # a stray grandchild may still hold the pipe; closing would wait for it

@@ -14,7 +14,9 @@ import psutil
 
 from hasten.errors import SettingsError
 from hasten.records import Candidate, Trial
+from hasten.tune.isolation import ChildFailed
 from hasten.tune.plan import Event, Plan
+from hasten.tune.processes import WarmPool
 from hasten.tune.store import Store
 from hasten.tune.trial import Attempt, attempt
 
@@ -40,9 +42,11 @@ def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, .
         if candidate.batch not in plan.checks or candidate.engine not in plan.engines:
             known = f"batches {sorted(plan.checks)} and engines {sorted(plan.engines)}"
             raise SettingsError(f"cannot try '{candidate.label}' (batch {candidate.batch}): expected {known}")
-    run = _Search(plan, on_event)
+    store = Store(plan)
+    run = _Search(plan, store, on_event)
     try:
-        run.all()
+        with WarmPool(store.folder, plan.limits.open_s) as pool:
+            run.all(pool)
     except KeyboardInterrupt:
         on_event(Event("interrupted", run.done, len(plan.candidates)))
         run.skip_rest("not tried: the search was interrupted; run again to continue")
@@ -64,18 +68,18 @@ def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 class _Search:
-    def __init__(self, plan: Plan, on_event: OnEvent) -> None:
+    def __init__(self, plan: Plan, store: Store, on_event: OnEvent) -> None:
         self.plan, self.on_event = plan, on_event
         self.trials: dict[Candidate, Trial] = {}
         self.done = 0
-        self._store = Store(plan)
+        self._store = store
         self._end = time.monotonic() + plan.limits.budget_s
         self._seen_s: dict[str, float] = {}
         free = int(psutil.virtual_memory().available * 0.8)
         self._memory_bytes = plan.limits.memory_bytes or free
-        self._attempt = Attempt(plan, self._store, self._memory_bytes, plan.limits.budget_s, {})
+        self._failed_builds: dict[Candidate, ChildFailed] = {}
 
-    def all(self) -> None:
+    def all(self, pool: WarmPool) -> None:
         """Every candidate: first those that were saved, then the others while there is time."""
         waiting = []
         for candidate in try_order(self.plan.candidates):
@@ -91,16 +95,16 @@ class _Search:
                 reason = f"no time left: needs about {needed:.0f} s, {max(left, 0):.0f} s remain; run again to continue"
                 self._finish("finished", Trial(candidate, "skipped", reason))
             else:
-                self._try(candidate, left)
+                self._try(candidate, left, pool)
 
     def _expected_s(self, candidate: Candidate) -> float:
         guess = _USUAL_S.get(candidate.engine, 3.0) + 2 * self.plan.limits.measure_s
         return self._seen_s.get(candidate.engine, guess)
 
-    def _try(self, candidate: Candidate, left_s: float) -> None:
+    def _try(self, candidate: Candidate, left_s: float, pool: WarmPool) -> None:
         begin = time.monotonic()
         self._tell("started", candidate)
-        given = Attempt(self.plan, self._store, self._memory_bytes, left_s, self._attempt.failed_builds)
+        given = Attempt(self.plan, self._store, self._memory_bytes, left_s, pool, self._failed_builds)
         trial = attempt(candidate, given, lambda stage: self._tell("stage", candidate, stage))
         took = time.monotonic() - begin
         if trial.measurement is not None or candidate.engine not in self._seen_s:

@@ -17,6 +17,7 @@ from hasten.tune.arrays import read_groups
 from hasten.tune.candidates import load_engine
 from hasten.tune.isolation import Child, ChildFailed
 from hasten.tune.plan import Plan
+from hasten.tune.processes import Start, WarmPool, spawn
 from hasten.tune.store import Store
 from hasten.verify import Tolerance, accuracy_bound, compare, metric
 
@@ -40,6 +41,7 @@ class Attempt:
     store: Store
     memory_bytes: int
     left_s: float
+    pool: WarmPool
     failed_builds: dict[Candidate, ChildFailed]
     """Builds that failed in this search; candidates that share one fail with it."""
 
@@ -56,7 +58,7 @@ def attempt(candidate: Candidate, given: Attempt, on_stage: OnStage) -> Trial:
     try:
         artefact, build_ns = _built(candidate, given, on_stage)
         started = replace(started, artefact=artefact, build_ns=build_ns)
-        trial, samples = _run(started, folder, given, on_stage)
+        trial, samples = _run_warm(started, folder, given, on_stage)
     except ChildFailed as failure:
         log = given.store.build_folder(_built_as(candidate, given.plan)) if started.artefact is None else folder
         reason = f"{failure}; log: {log / 'log.txt'}" if failure.status == "failed" else str(failure)
@@ -120,8 +122,27 @@ def run_job(task: str, artefact: Artefact, plan: Plan, folder: Path) -> dict[str
     }
 
 
-def _run(started: Trial, folder: Path, given: Attempt, on_stage: OnStage) -> tuple[Trial, NDArray[np.float64] | None]:
-    plan, artefact = given.plan, started.artefact
+def _run_warm(
+    started: Trial, folder: Path, given: Attempt, on_stage: OnStage
+) -> tuple[Trial, NDArray[np.float64] | None]:
+    """The run in a process with the framework imported; one that dies there is tried again in a fresh one.
+
+    Not every library survives a fork, and such a death would say nothing of the candidate.
+    """
+    start = given.pool.starter(given.plan.engines[started.candidate.engine])
+    try:
+        return _run((started, folder), given, on_stage, start)
+    except ChildFailed as failure:
+        if start is spawn or not failure.abrupt:
+            raise
+        return _run((started, folder), given, on_stage, spawn)
+
+
+def _run(
+    what: tuple[Trial, Path], given: Attempt, on_stage: OnStage, start: Start
+) -> tuple[Trial, NDArray[np.float64] | None]:
+    (started, folder), plan = what, given.plan
+    artefact = started.artefact
     assert artefact is not None
     framework = bool(artefact.details.get("framework"))
     limits = plan.limits
@@ -135,7 +156,7 @@ def _run(started: Trial, folder: Path, given: Attempt, on_stage: OnStage) -> tup
         "sampling": asdict(sampling),
     }
     on_stage("opening")
-    with Child(job, folder, given.memory_bytes) as child:
+    with Child(job, folder, given.memory_bytes, start) as child:
         facts = _listen(child, "checked", given, on_stage)
         comparison = _judge(started.candidate, plan, folder, job["answers"], partly=framework)
         trial = replace(started, comparison=comparison, status="ok" if comparison.passed else "wrong")

@@ -24,7 +24,7 @@ from hasten.sessions import Session, open_session
 from hasten.tune.arrays import read_groups, write_groups
 from hasten.types import Array, TensorSpec
 
-__all__ = ["Channel", "build", "main", "run", "serve"]
+__all__ = ["Channel", "build", "main", "run", "serve", "work"]
 
 Job = Mapping[str, Any]
 
@@ -62,10 +62,15 @@ class Channel:
 
 
 def main() -> None:
+    """The job named on the command line."""
+    work(sys.argv[1])
+
+
+def work(path: str) -> None:
     """Runs the job and leaves without the libraries' exit handlers, some of which crash after all is done."""
     channel, code = Channel(), 0
     try:
-        job = json.loads(Path(sys.argv[1]).read_text())
+        job = json.loads(Path(path).read_text())
         TASKS[job["task"]](job, channel)
         channel.send("done")
     except BaseException as error:  # whatever a library raises, SystemExit included, is this candidate's failure
