@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +25,10 @@ from hasten.records import Finding
 __all__ = ["UNREADABLE", "Job", "Result", "check_bytes", "check_text"]
 
 UNREADABLE = "H000"
+# Every rule needs a name that was imported from one of these; without any of them there is nothing to resolve.
+_LIBRARIES = re.compile(
+    "torch|keras|tensorflow|tflite|litert|onnxruntime|openvino|transformers|timm|whisper|spacy|tqdm|allow_pickle"
+)
 _ROUNDS = 10  # fixes may uncover others; each round reads the file anew
 
 
@@ -65,7 +71,7 @@ def check_text(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
     """Each finding in a Python text, with its fix; sorted by place."""
     rules = [r for r in code_rules() if job.settings.wants(r.code) and (r.tests or not job.is_test)]
     try:
-        asked = [r for r in rules if any(w in text for w in r.words)]
+        asked = [r for r in rules if any(w in text for w in r.words)] if _LIBRARIES.search(text) else []
         if not asked:
             compile(text, "<code>", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
             return []
@@ -76,7 +82,14 @@ def check_text(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
-        return [(_unreadable(job, f"syntax error: {reason}", line), None)]
+        return [
+            (
+                _unreadable(
+                    job, f"syntax error for Python {sys.version_info[0]}.{sys.version_info[1]}: {reason}", line
+                ),
+                None,
+            )
+        ]
     kept = {(f.rule, f.line, f.column): (f, fix) for f, fix in found if not suppressions.covers(f)}
     return sorted(kept.values(), key=lambda pair: (pair[0].line or 0, pair[0].column or 0, pair[0].rule))
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 from hasten.doctor import makers
 from hasten.doctor.kinds import Kind, Kinds
@@ -19,6 +20,7 @@ from hasten.doctor.words import words
 __all__ = ["Code", "Hot", "Loop"]
 
 Loop = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+Fact = TypeVar("Fact")
 _LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SHORT = 3  # a range or literal of so few rounds is no hot loop
@@ -64,6 +66,9 @@ class Code:
         self.tree = parse(text)
         self.names = Names(self.tree)
         self.kinds = Kinds(self.names)
+        self._mentioned: dict[tuple[str, ...], bool] = {}
+        self._found: dict[re.Pattern[str], bool] = {}
+        self._facts: dict[Any, Any] = {}
 
     # -- what things are -----------------------------------------------------------------------------------------------
 
@@ -117,7 +122,22 @@ class Code:
 
     def mentions(self, *words: str) -> bool:
         """True when one of these words stands anywhere in the text."""
-        return any(w in self.text for w in words)
+        if words not in self._mentioned:
+            self._mentioned[words] = any(w in self.text for w in words)
+        return self._mentioned[words]
+
+    def finds(self, pattern: re.Pattern[str]) -> bool:
+        """True when a pattern matches anywhere in the text."""
+        if pattern not in self._found:
+            self._found[pattern] = pattern.search(self.text) is not None
+        return self._found[pattern]
+
+    def fact(self, question: Callable[[Code], Fact]) -> Fact:
+        """The answer to a question about the whole file, asked once."""
+        if question not in self._facts:
+            self._facts[question] = question(self)
+        answer: Fact = self._facts[question]
+        return answer
 
     # -- what is around ------------------------------------------------------------------------------------------------
 
@@ -157,6 +177,13 @@ class Code:
     def in_class_of(self, node: ast.AST, *kinds: str) -> bool:
         """True inside a local class whose instances are one of these kinds."""
         return any(isinstance(a, ast.ClassDef) and self.kinds.class_kind(a) in kinds for a in self.ancestors(node))
+
+    def in_layer(self, node: ast.AST) -> bool:
+        """True inside a class that is a layer or model itself, by its bases or by having ``forward``."""
+        if self.in_class_of(node, makers.TORCH_MODULE, makers.KERAS_MODEL, makers.KERAS_LAYER):
+            return True
+        classes = [a for a in self.ancestors(node) if isinstance(a, ast.ClassDef)]
+        return any(c.bases and self.kinds.method(c, "forward") is not None for c in classes)
 
     def loops(self, node: ast.AST) -> Iterator[Loop]:
         """The loops that repeat ``node`` in its own function, nearest first."""

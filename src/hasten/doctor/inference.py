@@ -20,6 +20,7 @@ __all__ = ["answers", "is_covered", "loads_weights", "model_run"]
 _EVALUATES = re.compile(
     r"(^|_)(validate|validation|evaluate|evaluation|eval|test|predict|infer|inference|serve|score|classify)(_|$)"
 )
+_GRADIENTS = re.compile(r"requires_grad(_\(\)|_\(True\)|\s*=\s*True)|retain_grad|register_full_backward|GradCAM")
 _TRAINING = (
     ".backward(",
     "optim.",
@@ -40,8 +41,16 @@ def answers(scope: ast.AST, code: Code) -> Iterator[ast.Call]:
     if not isinstance(scope, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef)) or not _may_be(scope, code):
         return
     for call in own_calls(scope):
-        if model_run(call, code):
+        if model_run(call, code) and _is_known(call, code):
             yield call
+
+
+def _is_known(call: ast.Call, code: Code) -> bool:
+    """True when the file makes the model, or calls this function itself: else other files may see to it."""
+    kind = code.runs_model(call)
+    function = code.function(call)
+    made = kind is not None and (kind.made is not None or kind.local is not None)
+    return made or (function is not None and bool(code.kinds.callers(function)))
 
 
 def model_run(call: ast.Call, code: Code) -> bool:
@@ -69,8 +78,10 @@ def own_calls(scope: ast.AST) -> Iterator[ast.Call]:
 
 
 def _may_be(scope: ast.Module | Function, code: Code) -> bool:
-    if code.in_class_of(scope, makers.TORCH_MODULE, makers.TORCH_DATASET):
+    if code.in_layer(scope) or code.in_class_of(scope, makers.TORCH_DATASET):
         return False
+    if code.mentions("onnx.export", "jit.trace", "torch.export"):
+        return False  # a converter runs the model once, to see its shapes
     if not code.mentions(*_TRAINING):
         return loads_weights(code) and not _wants_gradients(code)
     if isinstance(scope, ast.Module) or not _EVALUATES.search(scope.name.lower()):
@@ -81,6 +92,10 @@ def _may_be(scope: ast.Module | Function, code: Code) -> bool:
 
 def loads_weights(code: Code) -> bool:
     """True when trained weights enter the file: what runs here is meant to answer."""
+    return code.fact(_loads_weights)
+
+
+def _loads_weights(code: Code) -> bool:
     if code.calls_named(*_WEIGHTS):
         return True
     for call in code.calls_named("load"):
@@ -95,9 +110,7 @@ def loads_weights(code: Code) -> bool:
 
 
 def _wants_gradients(code: Code) -> bool:
-    return bool(
-        re.search(r"requires_grad(_\(\)|_\(True\)|\s*=\s*True)|retain_grad|register_full_backward|GradCAM", code.text)
-    )
+    return code.finds(_GRADIENTS)
 
 
 def is_covered(call: ast.AST, code: Code, marks: tuple[str, ...], depth: int = 3) -> bool:

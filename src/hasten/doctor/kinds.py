@@ -382,13 +382,19 @@ class Kinds:
     def function_of_call(self, node: ast.Call) -> Function | None:
         """The function or method of this file that a call runs."""
         if isinstance(node.func, ast.Name):
-            _, bindings = self.names.find(node.func.id, node.func)
-            found = bindings[0].node if len(bindings) == 1 else None
-            return found if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+            return self.function_named(node.func)
         if isinstance(node.func, ast.Attribute):
             owner = self._owner(node.func.value)
             return self.method(owner, node.func.attr) if owner is not None else None
         return None
+
+    def function_named(self, node: ast.AST) -> Function | None:
+        """The function of this file that a name refers to."""
+        if not isinstance(node, ast.Name):
+            return None
+        _, bindings = self.names.find(node.id, node)
+        found = bindings[0].node if len(bindings) == 1 else None
+        return found if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
 
     def method(self, owner: ast.ClassDef, name: str, depth: int = 0) -> Function | None:
         """The method of that name, of the class or a base in this file."""

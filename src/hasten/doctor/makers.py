@@ -129,7 +129,7 @@ ANNOTATIONS = _ANNOTATION_ROOTS
 
 # Calls whose result is what they are given: the default where that is unknown ('' : unknown).
 WRAPPERS = {
-    "torch.compile": TORCH_MODULE,
+    "torch.compile": "",
     "torch.nn.parallel.DistributedDataParallel": TORCH_MODULE,
     "torch.nn.DataParallel": TORCH_MODULE,
     "torch.jit.freeze": TORCH_MODULE,

@@ -19,6 +19,22 @@ Role = Literal["import", "value", "element", "parameter", "function", "class", "
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 SCOPES = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, *_COMPREHENSIONS)
 
+# The walk meets every node of every file: it asks by exact type, and leaves operators and contexts out.
+_SCOPE_TYPES = frozenset(SCOPES) - {ast.Module}
+_LEAVES = frozenset((ast.Name, ast.Constant, ast.Pass, ast.Break, ast.Continue))
+_MARKS = frozenset(
+    kind
+    for base in (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
+    for kind in base.__subclasses__()
+)
+_BINDING = frozenset(
+    (
+        *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Global, ast.Nonlocal),
+        *(ast.ExceptHandler, ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign, ast.For, ast.AsyncFor),
+        *(ast.comprehension, ast.With, ast.AsyncWith),
+    )
+)
+
 # One name per thing, whatever road leads there: the longest prefix that matches is replaced.
 _SAME_PLACE = (
     ("tensorflow.python.keras.", "keras."),
@@ -78,7 +94,6 @@ class Names:
         self.nodes: list[ast.AST] = []
         """Every node, parents before children, in the order of the text."""
         self.stars: list[str] = []
-        self.classes: dict[str, list[ast.ClassDef]] = {}
         self.functions: list[Function] = []
         self.attributes: dict[ast.ClassDef, dict[str, list[Binding]]] = {}
         """``self.x = …`` anywhere in a class: class → attribute → bindings."""
@@ -154,16 +169,18 @@ class Names:
                 self.parents[node] = parent
             self.scopes[node] = scope
             self.nodes.append(node)
-            self._bind(node, scope)
-            children = list(self._children(node, scope))
-            stack.extend((child, node, inner) for child, inner in reversed(children))
+            kind = type(node)
+            if kind in _BINDING:
+                self._bind(node, scope)
+            if kind in _SCOPE_TYPES:
+                children = list(self._children(node, scope))
+                stack.extend((child, node, inner) for child, inner in reversed(children))
+            elif kind not in _LEAVES:
+                plain = [c for c in ast.iter_child_nodes(node) if type(c) not in _MARKS]
+                stack.extend((child, node, scope) for child in reversed(plain))
 
     def _children(self, node: ast.AST, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
-        if not isinstance(node, SCOPES) or isinstance(node, ast.Module):
-            for child in ast.iter_child_nodes(node):
-                if not isinstance(child, (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)):
-                    yield child, scope
-            return
+        """What a function, class or comprehension holds, each with the namespace it is evaluated in."""
         own = self._own[node] = Scope(node, scope)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             self._parameters(node, own)
@@ -197,11 +214,17 @@ class Names:
             self.functions.append(node)
             self._add(scope, Binding(node.name, node, "function"))
         elif isinstance(node, ast.ClassDef):
-            self.classes.setdefault(node.name, []).append(node)
             self._add(scope, Binding(node.name, node, "class"))
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
             scope.outer.update(node.names)
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.ExceptHandler):
+            if node.name:
+                self._add(scope, Binding(node.name, node, "other"))
+        else:
+            self._bind_targets(node, scope)
+
+    def _bind_targets(self, node: ast.AST, scope: Scope) -> None:
+        if isinstance(node, ast.Assign):
             for target in node.targets:
                 self._target(target, node, node.value, (), scope)
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
@@ -214,8 +237,6 @@ class Names:
             for item in node.items:
                 if item.optional_vars is not None:
                     self._target(item.optional_vars, node, item.context_expr, (), scope, "other")
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            self._add(scope, Binding(node.name, node, "other"))
 
     def _bind_from(self, node: ast.ImportFrom, scope: Scope) -> None:
         module = "." * node.level + (node.module or "")

@@ -82,11 +82,22 @@ def _is_kept(node: ast.AST, code: Code) -> bool:
     parent = code.parent(node)
     if isinstance(parent, (ast.List, ast.Tuple, ast.Dict, ast.Yield, ast.Starred)):
         return True
+    if isinstance(parent, ast.keyword):
+        parent = code.parent(parent)
+    if isinstance(parent, ast.Call) and parent.func is not node and not _is_computing(parent, code):
+        return True
     if isinstance(parent, ast.Call) and node in parent.args:
         name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
         return name in ("append", "extend", "put", "add", "Variable", "Parameter", "cat", "stack", "concat")
     statement = code.statement(node)
     return isinstance(statement, ast.Assign) and any(not isinstance(t, ast.Name) for t in statement.targets)
+
+
+def _is_computing(call: ast.Call, code: Code) -> bool:
+    """True for calls that use a tensor and keep none: operations of the libraries, runs of models."""
+    computes = code.qualified(call.func).startswith(("torch.", "tensorflow.", "keras.ops."))
+    on_tensor = isinstance(call.func, ast.Attribute) and code.is_a(call.func.value, *makers.TENSORS)
+    return computes or on_tensor or code.runs_model(call) is not None
 
 
 def _changes_later(statement: ast.Assign, loop: ast.AST, code: Code) -> bool:

@@ -49,19 +49,20 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     kind = code.kind(receiver)
     if kind is None or kind.name not in (makers.TORCH_TENSOR, makers.TF_TENSOR):
         return
-    if _is_converted_again(node, code) or not _is_gathered(node, code):
+    function = code.function(node)
+    if _is_converted_again(node, code) or not _is_gathered(node, code) or (function and function.name == "__init__"):
         return
     loop = code.loop(node)
     if loop is None or not code.depends_on_round(receiver, loop) or _trains(loop):
         return
-    if _by_element(receiver, loop, code):
+    if node.func.attr in ("item", "numpy") and _by_element(receiver, loop, code):
         yield hit(
             node,
             f"`.{node.func.attr}()` takes the tensor apart one element a round",
             *_to_list(node, loop, code),
             safe=True,
         )
-    elif node.func.attr == "item" or not _over_loader(loop, code):
+    elif _from_model(receiver, loop, code) and (node.func.attr == "item" or not _over_loader(loop, code)):
         yield hit(node, f"`.{node.func.attr}()` waits and copies in every round, only to gather the results")
 
 
@@ -92,6 +93,19 @@ def _trains(loop: ast.AST) -> bool:
     )
 
 
+def _from_model(receiver: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -> bool:
+    """True for a value that a model run of this very round gives, by itself or by way of names and methods."""
+    for inner in ast.walk(receiver):
+        if code.runs_model(inner) is not None:
+            return True
+        if isinstance(inner, ast.Name) and depth:
+            for binding in code.bound_in(inner, loop):
+                value = binding.value if binding.role == "value" else None
+                if value is not None and value is not receiver and _from_model(value, loop, code, depth - 1):
+                    return True
+    return False
+
+
 def _over_loader(loop: ast.AST, code: Code) -> bool:
     """Batches moved off the device one by one keep its memory free: that is right."""
     if not isinstance(loop, ast.For):
@@ -109,12 +123,13 @@ def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
     """True for `t[i]` and for the loop's own target, elements of one tensor made before the loop."""
     if isinstance(receiver, ast.Subscript):
         return code.depends_on_round(receiver.slice, loop) and not code.depends_on_round(receiver.value, loop)
-    if not isinstance(receiver, ast.Name):
+    if not isinstance(receiver, ast.Name) or code.kind(receiver) is None:
         return False
     iterable = (
         loop.iter if isinstance(loop, ast.For) else loop.generators[0].iter if isinstance(loop, ast.ListComp) else None
     )
-    return iterable is not None and code.is_a(iterable, makers.TORCH_TENSOR, makers.TF_TENSOR)
+    few = isinstance(iterable, ast.Call) and code.qualified(iterable.func).rsplit(".", 1)[-1] in ("linspace", "arange")
+    return iterable is not None and not few and code.is_a(iterable, makers.TORCH_TENSOR, makers.TF_TENSOR)
 
 
 def _to_list(node: ast.Call, loop: ast.AST, code: Code) -> tuple[Edit, ...]:

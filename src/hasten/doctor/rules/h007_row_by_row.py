@@ -51,7 +51,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return  # H004 says it already
     if data is None or not is_one_sample(data, code) or not only_from_target(data, loop, code):
         return
-    if model_changes(node.func, loop, code) or code.in_class_of(node, makers.TORCH_MODULE, makers.KERAS_MODEL):
+    if model_changes(node.func, loop, code) or code.in_layer(node):
         return
     if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in ast.walk(loop)):
         return

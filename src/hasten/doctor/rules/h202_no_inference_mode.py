@@ -50,7 +50,7 @@ _PLAIN = frozenset(("item", "tolist", "numpy", "decode"))
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """The first inference run of each function that autograd records."""
-    if _FILE_WIDE.search(code.text):
+    if code.finds(_FILE_WIDE):
         return
     for call in answers(node, code):
         if is_covered(call, code, _MARKS) or _goes_to_gradients(call, code):

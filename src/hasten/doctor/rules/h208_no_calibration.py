@@ -45,6 +45,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """`convert` calls whose `prepare` saw no data."""
     assert isinstance(node, ast.Call)
     last = _function(node, code)
+    if code.mentions("weight_only", "float_qparams", "dynamic_qconfig", "dynamic_qat"):
+        return  # such configurations observe no activations
     start = next((p for p, c in _PREPARE.items() if c == last), "")
     if not start or not node.args:
         return

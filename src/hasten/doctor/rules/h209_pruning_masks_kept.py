@@ -45,7 +45,7 @@ _KERAS = "tensorflow_model_optimization.sparsity.keras."
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """The first pruning call of a file that ships the masks."""
     assert isinstance(node, ast.Call)
-    if not _prunes(node, code) or node is not next(c for c in code.calls if _prunes(c, code)):
+    if not _prunes(node, code) or node is not code.fact(_first):
         return
     if any(_removes(c, code) for c in code.calls_named("remove", "strip_pruning")):
         return
@@ -60,6 +60,10 @@ def _prunes(call: ast.Call, code: Code) -> bool:
     last = name.rsplit(".", 1)[-1]
     torch = name.startswith(_TORCH) and (last.endswith("structured") or last in ("custom_from_mask", "identity"))
     return torch or (name.startswith(_KERAS) and last == "prune_low_magnitude")
+
+
+def _first(code: Code) -> ast.Call | None:
+    return next((c for c in code.calls if _prunes(c, code)), None)
 
 
 def _removes(call: ast.Call, code: Code) -> bool:

@@ -33,16 +33,19 @@ No fix: how many calls it takes to be steady depends on the model; `hasten.bench
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor.clocks import regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 
+_WARM = re.compile("warm", re.IGNORECASE)
+
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Timed loops of runs that are the first of their function."""
-    if "warm" in code.text.lower():
+    if code.finds(_WARM):
         return
     for region in regions(node, code):
         runs = code.model_runs(list(region.body))

@@ -61,7 +61,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         or isinstance(receiver, ast.Call)
     ):
         return
-    if _is_put_back(receiver, loop, code):
+    if _is_put_back(receiver, loop, code) or (code.is_a(receiver, makers.TORCH_TENSOR) and _is_shared(receiver, code)):
         return
     yield hit(node, "the same thing is moved to the device in every round", *hoist(node, code), safe=True)
 
@@ -112,6 +112,24 @@ def _is_put_back(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
                 inner.func.attr == "to" and any(getattr(a, "value", "") == "cpu" for a in inner.args)
             )
             if cpu:
+                return True
+    return False
+
+
+def _is_shared(receiver: ast.expr, code: Code) -> bool:
+    """A tensor that is written to, or handed to others who may write, can hold something new in each round."""
+    written = code.names.dotted(receiver)
+    for node in code.names.nodes:
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.ctx, ast.Store)
+            and code.names.dotted(node.value) == written
+        ):
+            return True
+        if isinstance(node, ast.Call) and not code.qualified(node.func).startswith("torch."):
+            given = [*node.args, *(k.value for k in node.keywords)]
+            flat = [e for g in given for e in (g.elts if isinstance(g, (ast.Tuple, ast.List)) else [g])]
+            if any(code.names.dotted(g) == written for g in flat):
                 return True
     return False
 

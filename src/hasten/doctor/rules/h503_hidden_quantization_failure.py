@@ -39,7 +39,8 @@ from hasten.doctor.samples import value_of
 from hasten.doctor.words import words
 
 _PLACES = ("torch.quantization.", "torch.ao.quantization.", "torchao.quantization.", "onnxruntime.quantization.",
-           "tensorflow_model_optimization.quantization.", "neural_compressor.", "nncf.", "optimum.")  # fmt: skip
+           "tensorflow_model_optimization.quantization.")  # fmt: skip
+_KITS = ("neural_compressor.", "nncf.", "optimum.")
 _SHOWS = words("exception error warning warn print_exc format_exc critical fail exit skip")
 _BROAD = ("Exception", "BaseException")
 
@@ -57,7 +58,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 def _quantizes(node: ast.AST, code: Code) -> bool:
     if not isinstance(node, ast.Call):
         return False
-    if code.qualified(node.func).startswith(_PLACES):
+    name = code.qualified(node.func)
+    if name.startswith(_PLACES) or (name.startswith(_KITS) and "quant" in name.rsplit(".", 1)[-1].lower()):
         return True
     if not isinstance(node.func, ast.Attribute):
         return False
