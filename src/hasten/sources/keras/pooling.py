@@ -24,6 +24,8 @@ def _pool(kind: str) -> Converter:
         rank = x.rank - 2
         same = str(layer.padding).lower() == "same"
         pads = same_pads(x.shape[2:], sizes, strides) if same else [0] * (2 * rank)
+        if kind == "AveragePool" and pads[:rank] != pads[rank:] and _repeats_edges():
+            x, pads = _edge_padded(g, x, pads), [0] * (2 * rank)
         spatial: Shape = tuple(
             None if n is None else (n + pads[i] + pads[i + rank] - sizes[i]) // strides[i] + 1
             for i, n in enumerate(x.shape[2:])
@@ -32,6 +34,20 @@ def _pool(kind: str) -> Converter:
         return restored(g, g.op(kind, [x], (*x.shape[:2], *spatial), attributes=settings), last)
 
     return convert
+
+
+def _repeats_edges() -> bool:
+    """Keras on PyTorch pads unevenly by repeating the edge, and counts what it repeated."""
+    from keras import backend  # noqa: PLC0415
+
+    return bool(backend.backend() == "torch")
+
+
+def _edge_padded(g: Scope, x: Tensor, pads: Sequence[int]) -> Tensor:
+    rank = x.rank - 2
+    shape = (*x.shape[:2], *(x.size(i + 2) + pads[i] + pads[i + rank] for i in range(rank)))
+    whole = np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64)
+    return g.op("Pad", [x, g.constant(whole, name="pads")], shape, attributes={"mode": "edge"})
 
 
 def _last(data_format: str | None) -> bool:

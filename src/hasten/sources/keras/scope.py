@@ -71,7 +71,7 @@ class Scope(Builder):
             return value if dtype is None else self.cast(value, dtype)
         plain = isinstance(value, (int, float, bool, list, tuple, np.ndarray, np.generic))
         array = _one_row(np.asarray(value) if plain else weight(value), self.batch)
-        return self.constant(array, dtype, getattr(value, "name", "constant"))
+        return self.constant(array, dtype, getattr(value, "name", None) or "constant")
 
     @abstractmethod
     def apply(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any] | None = None) -> Any:

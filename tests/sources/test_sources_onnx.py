@@ -1,0 +1,247 @@
+"""ONNX files of every age and habit become one kind of graph, with the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hasten.errors import NondeterministicError, SourceError
+from hasten.graph.reference import run
+from hasten.sources import Source, SourceRequest
+from hasten.sources.determinism import check_deterministic
+from hasten.sources.onnx import open_onnx
+from hasten.sources.samples import samples
+
+RNG = np.random.default_rng(0)
+
+
+def value(name: str, shape: Sequence[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, list(shape))
+
+
+def weight(name: str, *shape: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(RNG.standard_normal(shape).astype(np.float32), name)
+
+
+def model(nodes: Any, inputs: Any, outputs: Any, weights: Any = (), *, opset: int = 17, **more: Any) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=list(weights))
+    imports = [helper.make_opsetid("", opset), *more.pop("domains", [])]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8, **more)
+
+
+def dense(shape: Sequence[Any], **more: Any) -> onnx.ModelProto:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    return model([node], [value("x", shape)], [value("y", [*shape[:-1], 3])], [weight("w", 4, 3)], **more)
+
+
+def opened(proto: onnx.ModelProto, **request: Any) -> Source:
+    return open_onnx(proto, SourceRequest(**request))
+
+
+def same_answers(source: Source) -> None:
+    assert source.model is not None
+    for arrays in samples(source, SourceRequest(), 0, 2):
+        for mine, theirs in zip(run(source.model, arrays), source.reference(arrays), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["batch", "N", "unk__7", None])
+def test_a_leading_free_dimension_whose_rows_are_independent_is_the_batch(tmp_path: Path, name: str | None) -> None:
+    source = opened(dense([name, 4]), work=tmp_path)
+    assert source.inputs[0].shape == ("batch", 4)
+    assert source.outputs[0].shape == ("batch", 3)
+    assert ir.Shape(["batch", 4]) == source.model.graph.inputs[0].shape  # type: ignore[union-attr]
+    same_answers(source)
+
+
+def test_rows_that_depend_on_one_another_are_no_batch(tmp_path: Path) -> None:
+    proto = model(
+        [helper.make_node("Softmax", ["x"], ["y"], axis=0)], [value("x", ["batch", 4])], [value("y", ["batch", 4])]
+    )
+    source = opened(proto, work=tmp_path)
+    assert source.inputs[0].shape == (1, 4)
+    assert any("fixed to batch 1" in note for note in source.notes)
+    with pytest.raises(SourceError, match=r"'frames' is free and is no batch.*--shape x=100,4"):
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "frames"
+        opened(proto, work=tmp_path)
+    assert opened(proto, work=tmp_path, shapes={"x": (7, 4)}).inputs[0].shape == (7, 4)
+
+
+def test_a_state_of_layers_batch_units_leaves_no_batch(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["h", "zero"], ["s"], keepdims=0),
+        helper.make_node("Add", ["x", "s"], ["y"]),
+    ]
+    zero = numpy_helper.from_array(np.array([0]), "zero")
+    proto = model(nodes, [value("x", ["N", 4]), value("h", [2, "N", 4])], [value("y", ["N", 4])], [zero])
+    source = opened(proto, work=tmp_path)
+    assert [spec.shape for spec in source.inputs] == [(1, 4), (2, 1, 4)]
+    same_answers(source)
+
+
+def test_any_other_free_dimension_is_asked_for_by_name(tmp_path: Path) -> None:
+    proto = dense(["batch", "time", 4])
+    with pytest.raises(SourceError, match=r"leaves 'time' open.*--shape x=1,100,4$"):
+        opened(proto, work=tmp_path)
+    source = opened(proto, work=tmp_path, shapes={"x": (1, 250, 4)})
+    assert source.inputs[0].shape == ("batch", 250, 4)
+    assert opened(proto, work=tmp_path, sample=(np.zeros((2, 9, 4), np.float32),)).inputs[0].shape == ("batch", 9, 4)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ({"z": (1, 4)}, "unknown input 'z': expected one of x"),
+        ({"x": (1, 2, 4)}, "expected 2 dimensions, received 3"),
+        ({"x": (1, 5)}, "expected 4 in dimension 1, received 5"),
+        ({"x": (0, 4)}, "expected at least 1 in dimension 0"),
+    ],
+)
+def test_a_shape_that_does_not_fit_says_how(tmp_path: Path, shapes: Any, words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        opened(dense(["batch", 4]), work=tmp_path, shapes=shapes)
+
+
+def test_a_sample_of_the_wrong_count_says_so(tmp_path: Path) -> None:
+    sample = (np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32))
+    with pytest.raises(SourceError, match="sample has 2 arrays: expected 1"):
+        opened(dense(["batch", 4]), work=tmp_path, sample=sample)
+
+
+def test_samples_of_unlike_batch_are_refused(tmp_path: Path) -> None:
+    proto = model(
+        [helper.make_node("Add", ["a", "b"], ["y"])],
+        [value("a", ["n", 4]), value("b", ["n", 4])],
+        [value("y", ["n", 4])],
+    )
+    sample = (np.zeros((2, 4), np.float32), np.zeros((3, 4), np.float32))
+    with pytest.raises(SourceError, match="input 'b' has 3 for dimension 'n': expected 2"):
+        opened(proto, work=tmp_path, sample=sample)
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 17, 21])
+def test_old_and_new_opsets_are_read(tmp_path: Path, opset: int) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Softmax", ["h"], ["y"], axis=1)]
+    source = opened(
+        model(nodes, [value("x", ["n", 4])], [value("y", ["n", 3])], [weight("w", 4, 3)], opset=opset), work=tmp_path
+    )
+    assert source.model is not None and source.model.opset_imports[""] >= 13
+    assert any("upgraded" in note for note in source.notes) == (opset < 13)
+    same_answers(source)
+
+
+def test_inputs_that_are_initialisers_are_no_inputs(tmp_path: Path) -> None:
+    proto = dense(["batch", 4])
+    proto.graph.input.append(value("w", [4, 3]))
+    source = opened(proto, work=tmp_path)
+    assert [spec.name for spec in source.inputs] == ["x"]
+    assert [v.name for v in source.model.graph.inputs] == ["x"]  # type: ignore[union-attr]
+    same_answers(source)
+
+
+def test_external_data_beside_the_file_is_found_and_missed(tmp_path: Path) -> None:
+    proto = dense(["batch", 4])
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    same_answers(open_onnx(tmp_path / "m.onnx", SourceRequest()))
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(SourceError, match=r"w\.bin"):
+        open_onnx(tmp_path / "m.onnx", SourceRequest())
+
+
+def test_functions_are_inlined_and_subgraphs_kept(tmp_path: Path) -> None:
+    function = helper.make_function(
+        "mine", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+    )
+    branch = [
+        helper.make_graph([helper.make_node(op, ["t"], ["r"])], op, [], [value("r", ["n", 4])])
+        for op in ("Relu", "Neg")
+    ]
+    nodes = [
+        helper.make_node("Twice", ["x"], ["t"], domain="mine"),
+        helper.make_node("If", ["yes"], ["y"], then_branch=branch[0], else_branch=branch[1]),
+    ]
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    domains = [helper.make_opsetid("mine", 1)]
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], [yes], domains=domains, functions=[function])
+    source = opened(proto, work=tmp_path)
+    assert sorted(n.op_type for n in source.model.graph) == ["Add", "If"]  # type: ignore[union-attr]
+    same_answers(source)
+
+
+def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"unknown operator.*Frobnicate"):
+        opened(
+            model([helper.make_node("Frobnicate", ["x"], ["y"])], [value("x", [1, 4])], [value("y", [1, 4])]),
+            work=tmp_path,
+        )
+
+
+def test_index_inputs_are_sampled_inside_their_table(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["i"], ["j"], to=7), helper.make_node("Gather", ["table", "j"], ["y"])]
+    ids = [value("i", ["n", 5], TensorProto.INT32)]
+    source = opened(model(nodes, ids, [value("y", ["n", 5, 3])], [weight("table", 2, 3)]), work=tmp_path)
+    drawn = np.concatenate([arrays[0] for arrays in samples(source, SourceRequest(), 0, 50)])
+    assert drawn.dtype == np.int32 and drawn.min() == 0 and drawn.max() == 1
+
+
+def test_the_users_sample_comes_first_row_by_row(tmp_path: Path) -> None:
+    request = SourceRequest(sample=(np.arange(8, dtype=np.float32).reshape(2, 4),), work=tmp_path)
+    found = samples(open_onnx(dense(["n", 4]), request), request, 0, 3)
+    np.testing.assert_array_equal(found[0][0], [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(found[1][0], [[4, 5, 6, 7]])
+    assert len(found) == 3 and found[2][0].shape == (1, 4)
+
+
+def test_equal_models_have_equal_fingerprints_and_unlike_ones_not(tmp_path: Path) -> None:
+    first, second = dense(["n", 4]), dense(["n", 4])
+    again = opened(first, work=tmp_path / "b").fingerprint
+    assert opened(first, work=tmp_path / "a").fingerprint == again != opened(second, work=tmp_path / "c").fingerprint
+
+
+def test_randomness_is_found_out(tmp_path: Path) -> None:
+    noise = helper.make_node("RandomNormalLike", ["x"], ["r"])
+    proto = model([noise, helper.make_node("Add", ["x", "r"], ["y"])], [value("x", [1, 4])], [value("y", [1, 4])])
+    source = opened(proto, work=tmp_path)
+    with pytest.raises(NondeterministicError, match="it is random"):
+        check_deterministic(source, samples(source, SourceRequest(), 0, 2))
+
+
+def test_state_kept_inside_is_found_out_and_told_from_randomness(tmp_path: Path) -> None:
+    source = opened(dense(["n", 4]), work=tmp_path)
+    memory = np.zeros((1, 4), np.float32)
+    rng = np.random.default_rng(0)
+
+    def remembers(arrays: Sequence[Any]) -> tuple[Any, ...]:
+        nonlocal memory
+        memory = np.tanh(0.9 * memory + arrays[0]).astype(np.float32)
+        return (memory.copy(),)
+
+    def counts(arrays: Sequence[Any]) -> tuple[Any, ...]:
+        return (arrays[0] * 0 + np.abs(memory).sum(),)
+
+    def scatters(arrays: Sequence[Any]) -> tuple[Any, ...]:
+        return (arrays[0] + rng.standard_normal((1, 4)).astype(np.float32),)
+
+    given = [[np.full((1, 4), 0.1, np.float32)], [np.full((1, 4), -0.5, np.float32)]]
+    for call, words in ((remembers, "state kept inside"), (scatters, "it is random")):
+        changed = Source(**{**source.__dict__, "reference": call})
+        with pytest.raises(NondeterministicError, match=words):
+            check_deterministic(changed, given)
+    check_deterministic(Source(**{**source.__dict__, "reference": counts}), given)
+
+
+@pytest.mark.parametrize(
+    "name", ["real/dtln_1", "real/go1", "real/tenvad", "seeds/lstm", "seeds/audio_cnn", "seeds/mlp20"]
+)
+def test_shared_models_are_read(shared_models: Path, name: str) -> None:
+    source = open_onnx(shared_models / f"{name}.onnx", SourceRequest())
+    assert source.inputs[0].is_batched == name.startswith("seeds")
+    check_deterministic(source, samples(source, SourceRequest(), 0, 2))
+    same_answers(source)
