@@ -162,14 +162,16 @@ def test_leaders_hold_the_near_best_the_best_median_and_the_original(trial_of) -
         trial_of("onnxruntime", 3),
         trial_of("openvino", 50),
         trial_of("litert", 1, tail=0.05),
-        trial_of("keras", 90, framework=True),
-        trial_of("keras", 70, framework=True, options=(("call", "x"),)),
+        trial_of("keras", 9, framework=True),
+        trial_of("keras", 7, framework=True, options=(("call", "x"),)),
         trial_of("torch", 0.1, status="wrong"),
     ]
     found = leaders(trials, "p99")
     assert [t.candidate.engine for t in found] == ["native", "onnxruntime", "litert", "keras"]
     assert found[-1] is trials[5]
     assert leaders([], "p99") == ()
+    far = [*trials[:4], trial_of("keras", 90, framework=True)]
+    assert far[4] not in leaders(far, "p99")  # needs no pairing to be seen
 
 
 def test_unknown_objective() -> None:

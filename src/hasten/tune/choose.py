@@ -65,8 +65,9 @@ def leaders(
 ) -> tuple[Trial, ...]:
     """The candidates worth a play-off: the best ``count`` that can be shipped, and the framework's best call.
 
-    Those more than twice as costly as the best are left out, the framework's call is not; for ``memory`` and ``size``
-    there is nothing to play off.
+    Those more than twice as costly as the best are left out, and a framework's call more than five times as costly:
+    their trials already tell, and opening them again takes seconds. For ``memory`` and ``size`` there is nothing to
+    play off.
     """
     table = _Table(trials, objective, None)
     if objective in ("memory", "size"):
@@ -76,7 +77,9 @@ def leaders(
     if near and near[0].measurement and table.best_median(shippable) not in near:
         near = [*near[: count - 1], table.best_median(shippable)]  # a tail may have been a neighbour's fault
     original = table.original()
-    return (*near, *([original] if original is not None else []))
+    if original is None or (near and table.ratio(original, near[0]).low > 5):
+        return tuple(near)
+    return (*near, original)
 
 
 def choose(
