@@ -29,7 +29,7 @@ def read(source: Path | bytes) -> ir.Model:
         if isinstance(source, bytes):
             parsed: ir.Model = ir.from_proto(onnx.load_model_from_string(source))
             return parsed
-        return ir.load(source)
+        return ir.external_data.load_to_model(ir.load(source))
     except FileNotFoundError as error:
         raise SourceError(f"cannot read ONNX model {name}: file not found: {error.filename or error}") from error
     except Exception as error:
@@ -47,6 +47,8 @@ def to_bytes(model: ir.Model) -> bytes:
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     if size > _LIMIT_BYTES:
         raise SourceError(f"cannot serialise model: expected under 2 GiB of weights, received {size / 2**30:.1f} GiB")
+    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        model = ir.external_data.load_to_model(clone(model))
     data: bytes = ir.to_proto(model).SerializeToString()
     return data
 

@@ -52,6 +52,7 @@ _KNOWN: tuple[_Known, ...] = (
     _Known("HardSwish", Any(Op("Div", Op("Mul", "x", _SIX), 6.0), Op("Mul", "x", Op("Div", _SIX, 6.0))), 14),
     _Known("HardSwish", product("x", _SIX, 1 / 6), 14),
     _Known("HardSwish", Op("Mul", "x", Op("HardSigmoid", "x", name="gate")), 14, {}, _is_standard_hard_sigmoid),
+    _Known("HardSigmoid", Any(Op("Div", _SIX, 6.0), Op("Mul", _SIX, 1 / 6)), 6, {"alpha": 1 / 6, "beta": 0.5}),
     _Known("Mish", Op("Mul", "x", Op("Tanh", _SOFTPLUS)), 18),
 )
 _ENDS = ("Mul", "Div")

@@ -61,7 +61,7 @@ def _use_final_state(editor: Editor, node: ir.Node) -> None:
     """What reads only the last step of all reads the final state instead."""
     every = node.outputs[0]
     shape = dims(every)
-    if shape is None or not every.uses() or input_of(node, 4) is not None or len(node.outputs) < 2:
+    if shape is None or not every.uses() or input_of(node, 4) is not None:
         return
     if shape[0] == 1:
         _one_step(editor, node)
@@ -75,10 +75,10 @@ def _use_final_state(editor: Editor, node: ir.Node) -> None:
 
 
 def _one_step(editor: Editor, node: ir.Node) -> None:
-    final, shape = node.outputs[1], dims(node.outputs[0]) or ()
+    shape = dims(node.outputs[0]) or ()
     if sum(not isinstance(d, int) for d in shape) > 1 or node.outputs[0].is_graph_output():
         return
-    _name(editor, node, final)
+    final = _final(editor, node)
     follower = next(iter(node.outputs[0].uses()))[0] if node.outputs[0].uses() else node
     target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
     made = ir.node("Reshape", [final, target], name=editor.name(f"{node.name}_step"))
@@ -88,8 +88,11 @@ def _one_step(editor: Editor, node: ir.Node) -> None:
     editor.swap(node.outputs[0], made.outputs[0])
 
 
-def _name(editor: Editor, node: ir.Node, final: ir.Value) -> None:
-    """An output that was left out gets a name and a type, which makes it exist."""
+def _final(editor: Editor, node: ir.Node) -> ir.Value:
+    """The final state; one that was left out gets a name and a type, which makes it exist."""
+    if len(node.outputs) < 2:
+        node.resize_outputs(2)
+    final = node.outputs[1]
     if not final.name:
         final.name = editor.name(f"{node.name}_final")
     every = node.outputs[0]
@@ -97,6 +100,7 @@ def _name(editor: Editor, node: ir.Node, final: ir.Value) -> None:
         final.dtype = every.dtype
     if final.shape is None and every.shape is not None:
         final.shape = ir.Shape(list(every.shape)[1:])
+    return final
 
 
 def _chains(value: ir.Value, above: list[ir.Node]) -> list[list[ir.Node]]:
@@ -125,8 +129,7 @@ def _take_final(editor: Editor, node: ir.Node, chain: list[ir.Node], last: int) 
             return
     elif axis != 0:
         return
-    final = node.outputs[1]
-    _name(editor, node, final)
+    final = _final(editor, node)
     target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
     editor.swap(picker.outputs[0], editor.value(picker, "Reshape", [final, target], shape=shape))
 
