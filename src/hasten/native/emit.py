@@ -242,13 +242,20 @@ def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[
 
 
 # One flag a part, each on a cache line of its own; a part raises its own and waits for all others to be as high.
+# Waiting long means that another part's thread was taken off its processor: then this one makes room for it.
 _MEET = """\
+extern int sched_yield(void);
 static inline void meet(unsigned *flags, const int part, const int parts) {
     if (parts == 1) return;
     const unsigned mine = flags[part * 16] + 1;
     __atomic_store_n(&flags[part * 16], mine, __ATOMIC_RELEASE);
     for (int other = 0; other < parts; other++)
-        while ((int)(__atomic_load_n(&flags[other * 16], __ATOMIC_ACQUIRE) - mine) < 0) PAUSE();
+        for (int spins = 0; (int)(__atomic_load_n(&flags[other * 16], __ATOMIC_ACQUIRE) - mine) < 0; spins++) {
+            if (spins < 20000)
+                PAUSE();
+            else
+                sched_yield();
+        }
 }
 """
 

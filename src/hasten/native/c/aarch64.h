@@ -70,3 +70,13 @@ static inline vf v_gather(const float *p, long stride, int n) {
 static inline void v_scatter(float *p, long stride, vf a, int n) {
     for (int i = 0; i < n; i++) p[i * stride] = a[i];
 }
+//! v_bits: types
+static inline vi v_bits(vf a) { return (vi)a; }
+//! v_frombits: types
+static inline vf v_frombits(vi a) { return (vf)a; }
+//! v_tofloat: types
+static inline vf v_tofloat(vi a) { return __builtin_convertvector(a, vf); }
+//! v_lane: types
+#define V_LANE(a, i) ((a)[i])
+//! v_set1i: types
+static inline vi v_set1i(int a) { return (vi){0} + a; }

@@ -51,3 +51,23 @@ static inline vf v_lanes(vf a, int n, float fill) { return n ? a : fill; }
 static inline vf v_gather(const float *p, long stride, int n) { (void)stride; return n ? *p : 0.0f; }
 //! v_scatter: types
 static inline void v_scatter(float *p, long stride, vf a, int n) { (void)stride; if (n) *p = a; }
+//! v_toint: types
+static inline vi v_toint(vf a) { return (vi)rintf(a); }
+//! v_bits: types
+static inline vi v_bits(vf a) {
+    vi b;
+    memcpy(&b, &a, sizeof b);
+    return b;
+}
+//! v_frombits: types
+static inline vf v_frombits(vi a) {
+    vf b;
+    memcpy(&b, &a, sizeof b);
+    return b;
+}
+//! v_tofloat: types
+static inline vf v_tofloat(vi a) { return (vf)a; }
+//! v_lane: types
+#define V_LANE(a, i) (a)
+//! v_set1i: types
+static inline vi v_set1i(int a) { return a; }

@@ -1,18 +1,73 @@
 //! v_relu: v_max v_set1
 static inline vf v_relu(vf x) { return v_max(v_set1(0.0f), x); }
-//! v_exp: v_round v_scale v_set1
-/* e^x: x = n·ln 2 + f, a degree-7 polynomial for e^f, then the exponent */
+//! v_copysign: v_bits v_frombits
+/* the size of a, the sign of b */
+static inline vf v_copysign(vf a, vf b) {
+    return v_frombits((v_bits(a) & 0x7fffffff) | (v_bits(b) & (int)0x80000000));
+}
+//! v_exp_parts: v_round v_set1 v_max v_min
+/* e^x = 2^n · (1 + q): q = e^f - 1 by a polynomial on |f| <= ln 2 / 2 */
+static inline void v_exp_parts(vf x, vf *n, vf *q) {
+    x = v_max(v_set1(-105.0f), v_min(v_set1(89.0f), x));
+    *n = v_round(x * 1.44269504088896341f);
+    vf f = x - *n * 0.693145751953125f;
+    f = f - *n * 1.428606765330187e-06f;
+    vf p = v_set1(1.991710701e-4f);
+    p = p * f + 1.394728380e-3f;
+    p = p * f + 8.333267061e-3f;
+    p = p * f + 4.166625264e-2f;
+    p = p * f + 1.666666685e-1f;
+    p = p * f + 5.000000083e-1f;
+    *q = p * (f * f) + f;
+}
+//! v_exp: v_exp_parts v_scale
 static inline vf v_exp(vf x) {
-    vf n = v_round(x * 1.44269504088896341f);
-    vf f = x - n * 0.693145751953125f;
-    f = f - n * 1.428606765330187e-06f;
-    vf p = v_set1(1.9875691500e-4f);
-    p = p * f + 1.3981999507e-3f;
-    p = p * f + 8.3334519073e-3f;
-    p = p * f + 4.1665795894e-2f;
-    p = p * f + 1.6666665459e-1f;
-    p = p * f + 5.0000001201e-1f;
-    return v_scale(p * (f * f) + (f + 1.0f), n);
+    vf n, q;
+    v_exp_parts(x, &n, &q);
+    return v_scale(q + 1.0f, n);
+}
+//! v_expm1: v_exp_parts v_scale v_set1 v_select
+/* e^x - 1 without losing digits near zero: 2^n·q + (2^n - 1), halved so that 2^n does not overflow early */
+static inline vf v_expm1(vf x) {
+    vf n, q;
+    v_exp_parts(x, &n, &q);
+    const vf s = v_scale(v_set1(0.5f), n);
+    const vf y = s * q + (s - 0.5f);
+    return v_select(x == 0.0f, x, y + y);
+}
+//! v_log: v_bits v_frombits v_tofloat v_select v_set1
+/* x = m · 2^e with m in [√½, √2): log x = e·ln 2 + log m, the latter a polynomial in m - 1 */
+static inline vf v_log(vf x) {
+    const vi bits = v_bits(x);
+    vf e = v_tofloat((bits >> 23) - 126);
+    vf m = v_frombits((bits & 0x007fffff) | 0x3f000000);
+    const vi low = m < 0.707106781186547524f;
+    e = v_select(low, e - 1.0f, e);
+    const vf f = v_select(low, m + m - 1.0f, m - 1.0f), s = f * f;
+    vf p = v_set1(6.746489954e-2f);
+    p = p * f + -1.167561535e-1f;
+    p = p * f + 1.188821176e-1f;
+    p = p * f + -1.240559787e-1f;
+    p = p * f + 1.421954637e-1f;
+    p = p * f + -1.666799517e-1f;
+    p = p * f + 2.000211897e-1f;
+    p = p * f + -2.500000962e-1f;
+    p = p * f + 3.333331260e-1f;
+    vf y = p * f * s;
+    y = e * -2.12194440e-4f + y;
+    y = y - 0.5f * s;
+    y = f + y;
+    y = e * 0.693359375f + y;
+    y = v_select(x == __builtin_inff(), x, y);
+    y = v_select(x == 0.0f, v_set1(-__builtin_inff()), y);
+    return v_select(x >= 0.0f, y, v_set1(__builtin_nanf("")));
+}
+//! v_log1p: v_log v_select
+/* log(1 + x): what rounding 1 + x lost is put back */
+static inline vf v_log1p(vf x) {
+    const vf u = 1.0f + x;
+    const vf y = v_log(u) - ((u - 1.0f) - x) / u;
+    return v_select(u == 1.0f, x, v_select(u == __builtin_inff(), u, v_select(u == 0.0f, v_log(u), y)));
 }
 //! v_sigmoid: v_exp
 static inline vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
@@ -54,7 +109,258 @@ static inline vf v_lstm(const vf *a, vf *c) {
     v_tanh_parts(state, &cp, &cq);
     return ((oq + op) * cp) / ((oq + oq) * cq);
 }
-//! v_elu: v_exp v_select v_min v_set1
-static inline vf v_elu(vf x, vf alpha) { return v_select(x > 0.0f, x, alpha * (v_exp(v_min(v_set1(0.0f), x)) - 1.0f)); }
+//! v_erf: v_exp v_abs v_copysign v_select v_min v_set1
+/* |x| < 1: an odd polynomial; beyond: 1 - e^-p(|x|), p fitted to -log erfc */
+static inline vf v_erf(vf x) {
+    const vf s = x * x, a = v_min(v_set1(4.1f), v_abs(x));
+    vf p = v_set1(-9.641505987e-6f);
+    p = p * s + 1.125694432e-4f;
+    p = p * s + -8.482828344e-4f;
+    p = p * s + 5.220945398e-3f;
+    p = p * s + -2.686540003e-2f;
+    p = p * s + 1.128378197e-1f;
+    p = p * s + -3.761263843e-1f;
+    p = p * s + 1.128379167f;
+    vf q = v_set1(-4.637559844e-8f);
+    q = q * a + 2.236301524e-5f;
+    q = q * a + -4.455643536e-4f;
+    q = q * a + 4.219372924e-3f;
+    q = q * a + -2.524005692e-2f;
+    q = q * a + 1.084614409e-1f;
+    q = q * a + 6.331844595e-1f;
+    q = q * a + 1.129594855f;
+    q = q * a + -1.913141347e-4f;
+    return v_select(v_abs(x) < 1.0f, p * x, v_copysign(1.0f - v_exp(-q), x));
+}
+//! v_elu: v_expm1 v_select v_min v_set1
+static inline vf v_elu(vf x, vf alpha) { return v_select(x > 0.0f, x, alpha * v_expm1(v_min(v_set1(0.0f), x))); }
+//! v_celu: v_expm1 v_max v_min v_set1
+static inline vf v_celu(vf x, vf alpha) {
+    return v_max(v_set1(0.0f), x) + v_min(v_set1(0.0f), alpha * v_expm1(v_min(v_set1(0.0f), x / alpha)));
+}
+//! v_selu: v_expm1 v_select v_min v_set1
+static inline vf v_selu(vf x, vf alpha, vf gamma) {
+    return gamma * v_select(x > 0.0f, x, alpha * v_expm1(v_min(v_set1(0.0f), x)));
+}
+//! v_leaky_relu: v_select
+static inline vf v_leaky_relu(vf x, vf alpha) { return v_select(x < 0.0f, alpha * x, x); }
+//! v_thresholded_relu: v_select v_set1
+static inline vf v_thresholded_relu(vf x, vf alpha) { return v_select(x > alpha, x, v_set1(0.0f)); }
+//! v_hard_sigmoid: v_max v_min v_set1
+static inline vf v_hard_sigmoid(vf x, vf alpha, vf beta) {
+    return v_max(v_set1(0.0f), v_min(v_set1(1.0f), alpha * x + beta));
+}
+//! v_hard_swish: v_hard_sigmoid
+static inline vf v_hard_swish(vf x) { return x * v_hard_sigmoid(x, v_set1(1.0f / 6.0f), v_set1(0.5f)); }
+//! v_silu: v_exp
+static inline vf v_silu(vf x) { return x / (1.0f + v_exp(-x)); }
+//! v_gelu: v_erf
+static inline vf v_gelu(vf x) { return 0.5f * x * (1.0f + v_erf(x * 0.707106781186547524f)); }
+//! v_gelu_tanh: v_tanh
+static inline vf v_gelu_tanh(vf x) {
+    return 0.5f * x * (1.0f + v_tanh(0.797884560802865356f * (x + 0.044715f * x * x * x)));
+}
+//! v_softplus: v_exp v_log1p v_abs v_max v_set1
+static inline vf v_softplus(vf x) { return v_max(v_set1(0.0f), x) + v_log1p(v_exp(-v_abs(x))); }
+//! v_softsign: v_abs
+static inline vf v_softsign(vf x) { return x / (1.0f + v_abs(x)); }
+//! v_mish: v_exp v_min v_select v_set1
+/* x · tanh(log(1 + e^x)) = x · t / (t + 2) with t = e^x·(e^x + 2) */
+static inline vf v_mish(vf x) {
+    const vf e = v_exp(v_min(v_set1(20.0f), x)), t = e * (e + 2.0f);
+    return v_select(x > 20.0f, x, x * (t / (t + 2.0f)));
+}
+//! v_reciprocal: types
+static inline vf v_reciprocal(vf x) { return 1.0f / x; }
+//! v_rsqrt: v_sqrt
+static inline vf v_rsqrt(vf x) { return 1.0f / v_sqrt(x); }
+//! v_sign: v_select v_set1
+static inline vf v_sign(vf x) {
+    return v_select(x > 0.0f, v_set1(1.0f), v_select(x < 0.0f, v_set1(-1.0f), x));
+}
+//! v_maximum: v_max v_select
+/* the larger; NaN where either is NaN */
+static inline vf v_maximum(vf a, vf b) { return v_select(a == a, v_max(a, b), a); }
+//! v_minimum: v_min v_select
+/* the smaller; NaN where either is NaN */
+static inline vf v_minimum(vf a, vf b) { return v_select(a == a, v_min(a, b), a); }
+//! v_isnan: v_select v_set1
+static inline vf v_isnan(vf x) { return v_select(x == x, v_set1(0.0f), v_set1(1.0f)); }
+//! v_isinf: v_abs v_select v_set1
+static inline vf v_isinf(vf x) { return v_select(v_abs(x) == __builtin_inff(), v_set1(1.0f), v_set1(0.0f)); }
+//! v_quarter: v_round v_toint v_hmax v_abs v_tofloat v_lane
+/* x = r + k·π/2 with |r| <= π/4; returns k modulo 4. Past 200 the reduction is done in double,
+   past 7e15, where neighbouring floats are many turns apart, the angle counts as zero */
+static inline vi v_quarter(vf x, vf *r) {
+    vi k;
+    if (v_hmax(v_abs(x)) <= 200.0f) {
+        const vf n = v_round(x * 0.636619772367581343f);
+        *r = ((x - n * 1.5703125f) - n * 4.83751296997070312e-4f) - n * 7.54978941586159635e-8f;
+        k = v_toint(n);
+    } else {
+        for (int i = 0; i < VL; i++) {
+            const double a = (double)V_LANE(x, i), t = a * 0.636619772367581343;
+            const int near = t < 4503599627370496.0 && t > -4503599627370496.0;
+            const double n = near ? (double)(long long)(t + (t < 0 ? -0.5 : 0.5)) : 0.0;
+            V_LANE(*r, i) = near ? (float)((a - n * 1.5707963267948966) - n * 6.123233995736766e-17) : 0.0f;
+            V_LANE(k, i) = (int)((long long)n & 3);
+        }
+        *r = *r + 0.0f * x;
+    }
+    return k & 3;
+}
+//! v_sin_cos: v_quarter v_select v_max v_min v_set1
+/* quarter k of the circle: sin is ±sin r or ±cos r */
+static inline vf v_sin_cos(vf x, int turn) {
+    vf r;
+    const vi k = (v_quarter(x, &r) + turn) & 3;
+    const vf s = r * r;
+    vf p = v_set1(2.717567854e-6f);
+    p = p * s + -1.983925699e-4f;
+    p = p * s + 8.333329145e-3f;
+    p = p * s + -1.666666664e-1f;
+    const vf sine = p * s * r + r;
+    vf q = v_set1(2.443123351e-5f);
+    q = q * s + -1.388730628e-3f;
+    q = q * s + 4.166664566e-2f;
+    const vf cosine = q * s * s + (1.0f - 0.5f * s);
+    const vf y = v_select((k & 1) == 0, sine, cosine);
+    return v_max(v_set1(-1.0f), v_min(v_set1(1.0f), v_select((k & 2) == 0, y, -y)));
+}
+//! v_sin: v_sin_cos
+static inline vf v_sin(vf x) { return v_sin_cos(x, 0); }
+//! v_cos: v_sin_cos
+static inline vf v_cos(vf x) { return v_sin_cos(x, 1); }
+//! v_tan: v_sin v_cos
+static inline vf v_tan(vf x) { return v_sin(x) / v_cos(x); }
+//! v_atan: v_abs v_copysign v_select v_set1
+/* an odd polynomial on [0, 1]; beyond, π/2 - atan(1/x) */
+static inline vf v_atan(vf x) {
+    const vf a = v_abs(x), t = v_select(a > 1.0f, 1.0f / a, a), s = t * t;
+    vf p = v_set1(-1.753836929e-3f);
+    p = p * s + 1.072652533e-2f;
+    p = p * s + -3.080381369e-2f;
+    p = p * s + 5.755131188e-2f;
+    p = p * s + -8.377269027e-2f;
+    p = p * s + 1.094201465e-1f;
+    p = p * s + -1.426193000e-1f;
+    p = p * s + 1.999826574e-1f;
+    p = p * s + -3.333328363e-1f;
+    const vf y = p * s * t + t;
+    return v_copysign(v_select(a > 1.0f, 1.57079632679489662f - y, y), x);
+}
+//! v_asin: v_abs v_copysign v_select v_sqrt v_set1
+/* a polynomial up to ½; beyond, π/2 - 2·asin √((1 - x) / 2) */
+static inline vf v_asin(vf x) {
+    const vf a = v_abs(x), half = 0.5f * (1.0f - a);
+    const vi big = a > 0.5f;
+    const vf t = v_select(big, v_sqrt(half), a), s = v_select(big, half, a * a);
+    vf p = v_set1(4.264761080e-2f);
+    p = p * s + 2.385142802e-2f;
+    p = p * s + 4.555149823e-2f;
+    p = p * s + 7.494424483e-2f;
+    p = p * s + 1.666679039e-1f;
+    const vf y = p * s * t + t;
+    return v_copysign(v_select(big, 1.57079632679489662f - 2.0f * y, y), x);
+}
+//! v_acos: v_asin v_sqrt v_select
+/* near 1 straight from the half angle, so that no digits cancel */
+static inline vf v_acos(vf x) {
+    const vf near = 2.0f * v_asin(v_sqrt(0.5f * (1.0f - x)));
+    return v_select(x > 0.5f, near, 1.57079632679489662f - v_asin(x));
+}
+//! v_sinh: v_expm1 v_exp v_abs v_copysign v_select
+static inline vf v_sinh(vf x) {
+    const vf a = v_abs(x), e = v_expm1(a), h = v_exp(0.5f * a);
+    return v_copysign(v_select(a > 44.0f, 0.5f * h * h, 0.5f * (e + e / (e + 1.0f))), x);
+}
+//! v_cosh: v_exp v_abs v_select
+static inline vf v_cosh(vf x) {
+    const vf a = v_abs(x), e = v_exp(a), h = v_exp(0.5f * a);
+    return v_select(a > 44.0f, 0.5f * h * h, 0.5f * (e + 1.0f / e));
+}
+//! v_asinh: v_log1p v_log v_abs v_copysign v_select v_sqrt
+static inline vf v_asinh(vf x) {
+    const vf a = v_abs(x), y = v_log1p(a + a * a / (1.0f + v_sqrt(a * a + 1.0f)));
+    return v_copysign(v_select(a > 1e9f, v_log(a) + 0.693147180559945309f, y), x);
+}
+//! v_acosh: v_log1p v_log v_select v_set1 v_sqrt
+static inline vf v_acosh(vf x) {
+    const vf t = x - 1.0f, y = v_log1p(t + v_sqrt(t * (t + 2.0f)));
+    return v_select(x > 1e9f, v_log(x) + 0.693147180559945309f, v_select(x >= 1.0f, y, v_set1(__builtin_nanf(""))));
+}
+//! v_atanh: v_log1p v_abs v_copysign
+static inline vf v_atanh(vf x) {
+    const vf a = v_abs(x);
+    return v_copysign(0.5f * v_log1p(2.0f * a / (1.0f - a)), x);
+}
+//! s_pow: types
+/* x^y in double, so that the exponent keeps its digits; signs and limits as IEEE 754 pow */
+static inline float s_pow(float x, float y) {
+    if (y == 0.0f || x == 1.0f) return 1.0f;
+    if (x != x || y != y) return x + y;
+    const double a = x < 0 ? -(double)x : (double)x;
+    /* floats past 2^24 are even integers */
+    const float size = y < 0 ? -y : y;
+    const int whole = size >= 16777216.0f || (float)(int)y == y, odd = size < 16777216.0f && whole && ((int)y & 1);
+    if (size == __builtin_inff()) return a == 1.0 ? 1.0f : ((a > 1.0) == (y > 0)) ? __builtin_inff() : 0.0f;
+    const int minus = (__builtin_signbit(x) != 0) && odd;
+    double r;
+    if (a == 0.0 || a == (double)__builtin_inff()) {
+        r = ((a == 0.0) == (y > 0)) ? 0.0 : __builtin_inf();
+    } else {
+        if (x < 0 && !whole) return __builtin_nanf("");
+        union { double d; int64_t i; } u = {a};
+        int64_t e = (u.i >> 52) - 1023;
+        u.i = (u.i & 0xfffffffffffffll) | 0x3ff0000000000000ll;
+        if (u.d > 1.4142135623730951) { u.d *= 0.5; e++; }
+        const double z = (u.d - 1.0) / (u.d + 1.0), s = z * z;
+        double p = 1.0 / 15;
+        p = p * s + 1.0 / 13;
+        p = p * s + 1.0 / 11;
+        p = p * s + 1.0 / 9;
+        p = p * s + 1.0 / 7;
+        p = p * s + 1.0 / 5;
+        p = p * s + 1.0 / 3;
+        p = p * s + 1.0;
+        double t = (double)y * ((double)e + 2.8853900817779268 * z * p);
+        t = t > 1000 ? 1000 : t < -1000 ? -1000 : t;
+        const double n = (double)(long long)(t + (t < 0 ? -0.5 : 0.5)), f = t - n;
+        double q = 1.326411248e-06;
+        q = q * f + 1.531008229e-05;
+        q = q * f + 1.540341144e-04;
+        q = q * f + 1.333345056e-03;
+        q = q * f + 9.618129229e-03;
+        q = q * f + 5.550410941e-02;
+        q = q * f + 2.402265070e-01;
+        q = q * f + 6.931471805e-01;
+        q = q * f + 1.0;
+        union { int64_t i; double d; } w = {((int64_t)n + 1023) << 52};
+        r = n > -1000 ? q * w.d : 0.0;
+    }
+    return (float)(minus ? -r : r);
+}
+//! v_pow: s_pow v_lane
+static inline vf v_pow(vf x, vf y) {
+    vf r = x;
+    for (int i = 0; i < VL; i++) V_LANE(r, i) = s_pow(V_LANE(x, i), V_LANE(y, i));
+    return r;
+}
+//! s_fmod: types
+/* the remainder of a / b with the sign of a; exact while the quotient is below 2^52 */
+static inline float s_fmod(float a, float b) {
+    const double x = (double)a, y = (double)b, n = x / y;
+    if (x - x == 0 && (y > 1e300 || y < -1e300)) return a;
+    if (!(n < 4503599627370496.0 && n > -4503599627370496.0)) return __builtin_nanf("");
+    double r = x - (double)(long long)n * y;
+    if ((r < 0) != (x < 0) && r != 0) r += (r < 0) == (y < 0) ? -y : y;
+    return __builtin_copysignf((float)r, a);
+}
+//! v_fmod: s_fmod v_lane
+static inline vf v_fmod(vf x, vf y) {
+    vf r = x;
+    for (int i = 0; i < VL; i++) V_LANE(r, i) = s_fmod(V_LANE(x, i), V_LANE(y, i));
+    return r;
+}
 //! unroll:
 #define UNROLL _Pragma("GCC unroll 64") /* this loop is written out by the compiler */

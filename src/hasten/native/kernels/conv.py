@@ -32,6 +32,7 @@ from hasten.native.kernels.spatial import (
 )
 from hasten.native.kernels.sweep import Sweep, choose, pack, peels
 from hasten.native.kernels.sweep_loops import Loops, columns_of
+from hasten.native.kernels.winograd import outputs_per_tile, winograd
 from hasten.native.lower_shape import static
 from hasten.native.program import Step, View
 from hasten.types import Array
@@ -152,6 +153,10 @@ def convolution(low: Lowering, x: View, weight: Array, window: Window, spec: Con
     weight, window = trimmed(weight, window, x, y)
     if spec.groups == 1 and _is_product(x, y, window):
         return _product(low, x, weight, spec)
+    size = outputs_per_tile(x, y, weight, window, spec.groups, low.lanes)
+    if size and x.strides[1] == 1:
+        low.add(winograd(low, x, y, weight, spec.bias, (window.pads_begin[0], window.pads_begin[1]), size))
+        return y
     if not peels(axes_of(x, y, window)):
         ends = reach_ends(x, spec.sizes, window)
         x, window = padded(low, x, window, ends, fill=0.0)

@@ -1,0 +1,403 @@
+"""3x3 convolutions of stride 1 by Winograd's minimal filtering: F(2x2, 3x3) takes 16 products for 4 outputs, F(4x4, 3x3)
+36 for 16, where a direct convolution takes 36 and 144.
+
+A block of tiles is transformed into scratch memory, multiplied point by point (one small matrix product for each of the
+16 or 36 points) and transformed back, the epilogue in registers.
+
+Source:  Lavin and Gray 2015, arXiv:1509.09308; points 0, ±1, ±2, ∞
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hasten.native.epilogue import Epilogue
+from hasten.native.expr import ACC, Expr
+from hasten.native.kernels.sweep_loops import block, columns_of
+from hasten.native.program import Step, Tensor, View
+from hasten.types import Array
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+    from hasten.native.kernels.spatial import Window
+    from hasten.native.lower import Lowering
+
+__all__ = ["Winograd", "outputs_per_tile", "winograd"]
+
+_PARTS = 4  # a team's parts that get scratch memory; more stay idle here
+_TILES = 14  # at most so many in a block
+
+# Filters (weights), as matrices over float64; data and inverse transforms as C below.
+_FILTER = {
+    2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+    4: np.array(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ]
+    ),
+}
+
+_FORWARD = {
+    2: (
+        "{r}0 = d[0] - d[2];",
+        "{r}1 = d[1] + d[2];",
+        "{r}2 = d[2] - d[1];",
+        "{r}3 = d[1] - d[3];",
+    ),
+    4: (
+        "const vf p = d[4] - 4.0f * d[2], q = d[3] - 4.0f * d[1];",
+        "const vf s = d[4] - d[2], h = d[3] - d[1];",
+        "{r}0 = 4.0f * d[0] - 5.0f * d[2] + d[4];",
+        "{r}1 = p + q;",
+        "{r}2 = p - q;",
+        "{r}3 = s + 2.0f * h;",
+        "{r}4 = s - 2.0f * h;",
+        "{r}5 = 4.0f * d[1] - 5.0f * d[3] + d[5];",
+    ),
+}
+
+_INVERSE = {
+    2: ("{r}0 = d[0] + d[1] + d[2];", "{r}1 = d[1] - d[2] - d[3];"),
+    4: (
+        "const vf p = d[1] + d[2], q = d[1] - d[2], s = d[3] + d[4], h = d[3] - d[4];",
+        "{r}0 = d[0] + p + s;",
+        "{r}1 = q + 2.0f * h;",
+        "{r}2 = p + 4.0f * s;",
+        "{r}3 = q + 8.0f * h + d[5];",
+    ),
+}
+
+
+def _transform(lines: tuple[str, ...], place: str) -> list[str]:
+    """The statements with every ``{r}n`` as ``place`` of n."""
+    found = []
+    for line in lines:
+        if line.startswith("{r}"):
+            n, rest = line[3], line[4:]
+            line = place.format(n) + rest
+        found.append(line)
+    return found
+
+
+@dataclass(eq=False)
+class Winograd(Step):
+    """``y = epilogue(3x3 convolution of x + bias)``, ``size`` x ``size`` outputs at a time.
+
+    Shapes:  x (N, C, H, W), channels dense · weight (M, C, 3, 3) · bias (M,) · y (N, M, H', W'), channels last
+             pads: rows above, columns left · scratch: transformed tiles and products, one block for each part of a team
+    """
+
+    x: View
+    y: View
+    weight: Array
+    bias: Array
+    pads: tuple[int, int]
+    size: int
+    scratch: View
+    epilogue: Expr = ACC
+    READS = ("x", "operands")
+    WRITES = ("y", "scratch")
+
+    @property
+    def _epilogue(self) -> Epilogue:
+        return Epilogue(self.epilogue, self.y, columns_of(self.y))
+
+    @property
+    def operands(self) -> tuple[View, ...]:
+        """Tensors that the epilogue reads."""
+        return self._epilogue.operands
+
+    @property
+    def title(self) -> str:
+        """Sizes and epilogue."""
+        name = f"F({self.size}x{self.size}, 3x3)"
+        sizes = "x".join(map(str, self.y.shape[2:]))
+        return f"{name}, {self.x.shape[1]} -> {self.y.shape[1]}, {sizes}{self._epilogue.title}"
+
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution, however it is computed."""
+        return self.y.size * int(np.prod(self.weight.shape[1:]))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tiles down and across."""
+        return -(-self.y.shape[2] // self.size), -(-self.y.shape[3] // self.size)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of all images."""
+        return self.x.shape[0] * self.grid[0] * self.grid[1]
+
+    def emit(self, out: Emitter) -> None:
+        """One function: per block of tiles the transform, the products, the inverse transform."""
+        vectors = -(-self.y.shape[1] // out.lanes)
+        made = _Emit(self, out, *_product_tile(_block_tiles(self.tiles), vectors, out.isa.registers))
+        split = out.splits(self.macs())
+        out.need("unroll", "v_load", "v_store", "v_set1")
+        signature = [
+            ("const float *restrict x", out.pointer(self.x)),
+            ("const float *restrict u", out.constant(made.packed())),
+            ("const float *restrict bias", out.constant(made.bias())),
+            ("float *restrict scratch", out.pointer(self.scratch)),
+            ("float *y", out.pointer(self.y)),
+            *self._epilogue.signature(out),
+        ]
+        lines = made.body(split)
+        if split:
+            lines.append("(void)flags;")
+        text = "\n".join(f"    {line}" for line in lines)
+        out.function("winograd", self.title, signature, text, split=split)
+
+
+def _block_tiles(tiles: int) -> int:
+    """Tiles of one block: as equal as possible."""
+    return -(-tiles // -(-tiles // _TILES))
+
+
+def _product_tile(tiles: int, vectors: int, registers: int) -> tuple[int, int]:
+    """Tiles and vectors of output channels of one register tile."""
+    best, least = (1, 1), float("inf")
+    for width in range(1, min(vectors, 6) + 1):
+        for rows in range(1, tiles + 1):
+            if rows * width + width + 2 > registers:
+                break
+            turns = -(-tiles // rows) * -(-vectors // width)
+            cost = turns * (max(rows * width / 2, (rows + width) / 2, 4.0) + 0.5)
+            if cost < least:
+                best, least = (rows, width), cost
+    return best
+
+
+def _scratch_elements(step: Winograd, lanes: int, registers: int) -> int:
+    """Elements that one part of a team needs."""
+    tiles, vectors = _block_tiles(step.tiles), -(-step.y.shape[1] // lanes)
+    rows, width = _product_tile(tiles, vectors, registers)
+    depth, columns = -(-step.x.shape[1] // lanes) * lanes, -(-vectors // width) * width * lanes
+    return (step.size + 2) ** 2 * -(-tiles // rows) * rows * (depth + columns)
+
+
+@dataclass(frozen=True)
+class _Emit:
+    """Writes one step.
+
+    Units:   rows, width: tiles and vectors of output channels of a register tile
+    """
+
+    step: Winograd
+    out: Emitter
+    rows: int
+    width: int
+
+    @property
+    def reach(self) -> int:
+        """Input positions of a tile along one side."""
+        return self.step.size + 2
+
+    @property
+    def count(self) -> int:
+        """Tiles of one block, in whole register tiles."""
+        tiles = _block_tiles(self.step.tiles)
+        return -(-tiles // self.rows) * self.rows
+
+    @property
+    def depth(self) -> int:
+        """Input channels, in whole vectors."""
+        return -(-self.step.x.shape[1] // self.out.lanes) * self.out.lanes
+
+    @property
+    def columns(self) -> int:
+        """Output channels, in whole panels."""
+        wide = self.width * self.out.lanes
+        return -(-self.step.y.shape[1] // wide) * wide
+
+    def packed(self) -> Array:
+        """Transformed weights ``[panel][point][C][width · lanes]``."""
+        g = _FILTER[self.step.size]
+        weight = self.step.weight.astype(np.float64)
+        points = np.einsum("ai,bj,mcij->abcm", g, g, weight).reshape(self.reach**2, *weight.shape[1::-1])
+        room = np.zeros((*points.shape[:2], self.columns))
+        room[..., : points.shape[2]] = points
+        panels = room.reshape(*points.shape[:2], -1, self.width * self.out.lanes)
+        return np.ascontiguousarray(panels.transpose(2, 0, 1, 3)).astype(np.float32)
+
+    def bias(self) -> Array:
+        """Bias in whole panels."""
+        room = np.zeros(self.columns, np.float32)
+        room[: self.step.bias.size] = self.step.bias
+        return room
+
+    def body(self, split: bool) -> list[str]:
+        step, points = self.step, self.reach**2
+        tiles, panels = _block_tiles(step.tiles), self.columns // (self.width * self.out.lanes)
+        blocks = -(-step.tiles // tiles)
+        share, lines, offset = ("0", str(blocks)), [], ""
+        channels = ("0", str(panels))
+        if split:
+            lines += [f"const int share = parts < {_PARTS} ? parts : {_PARTS};", "if (part >= share) return;"]
+            offset = f" + part * {points * self.count * (self.depth + self.columns)}"
+            # Few blocks: every part transforms all of the input and computes some of the output channels.
+            if blocks >= 2 * self.out.threads or blocks >= panels:
+                share = (f"{blocks} * part / share", f"{blocks} * (part + 1) / share")
+            else:
+                channels = (f"{panels} * part / share", f"{panels} * (part + 1) / share")
+        lines.append(f"float *v = scratch{offset}; /* {points} points x {self.count} tiles x {self.depth} channels in */")
+        lines.append(f"float *m = v + {points * self.count * self.depth}; /* x {self.columns} channels out */")
+        lines.append(f"const int p0 = {channels[0]}, p1 = {channels[1]}; /* panels of output channels */")
+        inside = [f"const int stop = (b + 1) * {tiles} < {step.tiles} ? (b + 1) * {tiles} : {step.tiles};"]
+        inside += self._forward(tiles)
+        inside += self._products()
+        inside += self._inverse(tiles)
+        return [*lines, *block(f"for (int b = {share[0]}; b < {share[1]}; b++)", inside)]
+
+    def _place(self) -> list[str]:
+        """Where tile ``t`` lies."""
+        down, across = self.step.grid
+        lines = [f"const int across = t % {across} * {self.step.size}, down = t / {across} % {down} * {self.step.size};"]
+        if self.step.x.shape[0] > 1:
+            lines.append(f"const int n = t / {down * across};")
+        return lines
+
+    def _forward(self, tiles: int) -> list[str]:
+        """Input tiles, transformed along both sides, one vector of channels at a time."""
+        step, reach, lanes = self.step, self.reach, self.out.lanes
+        channels, extent, width = step.x.shape[1], step.x.shape[2], step.x.shape[3]
+        image = f" + n * {step.x.strides[0]}" if step.x.shape[0] > 1 else ""
+        lines = self._place()
+        lines.append(f"const int top = down - {step.pads[0]}, left = across - {step.pads[1]};")
+        careful = step.x.tensor.kind in ("input", "output") and channels % lanes
+        if careful:
+            self.out.need("v_load_n")
+        turn = [f"vf w[{reach * reach}];"]
+        load = f"v_load(at + j * {step.x.strides[3]})"
+        if careful:
+            part = f"v_load_n(at + j * {step.x.strides[3]}, {channels % lanes})"
+            load = f"(c < {channels - channels % lanes} ? {load} : {part})"
+        row = [f"vf d[{reach}];", f"const float *at = from + i * {step.x.strides[2]};"]
+        row.append(f"if (top + i < 0 || top + i >= {extent}) {{")
+        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = v_set1(0.0f);")
+        row.append(f"}} else if (left >= 0 && left + {reach} <= {width}) {{")
+        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = {load};")
+        row.append("} else {")
+        edge = f"left + j >= 0 && left + j < {width} ? {load} : v_set1(0.0f)"
+        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = {edge};")
+        row.append("}")
+        row += _transform(_FORWARD[step.size], f"w[i * {reach} + {{}}]")
+        from_ = f"x{image} + top * {step.x.strides[2]} + left * {step.x.strides[3]} + c"
+        turn.append(f"const float *from = {from_};")
+        turn += block(f"for (int i = 0; i < {reach}; i++)", row)
+        turn.append(f"float *to = v + (t - b * {tiles}) * {self.depth} + c;")
+        side = [f"vf d[{reach}];", f"UNROLL for (int i = 0; i < {reach}; i++) d[i] = w[i * {reach} + j];"]
+        side += [f"vf r[{reach}];", *_transform(_FORWARD[step.size], "r[{}]")]
+        store = f"v_store(to + (i * {reach} + j) * {self.count * self.depth}, r[i]);"
+        side.append(f"UNROLL for (int i = 0; i < {reach}; i++) {store}")
+        turn += block(f"for (int j = 0; j < {reach}; j++)", side)
+        lines += block(f"for (int c = 0; c < {channels}; c += VL)", turn)
+        return block(f"for (int t = b * {tiles}; t < stop; t++)", lines)
+
+    def _products(self) -> list[str]:
+        """For every point: (tiles x channels in) times (channels in x channels out)."""
+        step, rows, width = self.step, self.rows, self.width
+        points, channels, wide = self.reach**2, step.x.shape[1], self.width * self.out.lanes
+        kernel = [f"vf a[{rows * width}]; /* {rows} tiles x {width} vectors */"]
+        kernel.append(f"UNROLL for (int i = 0; i < {rows * width}; i++) a[i] = v_set1(0.0f);")
+        kernel.append(f"const float *at = v + (e * {self.count} + t) * {self.depth};")
+        kernel.append(f"const float *k = u + (p * {points} + e) * {channels * wide};")
+        inner = [f"vf k_[{width}];", f"UNROLL for (int j = 0; j < {width}; j++) k_[j] = v_load(k + c * {wide} + j * VL);"]
+        inner += block(
+            f"UNROLL for (int i = 0; i < {rows}; i++)",
+            [
+                f"const vf in = v_set1(at[i * {self.depth} + c]);",
+                f"UNROLL for (int j = 0; j < {width}; j++) a[i * {width} + j] += in * k_[j];",
+            ],
+        )
+        kernel += block(f"for (int c = 0; c < {channels}; c++)", inner)
+        kernel.append(f"float *to = m + (e * {self.count} + t) * {self.columns} + p * {wide};")
+        store = f"v_store(to + i * {self.columns} + j * VL, a[i * {width} + j]);"
+        kernel.append(f"UNROLL for (int i = 0; i < {rows}; i++)")
+        kernel.append(f"    UNROLL for (int j = 0; j < {width}; j++) {store}")
+        lines = block(f"for (int t = 0; t < {self.count}; t += {rows})", kernel)
+        lines = block(f"for (int e = 0; e < {points}; e++)", lines)
+        return block("for (int p = p0; p < p1; p++)", lines)
+
+    def _inverse(self, tiles: int) -> list[str]:
+        """Products back to outputs, one vector of channels at a time; what lies outside the image is not stored."""
+        channels, lanes, wide = self.step.y.shape[1], self.out.lanes, self.width * self.out.lanes
+        whole, tail = channels // lanes * lanes, channels % lanes
+        lines = self._place()
+        if whole:
+            last = f"p1 * {wide} < {whole} ? p1 * {wide} : {whole}"
+            lines.append(f"const int last = {last};")
+            lines += block(f"for (int c = p0 * {wide}; c < last; c += VL)", self._outputs(tiles, None))
+        if tail:
+            head = f"if (p1 == {self.columns // wide})"
+            lines += block(head, [f"const int c = {whole};", *self._outputs(tiles, tail)])
+        return block(f"for (int t = b * {tiles}; t < stop; t++)", lines)
+
+    def _outputs(self, tiles: int, count: int | None) -> list[str]:
+        step, reach, size = self.step, self.reach, self.step.size
+        channels, (rows, columns) = step.y.shape[1], step.y.shape[2:]
+        image = f" + n * {step.y.strides[0]}" if step.y.shape[0] > 1 else ""
+        lines = [f"const float *from = m + (t - b * {tiles}) * {self.columns} + c;", f"vf w[{size * reach}];"]
+        points = f"d[i] = v_load(from + (i * {reach} + j) * {self.count * self.columns});"
+        side = [f"vf d[{reach}];", f"UNROLL for (int i = 0; i < {reach}; i++) {points}"]
+        side += _transform(_INVERSE[size], f"w[{{}} * {reach} + j]")
+        lines += block(f"for (int j = 0; j < {reach}; j++)", side)
+        lines.append("const vf add = v_load(bias + c);")
+        row = [f"vf d[{reach}];", f"UNROLL for (int j = 0; j < {reach}; j++) d[j] = w[i * {reach} + j];"]
+        row += [f"vf r[{size}];", *_transform(_INVERSE[size], "r[{}]")]
+        row.append(f"const int e = (down + i) * {step.y.strides[2]} + across * {step.y.strides[3]} + c{image};")
+        element = f"e + j * {step.y.strides[3]}"
+        column = "c" if channels > 1 else f"({element}) % {self.step._epilogue.columns}"
+        found, value = step._epilogue.apply(
+            self.out, "(r[j] + add)", column=column, element=element, count=count, indent=""
+        )
+        self.out.need("v_store" if count is None else "v_store_n")
+        end = ")" if count is None else f", {count})"
+        one = [*found, f"v_store{'' if count is None else '_n'}(y + {element}, {value}{end};"]
+        if columns % size:
+            one = [f"if (across + j >= {columns}) break;", *one]
+        row += block(f"UNROLL for (int j = 0; j < {size}; j++)", one)
+        head = f"for (int i = 0; i < {size}; i++)"
+        if rows % size:
+            head = f"for (int i = 0; i < {size} && down + i < {rows}; i++)"
+        return [*lines, *block(head, row)]
+
+
+def outputs_per_tile(x: View, y: View, weight: Array, window: Window, groups: int, lanes: int) -> int:
+    """4 or 2 where Winograd's algorithm is clearly cheaper than a direct convolution by a model of the machine; else 0."""
+    if groups != 1 or window.kernel != (3, 3) or set((*window.strides, *window.dilations)) != {1}:
+        return 0
+    channels, columns = weight.shape[1], weight.shape[0]
+    if channels < max(8, lanes // 2) or columns < max(8, lanes // 2):
+        return 0
+    rows, width = y.shape[2:]
+    reach = [sum(min(3, n + p - o) - max(0, p - o) for o in range(m)) for n, p, m in zip(x.shape[2:], window.pads_begin, (rows, width), strict=True)]
+    vin, vout = -(-channels // lanes), -(-columns // lanes)
+    direct = reach[0] * reach[1] * channels * vout / 2 * 1.05
+    best, least = 0, direct * 0.85
+    for size in (2, 4):
+        points = (size + 2) ** 2
+        tiles = -(-rows // size) * -(-width // size)
+        blocks = -(-tiles // _TILES)
+        products = max(points * tiles * channels * vout / 2 * 1.1, blocks * points * channels * vout * lanes * 4 / 24)
+        around = {2: (34, 26), 4: (85, 68)}[size]
+        cost = products + tiles * (vin * around[0] + vout * around[1])
+        if cost < least:
+            best, least = size, cost
+    return best
+
+
+def winograd(low: Lowering, x: View, y: View, weight: Array, bias: Array, pads: tuple[int, int], size: int) -> Winograd:
+    """The step with its scratch memory."""
+    step = Winograd(x, y, weight, bias, pads, size, y)
+    elements = _PARTS * max(_scratch_elements(step, low.lanes, registers) for registers in (16, 32))
+    step.scratch = View.whole(Tensor("scratch", elements), (elements,))
+    return step

@@ -1,0 +1,126 @@
+"""Mathematical functions of the emitted code against float64, over a dense sweep of all float32 values."""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from native_cases import RUNNABLE
+from scipy import special
+
+from hasten.native.build import compile_library
+from hasten.native.emit import Emitted, helpers
+from hasten.native.isa import isa
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+# name → (float64 reference, ULP allowed, absolute error allowed beside it)
+UNARY = {
+    "exp": (np.exp, 2, 0), "expm1": (np.expm1, 6, 0), "log": (np.log, 2, 0), "log1p": (np.log1p, 6, 0),
+    "sigmoid": (sigmoid, 4, 0), "tanh": (np.tanh, 6, 0), "erf": (special.erf, 6, 0), "sin": (np.sin, 2, 2e-7),
+    "cos": (np.cos, 2, 2e-7), "tan": (np.tan, 6, 0), "atan": (np.arctan, 4, 0), "asin": (np.arcsin, 6, 0),
+    "acos": (np.arccos, 6, 0), "sinh": (np.sinh, 6, 0), "cosh": (np.cosh, 6, 0), "asinh": (np.arcsinh, 6, 0),
+    "acosh": (np.arccosh, 6, 0), "atanh": (np.arctanh, 6, 0), "relu": (lambda x: np.maximum(x, 0), 0, 0),
+    "silu": (lambda x: x * sigmoid(x), 6, 1e-36), "softsign": (lambda x: x / (1 + np.abs(x)), 3, 0),
+    "softplus": (lambda x: np.logaddexp(0, x), 6, 0), "gelu": (lambda x: 0.5 * x * (1 + special.erf(x / np.sqrt(2))), 8, 4e-7),
+    "mish": (lambda x: x * np.tanh(np.logaddexp(0, x)), 8, 0), "rsqrt": (lambda x: 1 / np.sqrt(x), 2, 0),
+    "reciprocal": (lambda x: 1 / x, 1, 0), "round": (np.round, 0, 0), "floor": (np.floor, 0, 0), "ceil": (np.ceil, 0, 0),
+    "abs": (np.abs, 0, 0), "sqrt": (np.sqrt, 1, 0), "sign": (np.sign, 0, 0), "hard_swish": (lambda x: x * np.clip(x / 6 + 0.5, 0, 1), 4, 1e-6),
+}  # fmt: skip
+
+
+def sweep():
+    """About two million values over every exponent and sign, with the corners."""
+    bits = np.arange(0, 2**32, 2039, dtype=np.uint64).astype(np.uint32)
+    with np.errstate(all="ignore"):
+        x = bits.view(np.float32)
+    corners = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 88.72, 88.73, -87.3, -103.9, 3.4e38, 1e-38], np.float32)
+    dense = np.linspace(-12, 12, 200_001, dtype=np.float32)
+    x = np.concatenate([x, corners, dense])
+    tiny = (np.abs(x) < np.finfo(np.float32).tiny) & (x != 0)  # denormals count as zero inside a call
+    return np.resize(x[~tiny], -(-len(x) // 16) * 16)
+
+
+@pytest.fixture(scope="module", params=RUNNABLE)
+def functions(request):
+    """Every function of one instruction set, compiled into one library that maps arrays."""
+    target = isa(request.param)
+    text = "\n".join(helpers(target, [f"v_{n}" for n in UNARY] + ["v_load", "v_store", "v_pow", "v_fmod"]))
+    text += '\n#define API __attribute__((visibility("default")))\n'
+    for name in UNARY:
+        text += (
+            f"API void map_{name}(const float *x, float *y, long n);\n"
+            f"void map_{name}(const float *x, float *y, long n) {{ for (long i = 0; i < n; i += VL) v_store(y + i, v_{name}(v_load(x + i))); }}\n"
+        )
+    for name in ("pow", "fmod"):
+        text += (
+            f"API void map_{name}(const float *a, const float *b, float *y, long n);\n"
+            f"void map_{name}(const float *a, const float *b, float *y, long n) "
+            f"{{ for (long i = 0; i < n; i += VL) v_store(y + i, v_{name}(v_load(a + i), v_load(b + i))); }}\n"
+        )
+    extra = ("-lm",) if target.name == "c" else ()
+    with tempfile.TemporaryDirectory() as folder:
+        return ctypes.CDLL(str(compile_library(Emitted(text, b"", 0, (), 0), target, Path(folder), extra)))
+
+
+def pointer(a):
+    return ctypes.c_void_p(a.ctypes.data)
+
+
+def check(x, found, expected, ulps, absolute):
+    with np.errstate(all="ignore"):
+        rounded = expected.astype(np.float32)
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(rounded), err_msg="NaN where the reference has one")
+        finite = np.isfinite(rounded) & np.isfinite(found)
+        big = np.isinf(rounded) | np.isinf(found)
+        limit = np.finfo(np.float32).max
+        both = big & ~np.isnan(rounded)
+        assert np.all((found[both] == rounded[both]) | (np.abs(expected[both]) > 0.999999 * limit))
+        error = np.abs(found[finite].astype(np.float64) - expected[finite])
+        unit = np.maximum(np.spacing(np.abs(rounded[finite])).astype(np.float64), float(np.finfo(np.float32).tiny))
+        bad = error > ulps * unit * 1.001 + absolute + unit * 0.5 * (ulps > 0)
+    if bad.any():
+        worst = int(np.argmax(np.where(bad, error / unit, 0)))
+        at = x[finite][worst]
+        raise AssertionError(f"{bad.sum()} values off; worst {error[worst] / unit[worst]:.1f} ULP at {at!r}: {found[finite][worst]!r}")
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_within_its_bound(functions, name):
+    reference, ulps, absolute = UNARY[name]
+    x = sweep()
+    if name in ("sin", "cos", "tan"):
+        x = np.where(np.abs(x) < 1e6, x, np.float32(0.5)).astype(np.float32)
+    y = np.empty_like(x)
+    getattr(functions, f"map_{name}")(pointer(x), pointer(y), ctypes.c_long(len(x)))
+    with np.errstate(all="ignore"):
+        check(x, y, reference(x.astype(np.float64)), ulps, absolute)
+
+
+def test_bounded_functions_stay_in_range(functions):
+    x = sweep()
+    for name, low, high in (("sigmoid", 0, 1), ("tanh", -1, 1), ("erf", -1, 1), ("sin", -1, 1), ("cos", -1, 1)):
+        y = np.empty_like(x)
+        getattr(functions, f"map_{name}")(pointer(x), pointer(y), ctypes.c_long(len(x)))
+        kept = y[~np.isnan(y)]
+        assert kept.min() >= low and kept.max() <= high, name
+
+
+@pytest.mark.parametrize("name,reference", [("pow", np.power), ("fmod", np.fmod)])
+def test_binary_functions(functions, name, reference):
+    rng = np.random.default_rng(0)
+    special_values = np.array([0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, np.inf, -np.inf, np.nan, 1e10, -7.25], np.float32)
+    a, b = (g.reshape(-1) for g in np.meshgrid(special_values, special_values))
+    a = np.concatenate([a, rng.uniform(0, 50, 20_000).astype(np.float32), rng.uniform(-9, 9, 20_000).astype(np.float32)])
+    b = np.concatenate([b, rng.uniform(-20, 20, 20_000).astype(np.float32), rng.integers(-9, 9, 20_000).astype(np.float32)])
+    a, b = (np.resize(v, len(v) // 16 * 16) for v in (a, b))
+    y = np.empty_like(a)
+    getattr(functions, f"map_{name}")(pointer(a), pointer(b), pointer(y), ctypes.c_long(len(a)))
+    with np.errstate(all="ignore"):
+        check(a, y, reference(a.astype(np.float64), b.astype(np.float64)), 2, 0)
