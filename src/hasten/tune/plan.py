@@ -44,7 +44,7 @@ class Limits:
     @staticmethod
     def quick() -> Limits:
         """The limits of ``--quick``."""
-        return Limits(budget_s=13.0, measure_s=0.25, build_s=12.0, open_s=10.0, check_s=8.0)
+        return Limits(budget_s=12.0, measure_s=0.25, build_s=12.0, open_s=10.0, check_s=8.0)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A ``Plan`` enters; each candidate is built, checked and timed in processes of its own; its ``Trial`` is saved.
 
 One process at a time: nothing is built while something else is timed. Each engine's first candidate comes first, then
-the rest of those that are quick to try, then what takes seconds to import. What no longer fits into the budget is
+the rest of those that are quick to try, then frameworks. What no longer fits into the budget is
 skipped without being saved, and what was saved costs nothing, so running again goes on where the last run ended.
 """
 
@@ -28,6 +28,7 @@ OnEvent = Callable[[Event], None]
 # guess, replaced by what was seen as soon as one candidate of the engine has been tried.
 _USUAL_S = {"native": 4.0, "onnxruntime": 1.5, "litert": 4.0, "openvino": 2.0, "keras": 8.0, "torch": 4.0}
 _SLOW = ("keras", "torch")
+_AT_HAND = ("native", "onnxruntime")
 
 
 def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, ...]:
@@ -56,15 +57,20 @@ def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, .
 def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The order in which candidates are tried: each engine's first, then the quick ones' rest, then the slow ones'.
 
-    Frameworks list their call paths from what people write to what is best; those are taken from both ends in turn, so
+    Of the firsts, two that need no conversion open, the user's own call follows (no claim can be made without it), and
+    then the others. Frameworks list their call paths from what people write to what is best; those are taken from both ends in turn, so
     that the honest baseline is measured even where the time does not suffice for all.
     """
     firsts = {c.engine: c for c in reversed(candidates)}
     rest = [c for c in candidates if c is not firsts[c.engine]]
-    opening = [c for c in candidates if c is firsts[c.engine]]
+    opening = sorted((c for c in candidates if c is firsts[c.engine]), key=_opening_rank)
     slow = [c for c in rest if c.engine in _SLOW]
     ends = [slow[-1 - k // 2] if k % 2 == 0 else slow[k // 2] for k in range(len(slow))]
     return (*opening, *(c for c in rest if c.engine not in _SLOW), *ends)
+
+
+def _opening_rank(candidate: Candidate) -> int:
+    return 0 if candidate.engine in _AT_HAND else 1 if candidate.engine in _SLOW else 2
 
 
 class _Search:
