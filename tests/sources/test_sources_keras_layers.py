@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 keras = pytest.importorskip("keras")
 
@@ -52,8 +57,8 @@ def check(model: Any, *, batches: Sequence[int] = (1, 3), tolerance: float = 1e-
     if whole:
         assert not source.notes
     for batch in batches:
-        given = arrays(model, batch, batch)
-        wanted, got = source.reference(given), reference.run(source.model, given)
+        values = arrays(model, batch, batch)
+        wanted, got = source.reference(values), reference.run(source.model, values)
         assert len(wanted) == len(got) == len(source.outputs)
         for spec, want, have in zip(source.outputs, wanted, got, strict=True):
             assert have.shape == want.shape, spec
@@ -302,6 +307,13 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     "nested shared": lambda: graph((5,), (5,), to=_siamese),
     "several outputs": lambda: graph((5,), to=lambda x: {"b": L.Dense(2)(x), "a": L.Dense(3)(x)}),
     "input as output": lambda: graph((5,), to=lambda x: [x, L.Dense(2)(x), x]),
+    "channels first conv": lambda: chain(
+        (3, 8, 7),
+        L.Conv2D(4, 3, data_format="channels_first", padding="same"),
+        L.MaxPooling2D(2, data_format="channels_first"),
+        L.DepthwiseConv2D(2, data_format="channels_first", padding="same"),
+        L.Conv2DTranspose(2, 3, strides=2, data_format="channels_first"),
+    ),
     "channels first": lambda: chain(
         (3, 8, 7),
         L.ZeroPadding2D(1, data_format="channels_first"),
@@ -374,3 +386,91 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation(name: str) -> None:
     check(graph((4, 6), to=OPERATIONS[name]))
+
+
+@pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 2e-2), ("float16", 5e-2)])
+def test_dtype_policies(policy: str, tolerance: float) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = chain(
+            (8, 6),
+            L.Conv1D(4, 3, padding="same", activation="relu"),
+            L.BatchNormalization(),
+            L.LayerNormalization(),
+            L.Dense(5, activation="gelu"),
+            L.GlobalAveragePooling1D(),
+            L.Dense(3, activation="softmax", dtype="float32" if policy.startswith("mixed") else None),
+            dtype="float32",
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    check(model, tolerance=tolerance)
+
+
+LAYERS_OF_SEQUENCES: list[Callable[[Any], Any]] = [
+    lambda n: L.Dense(n + 1, activation="relu"),
+    lambda n: L.Conv1D(n + 1, 3, padding="same", activation="tanh"),
+    lambda n: L.Conv1D(n + 1, 2, padding="causal", dilation_rate=2),
+    lambda n: L.BatchNormalization(),
+    lambda n: L.LayerNormalization(),
+    lambda n: L.MaxPooling1D(2, strides=1, padding="same"),
+    lambda n: L.AveragePooling1D(3, strides=1, padding="same"),
+    lambda n: L.LSTM(n + 1, return_sequences=True),
+    lambda n: L.Bidirectional(L.GRU(n + 1, return_sequences=True)),
+    lambda n: L.TimeDistributed(L.Dense(n + 1, activation="elu")),
+    lambda n: L.Permute((2, 1)),
+    lambda n: L.Dropout(0.5),
+    lambda n: L.UpSampling1D(2),
+    lambda n: L.ZeroPadding1D((n, 1)),
+    lambda n: L.Conv1DTranspose(n + 1, 3, strides=2, padding="same"),
+    lambda n: L.SeparableConv1D(n + 1, 3, padding="same"),
+    lambda n: L.UnitNormalization(),
+    lambda n: L.PReLU(),
+]
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, len(LAYERS_OF_SEQUENCES) - 1), st.integers(1, 4)), min_size=1, max_size=5))
+def test_random_chains(choice: list[tuple[int, int]]) -> None:
+    check(chain((5, 3), *(LAYERS_OF_SEQUENCES[i](n) for i, n in choice)), batches=(2,), tolerance=1e-4)
+
+
+OTHER_BACKEND = """
+import numpy as np, keras
+from hasten.graph import reference
+from hasten.sources import SourceRequest
+from hasten.sources.keras import open_keras
+L = keras.layers
+assert keras.backend.backend() == "torch"
+x = keras.Input((8, 6, 3))
+y = L.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x)
+y = L.BatchNormalization()(y)
+y = L.AveragePooling2D(3, strides=2, padding="same")(y)
+y = L.TimeDistributed(L.Dense(5, activation="gelu"))(y)
+y = L.Reshape((4, 5))(y) * np.float32(2.0)
+y = L.Bidirectional(L.LSTM(4, return_sequences=True))(L.Masking()(y))
+y = L.MultiHeadAttention(2, 3)(y, y)
+model = keras.Model(x, keras.ops.mean(y, axis=1))
+source = open_keras(model, SourceRequest())
+assert not source.notes, source.notes
+given = [np.random.default_rng(0).standard_normal((3, 8, 6, 3)).astype("float32")]
+for want, have in zip(source.reference(given), reference.run(source.model, given)):
+    np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+print("agrees")
+"""
+
+
+def test_another_backend() -> None:
+    pytest.importorskip("torch")
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_BACKEND],
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert "agrees" in done.stdout, done.stderr[-2000:]
+
+
+def test_double_precision() -> None:
+    check(chain((4, 6), L.Dense(5, "relu", dtype="float64"), L.LayerNormalization(dtype="float64")), tolerance=1e-6)
