@@ -153,8 +153,8 @@ def convolution(low: Lowering, x: View, weight: Array, window: Window, spec: Con
     weight, window = trimmed(weight, window, x, y)
     if spec.groups == 1 and _is_product(x, y, window):
         return _product(low, x, weight, spec)
-    size = outputs_per_tile(x, y, weight, window, spec.groups, low.lanes)
-    if size and x.strides[1] == 1:
+    size = outputs_per_tile(x, y, weight, window, low.lanes) if spec.groups == 1 and x.strides[1] == 1 else 0
+    if size:
         low.add(winograd(low, x, y, weight, spec.bias, (window.pads_begin[0], window.pads_begin[1]), size))
         return y
     if not peels(axes_of(x, y, window)):

@@ -1,5 +1,5 @@
-"""3x3 convolutions of stride 1 by Winograd's minimal filtering: F(2x2, 3x3) takes 16 products for 4 outputs, F(4x4, 3x3)
-36 for 16, where a direct convolution takes 36 and 144.
+"""3x3 convolutions of stride 1 by Winograd's minimal filtering: F(2x2, 3x3) takes 16 products for 4 outputs, F(4x4,
+3x3) 36 for 16, where a direct convolution takes 36 and 144.
 
 A block of tiles is transformed into scratch memory, multiplied point by point (one small matrix product for each of the
 16 or 36 points) and transformed back, the epilogue in registers.
@@ -16,13 +16,13 @@ import numpy as np
 
 from hasten.native.epilogue import Epilogue
 from hasten.native.expr import ACC, Expr
+from hasten.native.kernels.spatial import Window, axis_of
 from hasten.native.kernels.sweep_loops import block, columns_of
 from hasten.native.program import Step, Tensor, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
-    from hasten.native.kernels.spatial import Window
     from hasten.native.lower import Lowering
 
 __all__ = ["Winograd", "outputs_per_tile", "winograd"]
@@ -382,20 +382,17 @@ class _Emit:
         return [*lines, *block(head, row)]
 
 
-def outputs_per_tile(x: View, y: View, weight: Array, window: Window, groups: int, lanes: int) -> int:
-    """4 or 2 where Winograd's algorithm is clearly cheaper than a direct convolution by a model of the machine; else 0."""
-    if groups != 1 or window.kernel != (3, 3) or set((*window.strides, *window.dilations)) != {1}:
+def outputs_per_tile(x: View, y: View, weight: Array, window: Window, lanes: int) -> int:
+    """4 or 2 where Winograd's algorithm is clearly cheaper than a direct convolution, by a model of the machine."""
+    if window.kernel != (3, 3) or (*window.strides, *window.dilations) != (1, 1, 1, 1):
         return 0
     channels, columns = weight.shape[1], weight.shape[0]
     if channels < max(8, lanes // 2) or columns < max(8, lanes // 2):
         return 0
     rows, width = y.shape[2:]
-    reach = [
-        sum(min(3, n + p - o) - max(0, p - o) for o in range(m))
-        for n, p, m in zip(x.shape[2:], window.pads_begin, (rows, width), strict=True)
-    ]
+    taps = [sum(len(axis_of(x, y, window, i).taps(p)) for p in range(y.shape[i + 2])) for i in (0, 1)]
     vin, vout = -(-channels // lanes), -(-columns // lanes)
-    direct = reach[0] * reach[1] * channels * vout / 2 * 1.05
+    direct = taps[0] * taps[1] * channels * vout / 2 * 1.05
     best, least = 0, direct * 0.85
     for size in (2, 4):
         points = (size + 2) ** 2
