@@ -1,0 +1,189 @@
+"""PyTorch modules, programs and scripts become graphs with the module's own answers; what can run code needs trust."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hasten.errors import NondeterministicError, SourceError, TrustError
+from hasten.graph.reference import run
+from hasten.sources import Source, SourceRequest
+from hasten.sources.detect import open_source
+from hasten.sources.samples import samples
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.frameworks
+RNG = np.random.default_rng(0)
+
+
+class Residual(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.drop, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Dropout(0.5), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        x = x + torch.relu(self.second(x))
+        return self.drop(self.head(x.mean((2, 3)))).softmax(-1)
+
+
+class Recurrent(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self, cell: str, **options: Any) -> None:
+        super().__init__()
+        self.cell = getattr(torch.nn, cell)(8, 16, batch_first=True, **options)
+        self.head = torch.nn.Linear(16 * (2 if options.get("bidirectional") else 1), 3)
+
+    def forward(self, x):
+        return self.head(self.cell(x)[0][:, -1])
+
+
+class Noise(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+class Memory(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.zeros(1, 4))
+
+    def forward(self, x):
+        self.state.copy_(torch.tanh(self.state + x))
+        return self.state * 2
+
+
+class Structured(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, a, b):
+        return {"sum": a + b, "both": (a * 2, None, b * 3)}
+
+
+def sample(*shape: int) -> tuple[Any, ...]:
+    return (RNG.standard_normal(shape).astype(np.float32),)
+
+
+def same_answers(source: Source, atol: float = 1e-5) -> None:
+    assert source.model is not None, source.notes
+    for arrays in samples(source, SourceRequest(), 0, 2):
+        for mine, theirs in zip(run(source.model, arrays), source.reference(arrays), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=atol)
+
+
+def test_a_module_is_exported_in_evaluation_mode_which_is_then_restored(tmp_path: Path) -> None:
+    module = Residual().train()
+    module.norm.eval()
+    source = open_source(module, SourceRequest(sample=sample(1, 3, 16, 16), work=tmp_path))
+    assert module.training and module.drop.training and not module.norm.training
+    assert source.inputs[0].shape == ("batch", 3, 16, 16)
+    assert source.outputs[0].shape == ("batch", 4)
+    assert source.trusted and source.path.parent == tmp_path
+    same_answers(source)
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"), [("LSTM", {"num_layers": 2}), ("GRU", {}), ("RNN", {"bidirectional": True})], ids=str
+)
+def test_recurrent_layers_stay_whole(tmp_path: Path, cell: str, options: dict[str, Any]) -> None:
+    source = open_source(Recurrent(cell, **options), SourceRequest(shapes={"x": (1, 10, 8)}, work=tmp_path))
+    found = Counter(node.op_type for node in source.model.graph)  # type: ignore[union-attr]
+    assert found[cell] == options.get("num_layers", 1)
+    assert found["MatMul"] <= 1
+    same_answers(source)
+
+
+def test_nested_outputs_come_flat_and_in_order(tmp_path: Path) -> None:
+    request = SourceRequest(sample=(*sample(1, 4), *sample(1, 4)), work=tmp_path)
+    source = open_source(Structured(), request)
+    assert [s.name for s in source.inputs] == ["a", "b"]
+    assert [s.name for s in source.outputs] == ["output_0", "output_1", "output_2"]
+    a, b = (np.full((1, 4), v, np.float32) for v in (1, 10))
+    np.testing.assert_array_equal([y[0, 0] for y in source.reference((a, b))], [11, 2, 30])
+    same_answers(source)
+
+
+def test_a_module_says_nothing_of_its_inputs(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not say what shape its input 'x' has: pass a sample"):
+        open_source(Residual(), SourceRequest(work=tmp_path))
+    with pytest.raises(SourceError, match="unknown input 'z': expected one of x"):
+        open_source(Residual(), SourceRequest(shapes={"z": (1,)}, work=tmp_path))
+    with pytest.raises(SourceError, match="sample has 2 arrays: the model takes 1: x"):
+        open_source(Residual(), SourceRequest(sample=(*sample(1, 4), *sample(1, 4)), work=tmp_path))
+
+
+def test_randomness_and_state_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(NondeterministicError, match="it is random"):
+        open_source(Noise(), SourceRequest(sample=sample(1, 4), work=tmp_path))
+    with pytest.raises(NondeterministicError, match="state kept inside"):
+        open_source(Memory(), SourceRequest(sample=sample(1, 4), work=tmp_path))
+
+
+def test_torchscript_needs_trust_and_shows_the_state_that_it_keeps(tmp_path: Path) -> None:
+    path = tmp_path / "memory.pt"
+    torch.jit.save(torch.jit.trace(Memory().eval(), torch.zeros(1, 4)), path)
+    with pytest.raises(TrustError, match="trust=True"):
+        open_source(path, SourceRequest(sample=sample(1, 4)))
+    with pytest.raises(NondeterministicError, match="state kept inside: it writes 'state'"):
+        open_source(path, SourceRequest(trust=True))
+
+
+def test_a_trusted_script_is_exported(tmp_path: Path) -> None:
+    path = tmp_path / "lstm.pt"
+    torch.jit.save(torch.jit.trace(Recurrent("LSTM").eval(), torch.randn(2, 10, 8)), path)
+    source = open_source(path, SourceRequest(trust=True, sample=sample(1, 10, 8), work=tmp_path / "work"))
+    assert source.trusted and source.inputs[0].is_batched
+    assert "LSTM" in {node.op_type for node in source.model.graph}  # type: ignore[union-attr]
+    same_answers(source)
+
+
+def test_an_exported_program_needs_neither_trust_nor_a_sample(tmp_path: Path) -> None:
+    module, path = Residual().eval(), tmp_path / "program.pt2"
+    free = ({0: torch.export.Dim("rows")},)
+    torch.export.save(torch.export.export(module, (torch.randn(2, 3, 16, 16),), dynamic_shapes=free), path)
+    source = open_source(path, SourceRequest())
+    assert source.inputs[0].shape == ("batch", 3, 16, 16) and not source.trusted
+    same_answers(source)
+
+
+def test_pickles_need_trust_and_weights_need_a_model(tmp_path: Path) -> None:
+    torch.save(Residual(), tmp_path / "module.pt")
+    torch.save(Residual().state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(TrustError, match="a pickled module can run code"):
+        open_source(tmp_path / "module.pt", SourceRequest())
+    with pytest.raises(SourceError, match="weights without a model"):
+        open_source(tmp_path / "weights.pt", SourceRequest())
+    data = (tmp_path / "weights.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match="cut short or damaged"):
+        open_source(tmp_path / "cut.pt", SourceRequest())
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_transformers_with_random_weights(tmp_path: Path, name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    ids = np.arange(8).reshape(1, 8)
+    if name == "bert":
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+        module = transformers.BertModel(transformers.BertConfig(vocab_size=100, **sizes))
+        given: tuple[Any, ...] = (ids, np.ones((1, 8), np.int64))
+    else:
+        config = transformers.GPT2Config(
+            n_embd=32, n_layer=1, n_head=2, vocab_size=100, n_positions=32, bos_token_id=0, eos_token_id=0
+        )
+        module, given = transformers.GPT2LMHeadModel(config), (ids,)
+    source = open_source(module, SourceRequest(sample=given, work=tmp_path))
+    assert source.inputs[0].shape == ("batch", 8)
+    assert module.config.use_cache is (name == "gpt2") or name == "bert"
+    same_answers(source)
+
+
+def test_the_shared_policy_is_refused_with_its_reason(shared_models: Path) -> None:
+    path = shared_models / "real" / "g1_motion.pt"
+    with pytest.raises(TrustError):
+        open_source(path, SourceRequest())
+    with pytest.raises(NondeterministicError, match="state kept inside"):
+        open_source(path, SourceRequest(trust=True))
