@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hasten import host
 from hasten.api.prepare import Graphs
+from hasten.api.profiling import ByOp
 from hasten.api.settings import Settings
 from hasten.records import Interval, Trial, to_json
 from hasten.report import Report
@@ -23,8 +24,8 @@ from hasten.verify import Tolerance
 
 __all__ = ["Finished", "describe"]
 
-# How users of a framework call it by habit, the most common first: option ``call`` of its candidates.
-_HABITS = ("predict", "eager", "model(x)", "InferenceSession.run", "invoke")
+# How users of a framework call it by habit, the most common first: an option of its candidates.
+_HABITS = ("predict", "eager", "inference_mode", "signature", "InferenceSession.run")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Finished:
     bundle: Path | None = None
     command: str = ""
     interrupted: bool = False
+    by_op: ByOp = field(default_factory=ByOp)
 
 
 def describe(name: str, source: Source, made: Graphs, work: tuple[Plan, Settings], finished: Finished) -> Report:
@@ -61,6 +63,8 @@ def describe(name: str, source: Source, made: Graphs, work: tuple[Plan, Settings
         rewrites=made.rewrites,
         ops_before=made.before,
         ops_after=made.after,
+        op_times=finished.by_op.times,
+        peaks=finished.by_op.peaks,
         notes=tuple(notes),
         commands=(finished.command,) if finished.command else (),
         logs=_logs(finished.trials),

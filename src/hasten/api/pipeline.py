@@ -13,6 +13,7 @@ from typing import Any
 from hasten import bundle
 from hasten.api import prepare, ship
 from hasten.api.describe import Finished, describe
+from hasten.api.profiling import ByOp, by_op
 from hasten.api.settings import Settings
 from hasten.bundle.unpack import cache_folder
 from hasten.errors import BundleError, VerifyError
@@ -134,13 +135,15 @@ def study(
             _tell(on_event, "writing the bundle")
             bundle.write(output, ship.contents(source, graphs.tidy, (plan, settings), (trials, verdicts)))
 
+        decided = verdicts.get(settings.batch[0])
         finished = Finished(
             trials=trials,
-            verdict=verdicts.get(settings.batch[0]),
+            verdict=decided,
             samples={t.candidate.key: raw for t in trials if (raw := raw_samples(t)) is not None},
             bundle=output,
             command=command,
             interrupted=interrupted,
+            by_op=ByOp() if decided is None else by_op(plan, decided.winner),
         )
         report = describe(_name(model), source, graphs, (plan, settings), finished)
         return Outcome(report, output, interrupted)

@@ -1,0 +1,43 @@
+"""What a finished search tells the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import small_onnx
+from hasten.api import Settings, benchmark, study
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.getbasetemp() / "report-home"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+
+
+def test_the_report_holds_every_fact(tmp_path: Path) -> None:
+    path = small_onnx.dense(tmp_path / "dense.onnx")
+    settings = Settings(engines=("onnxruntime",), quick=True, threads=1, budget_s=90)
+    report = study(path, output=tmp_path / "m.hasten", settings=settings, command="hasten optimize dense.onnx").report
+    assert report.model == "dense.onnx"
+    assert report.verdict.outcome in ("faster", "tie", "original")
+    assert report.verdict.winner is not None
+    assert report.verdict.today is not None
+    assert report.verdict.today.option("call") == "InferenceSession.run"
+    assert report.verdict.over_today is not None
+    assert report.verdict.over_today.low <= report.verdict.over_today.value <= report.verdict.over_today.high
+    assert len(report.samples[report.verdict.winner.key]) > 100
+    assert report.ops_before == {"MatMul": 1, "Softmax": 1}
+    assert report.tolerance["absolute"] > 0
+    assert report.commands == ("hasten optimize dense.onnx",)
+    assert report.bundle == str(tmp_path / "m.hasten")
+    assert report.host["cpu"]
+    assert {op.op for op in report.op_times} == {"MatMul", "Softmax"}
+    assert sum(op.share for op in report.op_times) == pytest.approx(1)
+
+    again = benchmark(path, settings=settings)
+    assert again.verdict.outcome == "compared"
+    assert again.bundle is None
+    assert len(again.trials) == len(report.trials)
