@@ -183,15 +183,16 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 from tune_plans import deliberate, make_plan
 from hasten.tune.search import search
-plan = make_plan(Path({folder!r}), tuple(deliberate(n=n) for n in range(5)))
+candidates = tuple(deliberate(n=n) for n in range(5))
+plan = make_plan(Path({folder!r}), candidates, engines={{"deliberate": {engine!r}}})
 print("ready", flush=True)
 trials = search(plan, lambda e: print(e.kind, flush=True))
 print(*[t.status for t in trials], flush=True)
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
-    code = SCRIPT.format(here=str(Path(__file__).parent), folder=str(folder))
+def start(folder: Path, engine: str = "deliberate") -> subprocess.Popen:
+    code = SCRIPT.format(here=str(Path(__file__).parent), folder=str(folder), engine=engine)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     return process
@@ -200,14 +201,15 @@ def start(folder: Path) -> subprocess.Popen:
 def workers(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if any(str(folder) in word and word.endswith(".json") for word in process.info["cmdline"] or []):
+        words = process.info["cmdline"] or []
+        if any(str(folder) in word and word.endswith(".json") for word in words) or "hasten.tune.zygote" in words:
             found.append(process)
     return found
 
 
-@pytest.mark.parametrize("after_s", [0.9, 2.3])
-def test_killed_at_a_random_moment_it_resumes(tmp_path: Path, after_s: float) -> None:
-    process = start(tmp_path)
+@pytest.mark.parametrize(("after_s", "engine"), [(0.9, "deliberate"), (2.3, "deliberate:PRELOADING")])
+def test_killed_at_a_random_moment_it_resumes(tmp_path: Path, after_s: float, engine: str) -> None:
+    process = start(tmp_path, engine)
     time.sleep(after_s)
     process.kill()
     heard = process.communicate()[0].split()
@@ -215,7 +217,7 @@ def test_killed_at_a_random_moment_it_resumes(tmp_path: Path, after_s: float) ->
     while workers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert workers(tmp_path) == []  # a worker ends when its parent has gone
-    again = start(tmp_path)
+    again = start(tmp_path, engine)
     words = again.communicate(timeout=90)[0].split()
     assert words[-5:] == ["ok"] * 5 and again.returncode == 0
     assert words.count("resumed") >= heard.count("finished")

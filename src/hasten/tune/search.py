@@ -58,8 +58,8 @@ def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The order in which candidates are tried: each engine's first, then the quick ones' rest, then the slow ones'.
 
     Of the firsts, two that need no conversion open, the user's own call follows (no claim can be made without it), and
-    then the others. Frameworks list their call paths from what people write to what is best; those are taken from both ends in turn, so
-    that the honest baseline is measured even where the time does not suffice for all.
+    then the others. Frameworks list their call paths from what people write to what is best; those are taken from both
+    ends in turn, so that the honest baseline is measured even where the time does not suffice for all.
     """
     firsts = {c.engine: c for c in reversed(candidates)}
     rest = [c for c in candidates if c is not firsts[c.engine]]
