@@ -14,6 +14,8 @@ from hasten.types import Array
 
 __all__ = ["observe", "run"]
 
+_MANY_NODES = 1000
+
 
 def run(model: ir.Model, arrays: Sequence[Array]) -> tuple[Array, ...]:
     """The graph's outputs on ``arrays`` by ONNX Runtime with every optimisation off, one thread.
@@ -38,6 +40,8 @@ def _run(model: ir.Model, data: bytes, arrays: Sequence[Array], wanted: list[str
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = 1, 4
+    # Planning which buffers to use again takes time that grows with the square of the number of nodes.
+    options.enable_mem_reuse = model.graph.num_nodes() < _MANY_NODES
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         weights = model.graph.initializers

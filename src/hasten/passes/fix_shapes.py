@@ -26,6 +26,7 @@ def fix_shapes(dims: Mapping[str, int]) -> Pass:
         if changed:
             while fold_constants.apply(model):
                 shapes.infer(model)
+        if not shapes.free_dims(model):
             shapes.complete(model)
         return changed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 from onnx import version_converter
 
@@ -21,6 +22,13 @@ def raise_to(model: ir.Model, version: int) -> bool:
     """
     if opset(model) >= version:
         return False
+    if _means_the_same(model, opset(model), version):
+        model.graph.opset_imports.pop("ai.onnx", None)
+        model.graph.opset_imports[""] = version
+        imports = [onnx.helper.make_opsetid("", version)]
+        oldest = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)
+        model.ir_version = max(model.ir_version or 0, oldest)
+        return True
     weights = {name: value.const_value for name, value in model.graph.initializers.items()}
     converted = ir.from_proto(version_converter.convert_version(ir.to_proto(model), version))
     for name, value in converted.graph.initializers.items():
@@ -29,6 +37,20 @@ def raise_to(model: ir.Model, version: int) -> bool:
             value.const_value = original  # shared with the original again, not the copy that serialising made
     model.graph, model.ir_version = converted.graph, max(model.ir_version or 0, converted.ir_version or 0)
     return True
+
+
+def _means_the_same(model: ir.Model, old: int, new: int) -> bool:
+    """True where no operator of the graph was redefined in between: then only the number changes."""
+    used = {node.op_type for node in model.graph.all_nodes() if node.domain in ("", "ai.onnx")}
+    return all(_defined(op, old) == _defined(op, new) for op in used)
+
+
+def _defined(op: str, version: int) -> int:
+    """The operator set that defines ``op`` for ``version``; unknown ones are left to the converter to refuse."""
+    try:
+        return int(onnx.defs.get_schema(op, version, "").since_version)
+    except onnx.defs.SchemaError:
+        return -version
 
 
 raise_opset = Pass(

@@ -42,8 +42,7 @@ def run_phases(
 
     Raises:  PassError: with ``strict``, a pass broke the graph or changed its answers; the message names it
     """
-    current = clone(model)
-    infer(current)
+    current = model
     arrays = None if probe is None else tuple(probe() if callable(probe) else probe)
     expected = None if arrays is None else _answers(current, arrays)
     rewrites: list[Rewrite] = []
@@ -58,7 +57,7 @@ def run_phases(
             result = attempt.run(current)
         current = result
         rewrites += attempt.rewrites()
-    return current, tuple(rewrites)
+    return current if phases else clone(model), tuple(rewrites)
 
 
 @dataclass
@@ -83,6 +82,7 @@ class _Attempt:
         """The phase applied to a copy of ``start``; with ``limit``, only so many steps that change something."""
         while True:
             model = clone(start)
+            infer(model)
             self.steps, self.tallies = 0, {}
             fault = self._rounds(model, limit)
             if fault is None:
