@@ -14,7 +14,9 @@ from spatial_cases import Slide, assert_close, build, call, conv, conv_transpose
 from hasten.errors import UnsupportedOpError
 from hasten.native.fuse import fuse
 from hasten.native.kernels.conv import Conv
+from hasten.native.kernels import conv as conv_module
 from hasten.native.kernels.depthwise import Depthwise
+from hasten.native.kernels.winograd import Winograd
 from hasten.native.lower import lower
 
 CHANNELS = st.sampled_from([1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 32, 33, 48, 64, 65])
@@ -181,6 +183,34 @@ def test_auto_pad(mode: str) -> None:
     assert_close(call(built, x)[0], want, 20.0)
 
 
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(data=st.data(), size=st.sampled_from([2, 4]), name=st.sampled_from(host_isas()))
+def test_winograd(data: st.DataObject, size: int, name: str) -> None:
+    depth, columns = data.draw(st.integers(9, 40)), data.draw(CHANNELS)
+    pads = tuple(data.draw(st.integers(0, 3)) for _ in range(4))
+    sizes = [max(3 - pads[i] - pads[i + 2], 1) + data.draw(st.integers(0, 20)) for i in (0, 1)]
+    slide = Slide((1, 1), (1, 1), pads)
+    x = numbers(1, data.draw(st.sampled_from([1, 2])), depth, *sizes)
+    w, b = numbers(2, columns, depth, 3, 3), numbers(3, columns)
+    then = data.draw(st.sampled_from(["", "Relu"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv_module, "outputs_per_tile", lambda *_: size)
+        built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, then), name)
+    want, (got,) = conv(x, w, b, slide), call(built, x)
+    if got.size > columns * x.shape[0]:
+        assert any(isinstance(step, Winograd) for step in built.program.steps)
+    assert_close(got, np.maximum(want, 0) if then else want, float(np.abs(want).max()) + 1, tolerance=5e-6)
+    assert np.array_equal(call(built, x)[0], got)
+
+
+def test_winograd_is_chosen_where_it_pays() -> None:
+    slide = Slide((1, 1), (1, 1), (1, 1, 1, 1))
+    for channels, strides, chosen in [(32, (1, 1), True), (32, (2, 2), False), (4, (1, 1), False)]:
+        x, w = numbers(1, 1, channels, 16, 16), numbers(2, channels, channels, 3, 3)
+        program = lower(model_of("Conv", x, {"w": w}, {"pads": slide.pads, "strides": strides}), "case", 16)
+        assert any(isinstance(step, Winograd) for step in program.steps) is chosen
+
+
 def test_depthwise_has_its_own_kernel() -> None:
     x, w = numbers(1, 1, 24, 9, 9), numbers(2, 24, 1, 3, 3)
     program = lower(model_of("Conv", x, {"w": w}, {"group": 24}), "case", 16)
@@ -190,7 +220,7 @@ def test_depthwise_has_its_own_kernel() -> None:
 @pytest.mark.parametrize("parts", [2, 3])
 def test_a_team_gives_the_same_bits(parts: int) -> None:
     slide = Slide((1, 1), (1, 1), (1, 1, 1, 1))
-    for shape in [(1, 16, 17, 19), (1, 33, 1, 400)]:
+    for shape in [(1, 16, 17, 19), (1, 33, 1, 400), (1, 64, 8, 8)]:
         x, w, b = numbers(1, *shape), numbers(2, 35, shape[1], 3, 3), numbers(3, 35)
         model = model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu")
         team = build(model, host_isas()[-1], threads=parts)
@@ -219,6 +249,7 @@ SANITISED = [
     ("Conv", (2, 17, 8, 7), (33, 17, 3, 3), Slide((2, 2), (1, 1), (0, 0, 1, 1))),
     ("Conv", (1, 19, 7, 7), (19, 1, 3, 3), Slide((1, 1), (1, 1), (1, 1, 1, 1), 19)),
     ("Conv", (1, 5, 100), (7, 5, 25), Slide((1,), (2,), (10, 7))),
+    ("Conv", (2, 17, 11, 9), (21, 17, 3, 3), Slide((1, 1), (1, 1), (1, 1, 1, 1))),
     ("ConvTranspose", (1, 5, 6, 5), (5, 3, 4, 3), Slide((2, 3), (1, 2), (1, 1, 1, 1))),
 ]
 

@@ -40,7 +40,9 @@ def sweep():
     bits = np.arange(0, 2**32, 2039, dtype=np.uint64).astype(np.uint32)
     with np.errstate(all="ignore"):
         x = bits.view(np.float32)
-    corners = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 88.72, 88.73, -87.3, -103.9, 3.4e38, 1e-38], np.float32)
+    corners = np.array(
+        [0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 88.72, 88.73, -87.3, -103.9, 3.4e38, 1e-38], np.float32
+    )
     dense = np.linspace(-12, 12, 200_001, dtype=np.float32)
     x = np.concatenate([x, corners, dense])
     tiny = (np.abs(x) < np.finfo(np.float32).tiny) & (x != 0)  # denormals count as zero inside a call
@@ -88,7 +90,9 @@ def check(x, found, expected, ulps, absolute):
     if bad.any():
         worst = int(np.argmax(np.where(bad, error / unit, 0)))
         at = x[finite][worst]
-        raise AssertionError(f"{bad.sum()} values off; worst {error[worst] / unit[worst]:.1f} ULP at {at!r}: {found[finite][worst]!r}")
+        raise AssertionError(
+            f"{bad.sum()} values off; worst {error[worst] / unit[worst]:.1f} ULP at {at!r}: {found[finite][worst]!r}"
+        )
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -115,10 +119,16 @@ def test_bounded_functions_stay_in_range(functions):
 @pytest.mark.parametrize("name,reference", [("pow", np.power), ("fmod", np.fmod)])
 def test_binary_functions(functions, name, reference):
     rng = np.random.default_rng(0)
-    special_values = np.array([0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, np.inf, -np.inf, np.nan, 1e10, -7.25], np.float32)
+    special_values = np.array(
+        [0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, np.inf, -np.inf, np.nan, 1e10, -7.25], np.float32
+    )
     a, b = (g.reshape(-1) for g in np.meshgrid(special_values, special_values))
-    a = np.concatenate([a, rng.uniform(0, 50, 20_000).astype(np.float32), rng.uniform(-9, 9, 20_000).astype(np.float32)])
-    b = np.concatenate([b, rng.uniform(-20, 20, 20_000).astype(np.float32), rng.integers(-9, 9, 20_000).astype(np.float32)])
+    a = np.concatenate(
+        [a, rng.uniform(0, 50, 20_000).astype(np.float32), rng.uniform(-9, 9, 20_000).astype(np.float32)]
+    )
+    b = np.concatenate(
+        [b, rng.uniform(-20, 20, 20_000).astype(np.float32), rng.integers(-9, 9, 20_000).astype(np.float32)]
+    )
     a, b = (np.resize(v, len(v) // 16 * 16) for v in (a, b))
     y = np.empty_like(a)
     getattr(functions, f"map_{name}")(pointer(a), pointer(b), pointer(y), ctypes.c_long(len(a)))

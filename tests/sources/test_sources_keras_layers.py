@@ -292,6 +292,11 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     "multi head mask": lambda: graph(
         (5, 6), (5, 5), to=lambda x, m: L.MultiHeadAttention(2, 3)(x, x, attention_mask=m > -1.0)
     ),
+    "multi head causal with dropout": lambda: graph(
+        (5, 8), to=lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x, use_causal_mask=True)
+    ),
+    "grouped query with dropout": lambda: graph((5, 6), to=lambda x: L.GroupQueryAttention(4, 4, 2, dropout=0.2)(x, x)),
+    "random augmentation": lambda: chain((8, 8, 3), L.RandomFlip(), L.RandomRotation(0.1), L.RandomZoom(0.2)),
     "grouped query": lambda: graph((5, 6), to=lambda x: L.GroupQueryAttention(4, 4, 2)(x, x)),
     "grouped query causal": lambda: graph(
         (5, 6), to=lambda x: L.GroupQueryAttention(4, 4, 2)(x, x, use_causal_mask=True)

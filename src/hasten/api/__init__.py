@@ -4,7 +4,7 @@
 report · ``single`` one engine at once.
 """
 
-from hasten.api.explain import explain
+from hasten.api.explaining import explain
 from hasten.api.pipeline import Outcome, benchmark, optimize, study
 from hasten.api.settings import Settings
 from hasten.api.single import compile

@@ -47,7 +47,7 @@ def by_op(plan: Plan, winner: Trial | None) -> ByOp:
 
 
 def _profiled(winner: Trial, arrays: Sequence[Array]) -> tuple[OpTime, ...]:
-    """Shares by ONNX Runtime's own profiler; its marks slow every operator, so times are shares of the measured call."""
+    """Shares by ONNX Runtime's own profiler; its marks slow operators: times are shares of the call."""
     assert winner.artefact is not None and winner.measurement is not None
     with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
         options = onnxruntime.SessionOptions()

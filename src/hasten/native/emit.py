@@ -12,17 +12,10 @@ import numpy as np
 
 from hasten.native.isa import Isa
 from hasten.native.plan import ALIGNMENT, Plan, plan
-from hasten.native.program import Program, Tensor, View
+from hasten.native.program import C_TYPES, Program, Tensor, View
 from hasten.types import Array
 
 __all__ = ["C_TYPES", "SPLIT_MACS", "Emitted", "Emitter", "emit", "helpers"]
-
-C_TYPES = {
-    "float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t",
-    "int8": "int8_t", "uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t", "uint64": "uint64_t",
-    "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t",
-}  # fmt: skip
-
 
 # Two threads meet in about 0.1 µs; a step below this is over sooner than the meeting pays.
 SPLIT_MACS = 24_000
@@ -187,7 +180,7 @@ def helpers(isa: Isa, names: Sequence[str]) -> list[str]:
     """The C text of these vector functions and all they need, types first."""
     stem = {"x86_64": isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(isa.arch, "c")
     base = _snippets(f"{stem}.h")
-    library = {**base, **{k: v for k, v in _snippets("math.h").items() if k not in base}}
+    library = {**_snippets("scalar.h"), **_snippets("math.h"), **base}
     wanted: list[str] = []
 
     def visit(name: str) -> None:

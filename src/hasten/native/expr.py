@@ -15,7 +15,7 @@ from hasten.native.program import View
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["ACC", "Expr", "call", "const", "emit_vector", "load", "loads", "substitute"]
+__all__ = ["ACC", "VECTOR", "Expr", "call", "const", "emit_vector", "is_vector", "load", "loads", "substitute"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,8 @@ class Expr:
     args: tuple[Expr, ...] = ()
     view: View | None = None
     value: float = 0.0
+    dtype: str = "float32"
+    """Of the result. All float32: vectors (``VECTOR``); anything else: one value at a time (``kernels.typed``)."""
 
 
 ACC = Expr("acc")
@@ -33,17 +35,31 @@ ACC = Expr("acc")
 
 def load(view: View) -> Expr:
     """The view's element at the current position."""
-    return Expr("load", view=view)
+    return Expr("load", view=view, dtype=view.dtype)
 
 
-def const(value: float) -> Expr:
-    """A number."""
-    return Expr("const", value=float(value))
+def const(value: float, dtype: str = "float32") -> Expr:
+    """A number; integers of 64 bits keep all their digits."""
+    return Expr("const", value=float(value) if dtype.startswith(("float", "bfloat")) else int(value), dtype=dtype)
 
 
-def call(op: str, *args: Expr) -> Expr:
-    """A function of ``VECTOR`` applied to expressions."""
-    return Expr(op, args)
+def call(op: str, *args: Expr, dtype: str = "float32") -> Expr:
+    """A function of ``VECTOR``, or of ``kernels.typed`` where a dtype is not float32, applied to expressions."""
+    return Expr(op, args, dtype=dtype)
+
+
+def is_vector(expr: Expr) -> bool:
+    """True where every value below is float32 and every function has a vector form."""
+    done: set[int] = set()
+
+    def walk(e: Expr) -> bool:
+        if id(e) in done:
+            return True
+        done.add(id(e))
+        known = e.op in VECTOR or e.op in ("load", "const", "acc")
+        return known and e.dtype == "float32" and all(map(walk, e.args))
+
+    return walk(expr)
 
 
 def loads(expr: Expr) -> Iterator[Expr]:
@@ -99,13 +115,13 @@ VECTOR: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 for _name in (
     "maximum minimum sign log log1p expm1 erf softplus softsign mish silu gelu gelu_tanh hard_swish reciprocal rsqrt pow "
-    "sin cos tan asin acos atan sinh cosh asinh acosh atanh isnan isinf fmod mod"
+    "sin cos tan asin acos atan sinh cosh asinh acosh atanh isnan isinf fmod"
 ).split():
     VECTOR[_name] = (
-        f"v_{_name}({{0}}, {{1}})" if _name in ("maximum", "minimum", "pow", "fmod", "mod") else f"v_{_name}({{0}})",
+        f"v_{_name}({{0}}, {{1}})" if _name in ("maximum", "minimum", "pow", "fmod") else f"v_{_name}({{0}})",
         (f"v_{_name}",),
     )
-for _name in ("elu", "leaky_relu", "celu", "thresholded_relu", "shrink_soft", "shrink_hard"):
+for _name in ("elu", "leaky_relu", "celu", "thresholded_relu"):
     VECTOR[_name] = (f"v_{_name}({{0}}, {{1}})", (f"v_{_name}",))
 for _name in ("selu", "hard_sigmoid", "prelu"):
     VECTOR[_name] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +71,20 @@ def measure() -> Peaks:
     sizes = {level: size // 2 for level, size in caches.items()}
     sizes["memory"] = min(4 * max([*caches.values(), 16 << 20]), 256 << 20)
     for level, size in sizes.items():
-        floats = size // 4 // 128 * 128
-        memory = np.ones(floats + 16, np.float32)
-        start = (memory.ctypes.data + 63) // 64 * 64
-        times = max(1, (2 << 20) // size)
-        bandwidth[level] = 4 * floats * times / _best(lambda s=start, n=floats, t=times: library.peak_read(s, n, t))  # type: ignore[misc]
+        bandwidth[level] = _bandwidth(library, size)
     return Peaks(gmacs, bandwidth["memory"], bandwidth, "native code, one thread, best of many short repeats")
 
 
-def _best(call) -> float:  # type: ignore[no-untyped-def]
+def _bandwidth(library: ctypes.CDLL, size: int) -> float:
+    """Bytes per nanosecond (GB/s) read from an array of ``size`` bytes, again and again."""
+    floats = size // 4 // 128 * 128
+    memory = np.ones(floats + 16, np.float32)
+    start = (memory.ctypes.data + 63) // 64 * 64
+    times = max(1, (2 << 20) // size)
+    return 4 * floats * times / _best(lambda: library.peak_read(start, floats, times))
+
+
+def _best(call: Callable[[], object]) -> float:
     """Nanoseconds of the fastest call."""
     call()
     least, end = float("inf"), time.perf_counter() + _SECONDS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -18,7 +18,14 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["Kind", "Program", "Step", "Tensor", "View", "contiguous_strides"]
+__all__ = ["C_TYPES", "Kind", "Program", "Step", "Tensor", "View", "contiguous_strides"]
+
+C_TYPES = {
+    "float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t",
+    "int8": "int8_t", "uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t", "uint64": "uint64_t",
+    "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t",
+}  # fmt: skip
+"""How values of each dtype are stored in C; half-wide floats as their bits."""
 
 Kind = Literal["input", "output", "temporary", "constant"]
 
@@ -171,8 +178,9 @@ class Step:
     nothing of any family.
     """
 
-    READS = ()
-    WRITES = ()
+    READS: ClassVar[tuple[str, ...]] = ()
+    """Fields that hold a view, or views, that the step reads."""
+    WRITES: ClassVar[tuple[str, ...]] = ()
     nodes: tuple[str, ...] = field(default=(), kw_only=True)
     """Names of the graph nodes that this step computes, for the report."""
 

@@ -1,4 +1,7 @@
-"""Element-wise chains as one loop over a float32 array, any broadcast, any strides: the loop follows the output's memory."""
+"""Element-wise chains as one loop, any dtype, any broadcast, any strides: the loop follows the output's memory.
+
+float32 runs in vectors; an expression that holds another dtype runs as a plain C loop (``typed``).
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from hasten.native.expr import Expr, emit_vector, loads
-from hasten.native.program import Step, View
+from hasten.native.expr import Expr, emit_vector, is_vector, loads
+from hasten.native.kernels.typed import emit_scalar
+from hasten.native.program import C_TYPES, Step, View
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["Elementwise"]
+__all__ = ["Elementwise", "collapse"]
 
 
 @dataclass(eq=False)
@@ -36,9 +40,12 @@ class Elementwise(Step):
         """Loops over collapsed dimensions, the innermost one in vectors."""
         leaves = list(loads(self.expr))
         views = [self.y, *(e.view for e in leaves if e.view is not None)]
-        dims = _collapse(views)
+        dims = collapse(views)
         count, strides = (dims[-1][0], dims[-1][1]) if dims else (1, (1,) * len(views))
-        signature = [(f"float *y", out.pointer(self.y))]
+        if not is_vector(self.expr):
+            self._emit_scalars(out, leaves, dims)
+            return
+        signature = [("float *y", out.pointer(self.y))]
         signature += [(f"const float *x{i}", out.pointer(v)) for i, v in enumerate(views[1:])]
         lines, indent = [], "    "
         for d, (n, _) in enumerate(dims[:-1]):
@@ -61,6 +68,22 @@ class Elementwise(Step):
         for d in range(len(dims) - 1):
             indent = "    " * (len(dims) - 1 - d)
             lines.append(f"{indent}}}")
+        out.function("elementwise", self.title, signature, "\n".join(lines))
+
+    def _emit_scalars(self, out: Emitter, leaves: list[Expr], dims: list[tuple[int, tuple[int, ...]]]) -> None:
+        def at(k: int) -> str:
+            terms = [f"i{d}" + (f" * {s[k]}" if s[k] != 1 else "") for d, (_, s) in enumerate(dims) if s[k]]
+            return " + ".join(terms) or "0"
+
+        own, types = C_TYPES[self.y.dtype], [C_TYPES[e.dtype] for e in leaves]
+        signature = [(f"{own} *restrict y", out.pointer(self.y))]
+        signature += [(f"const {t} *restrict x{i}", out.pointer(e.view)) for i, (t, e) in enumerate(zip(types, leaves, strict=True)) if e.view]
+        lines = [f"{'    ' * (d + 1)}for (int i{d} = 0; i{d} < {n}; i{d}++) {{" for d, (n, _) in enumerate(dims)]
+        indent = "    " * (len(dims) + 1)
+        numbers = {id(e): i for i, e in enumerate(leaves)}
+        found, value = emit_scalar(self.expr, out, lambda e: f"x{numbers[id(e)]}[{at(numbers[id(e)] + 1)}]", indent)
+        lines += [*found, f"{indent}y[{at(0)}] = {value};"]
+        lines += [f"{'    ' * (d + 1)}}}" for d in reversed(range(len(dims)))]
         out.function("elementwise", self.title, signature, "\n".join(lines))
 
 
@@ -102,7 +125,7 @@ class _Body:
         return [*lines, f"{indent}{store}"]
 
 
-def _collapse(views: list[View]) -> list[tuple[int, tuple[int, ...]]]:
+def collapse(views: list[View]) -> list[tuple[int, tuple[int, ...]]]:
     """Dimensions as (count, stride per view), outermost first in the first view's memory, neighbours merged where all allow."""
     first = views[0]
     order = sorted((d for d in range(first.rank) if first.shape[d] != 1), key=lambda d: -abs(first.strides[d]))

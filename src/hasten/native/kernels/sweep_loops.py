@@ -26,8 +26,22 @@ __all__ = ["Loops", "block", "columns_of"]
 
 _L1_BYTES = 24 * 1024  # weights that may stay in the first cache beside the pixels
 _CHEAP = frozenset(
-    ("acc", "const", "load", "add", "sub", "mul", "neg", "square", "relu", "clip_low", "clip_high", "maximum", "minimum")
-    + ("abs", "leaky_relu", "prelu")
+    {
+        "acc",
+        "const",
+        "load",
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "square",
+        "relu",
+        "clip_low",
+        "clip_high",
+        "maximum",
+        "minimum",
+    }
+    | {"abs", "leaky_relu", "prelu"}
 )
 
 
@@ -179,7 +193,7 @@ class Loops:
         """The tiles of one segment. A team that shares out tiles leaves lone ones to its first and last part."""
         place, head = "o" if s.tiles > 1 else str(s.start), ""
         if s.tiles > 1:
-            low, high = _share(s.tiles) if by_tile else ("0", str(s.tiles))
+            low, high = ("t0", "t1") if by_tile else ("0", str(s.tiles))
             head = f"for (int t = {low}; t < {high}; t++)"
         elif by_tile:
             head = f"if (part == {'0' if s.start == 0 else 'parts - 1'})"
@@ -188,7 +202,17 @@ class Loops:
         body += _each("i", s.pixels, _each("j", run.width, [f"a[{_slot('i', run.width, 'j')}] = {self.sweep.start};"]))
         if s.first < s.stop:
             body += self._taps(s, run, place)
-        return block(head, [*body, *self._store(s, run, place)])
+        lines = block(head, [*body, *self._store(s, run, place)])
+        return block("", [*self._tile_share(s), *lines]) if by_tile and s.tiles > 1 else lines
+
+    def _tile_share(self, s: Segment) -> list[str]:
+        """Bounds ``t0`` and ``t1`` of a part's tiles: all parts get nearly as many pixels of the whole axis."""
+        lines = []
+        for name, part in (("t0", "part"), ("t1", "(part + 1)")):
+            lines.append(f"int {name} = ({self.inner.size} * {part} / parts + {s.pixels // 2 - s.start}) / {s.pixels};")
+            lines.append(f"{name} = {name} < 0 ? 0 : {name} > {s.tiles} ? {s.tiles} : {name};")
+        lines[0] = f"{lines[0]} /* this part's tiles */"
+        return [*lines, "if (part == 0) t0 = 0;", f"if (part == parts - 1) t1 = {s.tiles};"]
 
     def _taps(self, s: Segment, run: Panel, place: str) -> list[str]:
         """Loops over the taps of the outer axes around those of the inner axis."""

@@ -63,6 +63,7 @@ def op_times(timed: Profile) -> tuple[OpTime, ...]:
             gmacs_per_s=s.macs / s.time_ns if s.macs and s.time_ns > 0 else None,
             gb_per_s=s.bytes / s.time_ns if s.bytes and s.time_ns > 0 else None,
             kernel=s.function,
+            limit_ns=s.limit_ns,
         )
         for s in timed.steps
     )
