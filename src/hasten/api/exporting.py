@@ -23,7 +23,7 @@ def export(
     instruction_set: str | None = None,
     settings: Settings | None = None,
 ) -> tuple[Path, ...]:
-    """The files of a C library in the folder ``output``: header, C, weights, static and shared library, example, self-test.
+    """The files of a C library in the folder ``output``: header, C, weights, both libraries, example, self-test.
 
     ``model`` is a bundle or anything that ``optimize`` reads; ``target`` a triple such as ``aarch64-linux-gnu``, or
     ``c`` for plain C.

@@ -1,4 +1,4 @@
-"""What ``explain`` and ``export`` look at: one optimised graph with sample inputs and their answers, from a bundle or a model."""
+"""What ``explain`` and ``export`` look at: one optimised graph with inputs and answers, from a bundle or a model."""
 
 from __future__ import annotations
 

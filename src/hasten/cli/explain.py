@@ -10,7 +10,7 @@ import typer
 from hasten.cli import options as o
 
 if TYPE_CHECKING:
-    from hasten.api.explain import Explanation
+    from hasten.api.explaining import Explanation
 
 __all__ = ["explain"]
 
@@ -24,7 +24,7 @@ def explain(
     json: o.AsJson = False,
 ) -> None:
     """Show the compiled program of MODEL step by step: time, arithmetic, bytes, and the machine's limit."""
-    from hasten.api.explain import explain as explain_model  # noqa: PLC0415  (numpy, onnx: not for --help)
+    from hasten.api.explaining import explain as explain_model  # noqa: PLC0415  (numpy, onnx: not for --help)
     from hasten.api.settings import Settings  # noqa: PLC0415
 
     settings = Settings(batch=o.whole_numbers_of("batch", batch), shapes=o.shapes_of(shapes), trust=trust)
