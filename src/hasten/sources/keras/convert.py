@@ -11,9 +11,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from hasten.sources.keras.build import Shape, Tensor, Unsupported
 from hasten.sources.keras.scope import Call, Converter, Scope
-from hasten.sources.keras.symbolic import symbolic_variables
+from hasten.sources.keras.symbolic import tracing
 from hasten.sources.keras.table import LAYERS, OPERATIONS
 
 __all__ = ["Importer"]
@@ -61,12 +63,12 @@ class Importer(Scope):
             lambda v: self._symbol(v, known, keep), (tuple(arguments), dict(named or {}))
         )
         try:
-            with symbolic_variables():
+            with tracing():
                 outputs = call(*symbolic[0], **symbolic[1])
         except Unsupported:
             raise
         except Exception as error:
-            raise Unsupported(f"it cannot be traced with symbolic tensors ({_first_line(error)})") from error
+            raise Unsupported(_why_untraceable(error)) from error
         for node in _in_order([t for t in keras.tree.flatten(outputs) if _is_symbol(t)], known):
             self._recorded.append(node)
             self._node(node, known)
@@ -222,19 +224,20 @@ def _accepted(layer: Any, named: Mapping[str, Any]) -> dict[str, Any]:
 def _autocast(
     graph: Importer, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any]
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """Floating inputs in the layer's compute dtype, as ``Layer.__call__`` does it."""
+    """Arrays as constants, floating inputs in the layer's compute dtype, as ``Layer.__call__`` does it."""
     import keras  # noqa: PLC0415
 
-    if not (layer.autocast and getattr(layer, "_convert_input_args", True)):
-        return arguments, named
+    cast = layer.autocast and getattr(layer, "_convert_input_args", True)
 
     def convert(v: Any) -> Any:
-        if isinstance(v, Tensor) and v.dtype in ("float16", "bfloat16", "float32", "float64"):
+        if isinstance(v, np.ndarray) or (not isinstance(v, Tensor) and keras.ops.is_tensor(v)):
+            v = graph.tensor(v)
+        if cast and isinstance(v, Tensor) and v.dtype in ("float16", "bfloat16", "float32", "float64"):
             return graph.cast(v, layer.input_dtype)
         return v
 
-    cast: tuple[Sequence[Any], Mapping[str, Any]] = keras.tree.map_structure(convert, (tuple(arguments), dict(named)))
-    return cast
+    given: tuple[Sequence[Any], Mapping[str, Any]] = keras.tree.map_structure(convert, (tuple(arguments), dict(named)))
+    return given
 
 
 def _add_masks(layer: Any, bound: dict[str, Any]) -> Any:
@@ -313,6 +316,13 @@ def _dtype(symbol: Any) -> str:
 
     name: str = keras.backend.standardize_dtype(symbol.dtype)
     return name
+
+
+def _why_untraceable(error: Exception) -> str:
+    reason = _first_line(error)
+    if "KerasTensor" in reason:
+        return "its code calls the backend itself, not keras.ops"
+    return f"its code cannot be traced with symbolic tensors ({reason})"
 
 
 def _first_line(error: Exception) -> str:

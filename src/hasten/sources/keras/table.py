@@ -17,13 +17,14 @@ from hasten.sources.keras import (
     reduce,
     shaping,
 )
+from hasten.sources.keras.build import Tensor
 from hasten.sources.keras.scope import Call, Converter, Scope
 
 __all__ = ["LAYERS", "OPERATIONS"]
 
 
-def _same(_g: Scope, call: Call) -> object:
-    return call.first
+def _same(g: Scope, call: Call) -> object:
+    return g.cast(call.first, call.dtype) if isinstance(call.first, Tensor) else call.first
 
 
 _IDLE_AT_INFERENCE = (
@@ -34,6 +35,10 @@ _IDLE_AT_INFERENCE = (
     "GaussianNoise",
     "Identity",
     "InputLayer",
+    *(f"Random{what}" for what in ("Brightness", "ColorDegeneration", "ColorJitter", "Contrast", "ElasticTransform")),
+    *(f"Random{what}" for what in ("Erasing", "Flip", "GaussianBlur", "Grayscale", "Hue", "Invert", "Perspective")),
+    *(f"Random{what}" for what in ("Posterization", "Rotation", "Saturation", "Sharpness", "Shear", "Translation")),
+    "RandomZoom",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
