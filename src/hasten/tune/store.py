@@ -24,6 +24,9 @@ from hasten.tune.plan import Plan
 __all__ = ["Store", "raw_samples"]
 
 
+_ELSEWHERE = ("api", "bundle", "cli", "compress", "doctor", "report", "runtime", "serve", "stream")
+
+
 class Store:
     """The folder of one plan's trials."""
 
@@ -117,9 +120,13 @@ def _content(path: Path) -> str:
 
 @cache
 def _code_digest() -> str:
-    """Names hasten's own sources: a changed compiler or rewrite makes another candidate."""
+    """Names hasten's own sources in the rooms that make, run or measure a candidate.
+
+    A changed compiler or rewrite makes another candidate; a changed report or command line does not.
+    """
     root = Path(__file__).resolve().parents[1]
     state = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h", ".so")):
+    found = [p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h", ".so")]
+    for path in sorted(p for p in found if p.relative_to(root).parts[0] not in _ELSEWHERE):
         state.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return state.hexdigest()[:16]
