@@ -22,6 +22,7 @@ import onnx_ir as ir
 from hasten.errors import SourceError
 from hasten.graph import read
 from hasten.sources import Reference, Source, SourceRequest
+from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress
 from hasten.types import Array, TensorSpec
 
@@ -276,9 +277,7 @@ def _digest(folder: Path) -> str:
 
 
 def _tensorflow() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf  # noqa: PLC0415
-
+    tf = import_quietly("tensorflow")
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     return tf
 

@@ -20,11 +20,12 @@ from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.keras.assemble import Imported, import_model
 from hasten.sources.keras.build import Unsupported
 from hasten.sources.keras.files import Opened, load
+from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.signature import Signature, signature
 from hasten.sources.keras.stock import example, export
 from hasten.types import Array, TensorSpec
 
-__all__ = ["flat_call", "open_keras", "quiet"]
+__all__ = ["flat_call", "open_keras"]
 
 _SLOW_S = 0.3
 _PATIENCE = 4
@@ -38,7 +39,7 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
 
     Raises:  SourceError: it cannot be read; TrustError: it holds code; SourceError names a layer nobody can convert
     """
-    quiet()
+    import_quietly("keras")
     if isinstance(model_or_path, (str, os.PathLike)):
         opened = load(Path(model_or_path), trust=request.trust)
     else:
@@ -59,11 +60,6 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
         trusted=request.trust,
         fingerprint=_fingerprint(model, taken.inputs),
     )
-
-
-def quiet() -> None:
-    """Keeps TensorFlow's start-up chatter off the terminal, unless the user asked for a level."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def flat_call(model: Any, taken: Signature) -> Reference:
