@@ -200,25 +200,14 @@ def start(folder: Path, engine: str = "deliberate") -> subprocess.Popen:
     return process
 
 
-def workers(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(folder) in word and word.endswith(".json") for word in words) or "hasten.tune.zygote" in words:
-            found.append(process)
-    return found
-
-
 @pytest.mark.parametrize(("after_s", "engine"), [(0.9, "deliberate"), (2.3, "deliberate:PRELOADING")])
 def test_killed_at_a_random_moment_it_resumes(tmp_path: Path, after_s: float, engine: str) -> None:
     process = start(tmp_path, engine)
     time.sleep(after_s)
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     heard = process.communicate()[0].split()
-    deadline = time.monotonic() + 10
-    while workers(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert workers(tmp_path) == []  # a worker ends when its parent has gone
+    assert psutil.wait_procs(workers, timeout=10)[1] == []  # a worker ends when its parent has gone
     again = start(tmp_path, engine)
     words = again.communicate(timeout=90)[0].split()
     assert words[-5:] == ["ok"] * 5 and again.returncode == 0
@@ -231,11 +220,12 @@ def test_ctrl_c_in_the_terminal(tmp_path: Path) -> None:
     while process.stdout.readline() != "finished\n":
         pass
     time.sleep(0.2)
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     words = process.communicate(timeout=20)[0].split()
     assert process.returncode == 0
     assert "interrupted" in words and "ok" in words[-5:] and "skipped" in words[-5:]
-    assert workers(tmp_path) == []
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
 
 
 def test_what_does_not_fit_the_budget_is_skipped_and_tried_later(plan_of) -> None:
