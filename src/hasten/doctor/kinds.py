@@ -232,7 +232,7 @@ class Kinds:
                 if path[0] == 0:
                     return Kind(makers.NUMBER)
                 path = path[1:]
-            elif called == "range":
+            elif self.names.dotted(iterable.func) == "range":
                 return Kind(makers.NUMBER)
             elif called == "zip" and path and path[0] < len(iterable.args):
                 iterable, path = iterable.args[path[0]], path[1:]
@@ -309,6 +309,8 @@ class Kinds:
         return Kind(result) if result else None
 
     def _wrapped(self, node: ast.Call, default: str) -> Kind | None:
+        if default == makers.TF_FUNCTION:
+            return Kind(default, node)
         inner = self.of(node.args[0]) if node.args else None
         if inner is not None and inner.name in (makers.TORCH_MODULE, makers.KERAS_MODEL):
             return Kind(inner.name, inner.made, inner.local)

@@ -54,12 +54,17 @@ def value_of(node: ast.expr | None, code: Code) -> ast.expr | None:
     if not isinstance(node, ast.Name):
         return node
     _, bindings = code.names.find(node.id, node)
-    earlier = [b for b in bindings if getattr(b.node, "lineno", 0) <= node.lineno and b.value is not node]
+    earlier = [b for b in bindings if getattr(b.node, "lineno", 0) <= node.lineno and not _holds(b.value, node)]
     last = earlier[-1] if earlier else None
     if last is None or last.role != "value" or last.path or last.value is None:
         return node
     same = code.function(last.node) is code.function(node)
-    return last.value if same and not any(n is node for n in ast.walk(last.value)) else node
+    return last.value if same else node
+
+
+def _holds(value: ast.expr | None, node: ast.Name) -> bool:
+    """True for the assignment that the name itself stands in: `x = f(x)`."""
+    return value is not None and any(n is node for n in ast.walk(value))
 
 
 def is_one_sample(node: ast.expr | None, code: Code, depth: int = 2) -> bool:

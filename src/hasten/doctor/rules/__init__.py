@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hasten.doctor.rule import Rule
 
-__all__ = ["CODE_RULES", "GROUPS", "code_rules", "documentation", "rule_names"]
+if TYPE_CHECKING:
+    from hasten.doctor.graphs import GraphRule
+
+__all__ = ["CODE_RULES", "GRAPH_RULES", "GROUPS", "code_rules", "documentation", "graph_rules", "rule_names"]
 
 GROUPS = {
     "H0": "Calling",
@@ -68,11 +71,34 @@ CODE_RULES: dict[str, str] = {
     "H503": "h503_hidden_quantization_failure",
 }
 
+GRAPH_RULES: dict[str, str] = {
+    "H601": "h601_float64_weights",
+    "H602": "h602_noise_at_inference",
+    "H603": "h603_unrolled_loop",
+    "H604": "h604_removable_transpose",
+    "H605": "h605_unfolded_batch_norm",
+    "H606": "h606_dynamic_dimensions",
+    "H607": "h607_slow_operator",
+    "H608": "h608_unused_layer",
+    "H609": "h609_constant_subgraph",
+    "H610": "h610_unfused_recurrence",
+    "H611": "h611_huge_embedding",
+}
+
+
+_ALL = {**CODE_RULES, **GRAPH_RULES}
+
 
 @cache
 def code_rules() -> tuple[Rule, ...]:
     """Every rule over code, in order of codes; imported at the first call."""
     return tuple(_module(code).RULE for code in CODE_RULES)
+
+
+@cache
+def graph_rules() -> tuple[GraphRule, ...]:
+    """Every rule over models, in order of codes; imported at the first call."""
+    return tuple(_module(code).RULE for code in GRAPH_RULES)
 
 
 def documentation(code: str) -> str:
@@ -82,8 +108,8 @@ def documentation(code: str) -> str:
 
 def rule_names() -> dict[str, str]:
     """Code → short name of every rule, without importing any."""
-    return {code: module.split("_", 1)[1].replace("_", "-") for code, module in CODE_RULES.items()}
+    return {code: module.split("_", 1)[1].replace("_", "-") for code, module in _ALL.items()}
 
 
 def _module(code: str) -> Any:
-    return importlib.import_module(f"hasten.doctor.rules.{CODE_RULES[code]}")
+    return importlib.import_module(f"hasten.doctor.rules.{_ALL[code]}")

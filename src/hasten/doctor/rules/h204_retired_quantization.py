@@ -46,7 +46,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Imports and attributes of the old modules, each named once."""
     if is_fallback(node, code):
         return
-    if isinstance(node, ast.ImportFrom):
+    if isinstance(node, ast.ImportFrom) and node.module in ("torch", "torch.nn") and not node.level:
+        yield from _whole_module(node, code)
+    elif isinstance(node, ast.ImportFrom):
         old = _old(node.module or "") if not node.level else ""
         if old:
             text = code.source(node).replace(old, _MOVED[old], 1)
@@ -68,6 +70,17 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             yield hit(
                 node, f"`{old}` is retired: today it is `{_MOVED[old]}`", Edit("replace", node, _MOVED[old]), safe=True
             )
+
+
+def _whole_module(node: ast.ImportFrom, code: Code) -> Iterator[Hit]:
+    """`from torch import quantization`."""
+    for alias in node.names:
+        old = f"{node.module}.{alias.name}"
+        if old in _MOVED:
+            new = _MOVED[old].rsplit(".", 1)[0]
+            text = code.source(node).replace(f"from {node.module} ", f"from {new} ", 1)
+            edits = (Edit("statement", node, text),) if len(node.names) == 1 else ()
+            yield hit(node, f"`{old}` is retired: today it is `{_MOVED[old]}`", *edits, safe=True)
 
 
 def _old(name: str) -> str:

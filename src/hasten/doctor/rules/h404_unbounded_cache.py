@@ -31,6 +31,7 @@ No fix.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
@@ -119,7 +120,7 @@ def _is_optional(statement: ast.AST, attr: str, code: Code) -> bool:
             return False
         if isinstance(around, ast.If):
             text = ast.unparse(around.test)
-            asked = f"self.{attr}" in text and "len(" not in text and " and " not in text
+            asked = re.search(rf"\bself\.{attr}\b", text) is not None and "len(" not in text and " and " not in text
             if not asked and not text.endswith(("is None", "is not None")):
                 return True
     return False

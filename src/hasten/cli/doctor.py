@@ -1,0 +1,157 @@
+"""``hasten doctor``: the slow habits in code that calls models, and in models themselves; mended on request."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hasten.errors import SettingsError
+
+if TYPE_CHECKING:
+    from hasten.doctor.check import Result
+    from hasten.doctor.settings import Settings
+
+__all__ = ["doctor"]
+
+_CODE = (".py", ".pyw", ".ipynb", ".pyi")
+
+
+def doctor(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders, notebooks, models, or - for stdin.")
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Rewrite what can be rewritten safely.")] = False,
+    unsafe_fixes: Annotated[bool, typer.Option("--unsafe-fixes", help="Rewrite also what may change results.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, and change nothing.")] = False,
+    select: Annotated[list[str] | None, typer.Option(help="Rules to use: [bold]H0,H201[/]; default all.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Rules to leave out.")] = None,
+    output: Annotated[str, typer.Option("--format", help="text, json, github or sarif.")] = "text",
+    statistics: Annotated[bool, typer.Option("--statistics", help="Count the findings of each rule.")] = False,
+    explain: Annotated[str | None, typer.Option(metavar="CODE", help="Show a rule's documentation.")] = None,
+    stdin_filename: Annotated[str, typer.Option(help="What to call the code that comes from stdin.")] = "<stdin>",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Open models that can run code (for model files only).")
+    ] = False,
+) -> None:
+    """Find slow habits in code that calls models, and in models; exit with 1 if there are any.
+
+    It never imports or runs the code it reads.
+    """
+    from hasten.doctor import output as out  # noqa: PLC0415  (the rules: not for --help)
+
+    if explain is not None:
+        print(_explained(explain))
+        return
+    if output not in out.FORMATS:
+        raise SettingsError(f"unknown --format '{output}': expected one of {', '.join(out.FORMATS)}")
+    code, models = _sorted_out(paths or ["."])
+    settings = _settings(code or ["."], select, ignore)
+    how = "unsafe" if unsafe_fixes else "safe" if fix or diff else ""
+    results = _examine(code, settings, how, write=not diff, stdin_filename=stdin_filename)
+    results += [_model(path, settings, trust) for path in models]
+    if diff:
+        print("".join(r.diff for r in results), end="")
+        raise typer.Exit(1 if any(r.diff for r in results) else 0)
+    _print(results, output, statistics, to_stderr=bool(how) and "-" in code)
+    raise typer.Exit(1 if out.findings_of(results) else 0)
+
+
+def _examine(code: list[str], settings: Settings, how: str, *, write: bool, stdin_filename: str) -> list[Result]:
+    from hasten.doctor.run import examine, examine_bytes  # noqa: PLC0415
+
+    results: list[Result] = []
+    if "-" in code:
+        data = sys.stdin.buffer.read()
+        result = examine_bytes(data, settings, name=stdin_filename, fix=how)
+        if how and write:  # as formatters do: the mended text to standard output
+            sys.stdout.buffer.write(result.fixed if result.fixed is not None else data)
+            sys.stdout.flush()
+        results.append(result)
+    files = [Path(p) for p in code if p != "-"]
+    return results + (examine(files, settings, fix=how, write=write) if files else [])
+
+
+def _print(results: Sequence[Result], output: str, statistics: bool, *, to_stderr: bool) -> None:
+    from importlib.metadata import version  # noqa: PLC0415
+
+    from hasten.doctor import output as out  # noqa: PLC0415
+
+    if statistics:
+        text = out.statistics(results)
+    elif output == "json":
+        text = out.as_json(results)
+    elif output == "sarif":
+        text = out.as_sarif(results, version("hasten"))
+    else:
+        text = out.as_github(results) if output == "github" else out.as_text(results)
+    if text:
+        print(text, file=sys.stderr if to_stderr else sys.stdout)
+
+
+def _sorted_out(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Code (files, folders, stdin) and models, each in order."""
+    code: list[str] = []
+    models: list[Path] = []
+    for name in paths:
+        path = Path(name)
+        if name == "-" or not path.exists() or path.suffix in _CODE or _is_plain_folder(path) or _is_script(path):
+            code.append(name)
+        else:
+            models.append(path)
+    return code, models
+
+
+def _is_plain_folder(path: Path) -> bool:
+    return path.is_dir() and not (path / "saved_model.pb").exists()
+
+
+def _is_script(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        head = file.read(64)
+    return head.startswith(b"#!") and b"python" in head
+
+
+def _settings(paths: Sequence[str], select: list[str] | None, ignore: list[str] | None) -> Settings:
+    from hasten.doctor.rules import rule_names  # noqa: PLC0415
+    from hasten.doctor.settings import find_settings  # noqa: PLC0415
+
+    first = next((Path(p) for p in paths if p != "-" and Path(p).exists()), Path())
+    settings = find_settings(first)
+    chosen, refused = _codes(select), _codes(ignore)
+    known = (*rule_names(), "H000")
+    for given in (*chosen, *refused):
+        if given != "ALL" and not any(code.startswith(given) for code in known):
+            raise SettingsError(f"unknown rule '{given}': expected a code such as H001 or its beginning; see --explain")
+    return replace(settings, select=chosen or settings.select, ignore=(*settings.ignore, *refused))
+
+
+def _codes(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(code.strip().upper() for text in given or () for code in text.split(",") if code.strip())
+
+
+def _explained(code: str) -> str:
+    from hasten.doctor.rules import documentation, rule_names  # noqa: PLC0415
+
+    names = rule_names()
+    wanted = code.upper()
+    if wanted not in names:
+        raise SettingsError(f"unknown rule '{code}': expected one of {', '.join(names)}")
+    return f"# {wanted} {names[wanted]}\n\n{documentation(wanted).strip()}"
+
+
+def _model(path: Path, settings: Settings, trust: bool) -> Result:
+    from hasten.doctor.check import Result  # noqa: PLC0415
+    from hasten.doctor.graphs import examine_model, notes_of  # noqa: PLC0415  (onnx)
+    from hasten.sources import SourceRequest  # noqa: PLC0415
+    from hasten.sources.detect import open_source  # noqa: PLC0415
+
+    source = open_source(path, SourceRequest(trust=trust))
+    findings = examine_model(source.model, path, settings)
+    return Result(str(path), findings, skipped=notes_of(source.model))

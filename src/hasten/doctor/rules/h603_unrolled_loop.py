@@ -1,0 +1,45 @@
+"""A loop unrolled into the graph.
+
+## What it does
+Finds one weight read by eight or more matrix products or convolutions (the same layer written out step by step), and
+Keras layers with `unroll=True`.
+
+## Why is this bad
+Each copy is dispatched on its own, and the step-by-step products could be one large product. Graphs of thousands of
+nodes load slowly, and optimisers give up on them.
+
+## Cost
+Up to a hundred times, and minutes of optimising.
+
+## Example
+Stock exporters write `TimeDistributed(Dense)` over 1,000 steps as 1,000 MatMuls.
+
+## Use instead
+The layer without the wrapper (H106), a recurrent layer without `unroll=True`, or hasten's own importer.
+
+## Fix safety
+No fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hasten.doctor.graphs import GraphHit, GraphRule, ModelView
+
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulInteger", "QLinearMatMul")
+_COPIES = 8
+
+
+def check(view: ModelView) -> Iterator[GraphHit]:
+    """Weights with many products, and layers that say so."""
+    for weight in view.weights:
+        users = [usage.node for usage in weight.uses() if usage.node.op_type in _PRODUCTS]
+        if len(users) >= _COPIES:
+            yield GraphHit(f"weight '{weight.name}'", f"the same {users[0].op_type} is written out {len(users)} times")
+    for layer in view.layers:
+        if layer.config.get("unroll") is True:
+            yield GraphHit(f"layer '{layer.name}'", f"{layer.kind} has unroll=True")
+
+
+RULE = GraphRule("H603", "unrolled-loop", "Write the layer once over the whole sequence; leave unroll out.", check)

@@ -1,0 +1,63 @@
+"""Every rule on code written with its habit and on code that only looks like it: the right lines, and none else.
+
+``cases/H001.txt``: a prelude, then cases that begin with ``=== bad`` or ``=== good``. A bad case marks each line where
+its rule must fire with ``# !``; the rule must fire there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hasten.doctor.check import Job, check_text
+from hasten.doctor.rules import CODE_RULES, code_rules, documentation
+from hasten.doctor.settings import Settings
+
+CASES = Path(__file__).parent / "cases"
+MARK = "# !"
+SECTIONS = ("What it does", "Why is this bad", "Cost", "Example", "Use instead", "Fix safety")
+
+
+def cases(code: str, kind: str) -> list[str]:
+    prelude, *blocks = re.split(r"^=== (?=bad|good)", (CASES / f"{code}.txt").read_text(), flags=re.MULTILINE)
+    return [prelude + block.split("\n", 1)[1] for block in blocks if block.startswith(kind)]
+
+
+def fired(code: str, text: str) -> list[int]:
+    job = Job(Path("case.py"), "case.py", Settings(select=(code,)))
+    return [f.line or 0 for f, _ in check_text(text, job)]
+
+
+ALL = [(code, kind, i) for code in CODE_RULES for kind in ("bad", "good") for i in range(len(cases(code, kind)))]
+
+
+@pytest.mark.parametrize(("code", "kind", "index"), ALL, ids=[f"{c}-{k}-{i}" for c, k, i in ALL])
+def test_fires_on_the_marked_lines_alone(code: str, kind: str, index: int) -> None:
+    text = cases(code, kind)[index]
+    marked = [n for n, line in enumerate(text.splitlines(), 1) if line.endswith(MARK)]
+    assert bool(marked) == (kind == "bad"), "a bad case marks its lines, a good one none"
+    assert fired(code, text) == marked, text
+
+
+@pytest.mark.parametrize("code", CODE_RULES)
+def test_has_enough_cases(code: str) -> None:
+    assert len(cases(code, "bad")) >= 6
+    assert len(cases(code, "good")) >= 6
+
+
+@pytest.mark.parametrize("rule", code_rules(), ids=lambda r: r.code)
+def test_words_never_lose_a_finding(rule) -> None:
+    """The cheap filter before parsing must let every bad case through."""
+    for text in cases(rule.code, "bad"):
+        assert any(word in text for word in rule.words)
+
+
+@pytest.mark.parametrize("rule", code_rules(), ids=lambda r: r.code)
+def test_documentation_has_every_section_and_its_example_is_found(rule) -> None:
+    text = documentation(rule.code)
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert headings == list(SECTIONS)
+    assert CODE_RULES[rule.code] == f"{rule.code.lower()}_{rule.name.replace('-', '_')}"
+    assert rule.remedy.endswith((".", ")"))
