@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import signal
@@ -103,6 +104,35 @@ def test_predict_reads_standard_input_and_one_record(run: Run, bundle: Path, mon
     monkeypatch.setattr(sys, "stdin", io.StringIO("[1, 2, 3, 4]"))
     ran = run("predict", bundle, "-")
     np.testing.assert_allclose(json.loads(ran.out), small_onnx.expected(np.float32([[1, 2, 3, 4]])), rtol=1e-5)
+
+
+def test_a_bundle_from_another_cpu_answers_by_its_fallback(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine code is for a processor that this is not, and there is no compiler: onnxruntime answers, and says so."""
+    opened = read(bundle)
+    (tmp_path / "model.so").write_bytes(b"machine code")
+    first = opened.entries[0].artefact
+    alien = dataclasses.replace(
+        first,
+        candidate=Candidate("native"),
+        folder=tmp_path,
+        files=("model.so",),
+        portable=False,
+        target="aarch64" if host.isa().name != "aarch64" else "x86-64-v3",
+    )
+    portable = dataclasses.replace(opened.entries[0], artefact=unpack(opened, opened.entries[0]))
+    samples, expected = zip(*opened.checks(), strict=True)
+    write(
+        tmp_path / "alien.hasten",
+        Contents(opened.inputs, opened.outputs, (Entry(alien), portable), None, samples, expected),
+    )
+    np.save(tmp_path / "x.npy", np.ones((2, 4), np.float32))
+    ran = run("predict", tmp_path / "alien.hasten", tmp_path / "x.npy")
+    assert ran.code == 0, ran.err
+    np.testing.assert_allclose(json.loads(ran.out), small_onnx.expected(np.ones((2, 4), np.float32)), rtol=1e-5)
+    assert f"runs on onnxruntime here; native: its machine code is for {alien.target}" in ran.err
+    assert len(ran.err.splitlines()) == 1
 
 
 def test_info_tells_without_running(run: Run, bundle: Path) -> None:

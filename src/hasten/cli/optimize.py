@@ -65,6 +65,6 @@ def optimize(
         fresh=fresh,
         seed=seed,
     )
-    target = output or Path(model.name).with_suffix(".hasten")
+    target = output or Path(f"{model.resolve().stem or 'model'}.hasten")
     page = None if no_report else report or target.with_suffix(".html")
     run(Request(model, settings, target, sample, page, page_asked=report is not None, as_json=json))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +30,13 @@ def predict(
     from hasten.runtime import load  # noqa: PLC0415
 
     found = read(rows)
-    with load(bundle, trust=trust, engine=engine) as model:
-        answers = model.predict(shaped(model.inputs, found), batch_size)
-        names = [spec.name for spec in model.outputs]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", RuntimeWarning)
+        with load(bundle, trust=trust, engine=engine) as model:
+            answers = model.predict(shaped(model.inputs, found), batch_size)
+            names = [spec.name for spec in model.outputs]
+    for warning in told:
+        print(f"hasten: {warning.message}", file=sys.stderr)
     answers = answers if isinstance(answers, tuple) else (answers,)
     if output is not None:
         write(output, names, answers)
