@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from program import Ran, Run
 
 from hasten import cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the small models beside the tests
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from program import Run
 
 import hasten
 import small_onnx
-from conftest import Run
 from hasten.bundle import FORMAT, write
 from hasten.bundle.contents import MANIFEST
 

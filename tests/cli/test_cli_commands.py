@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from program import Run
 
 import hasten
 import small_onnx
-from conftest import Run
 from hasten import host
 from hasten.bundle import Contents, Entry, read, write
 from hasten.bundle.unpack import unpack
