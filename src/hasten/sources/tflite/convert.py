@@ -22,6 +22,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from hasten.errors import SourceError, UnsupportedOpError
+from hasten.graph import shapes
+from hasten.sources.tflite.loops import roll_loops
 from hasten.sources.tflite.model import Flat, listed, text
 from hasten.sources.tflite.state import STEPPING, show_states
 from hasten.types import Array
@@ -63,6 +65,8 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter]) -> ir.Model:
     _put_back(model, fused, emitters)
     _refuse_unknown(model)
     _name_ports(model, surgical)
+    shapes.infer(model)
+    roll_loops(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     return model
