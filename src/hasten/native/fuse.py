@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hasten.native.epilogue import fits
-from hasten.native.expr import Expr, load, loads, substitute
+from hasten.native.expr import Expr, is_vector, load, loads, substitute
 from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
 
 __all__ = ["fuse"]
@@ -20,6 +21,24 @@ __all__ = ["fuse"]
 def fuse(program: Program) -> Program:
     """The program with every element-wise step folded that can be."""
     steps = list(program.steps)
+    _fold_all(steps)
+    if _vectorise(steps):
+        _fold_all(steps)
+    return replace(program, steps=steps)
+
+
+def _vectorise(steps: list[Step]) -> bool:
+    """Comparisons that only choose between float32 values become selections of vectors."""
+    changed = False
+    for step in steps:
+        if isinstance(step, Elementwise) and step.y.dtype == "float32" and not is_vector(step.expr):
+            found = vectorised(step.expr)
+            if found is not None:
+                step.expr, changed = found, True
+    return changed
+
+
+def _fold_all(steps: list[Step]) -> None:
     changed = True
     while changed:
         changed = False
@@ -30,7 +49,6 @@ def fuse(program: Program) -> Program:
                 steps.remove(producer)
                 changed = True
                 break
-    return replace(program, steps=steps)
 
 
 def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, Step] | None:
@@ -97,7 +115,10 @@ def _merge(maker: Step, step: Elementwise, leaves: Sequence[Expr]) -> Step | Non
         if moved is None or fits(moved, y) is None:
             return None
         swap[id(other)] = load(moved)
-    return replace(maker, y=_retarget(y, step.y.tensor), epilogue=substitute(step.expr, swap))  # type: ignore[call-arg]
+    whole = substitute(step.expr, swap)
+    if not is_vector(whole):
+        return None
+    return replace(maker, y=_retarget(y, step.y.tensor), epilogue=whole)  # type: ignore[call-arg]
 
 
 def _merge_loops(maker: Elementwise, step: Elementwise, leaves: Sequence[Expr]) -> Step | None:
@@ -111,7 +132,8 @@ def _merge_loops(maker: Elementwise, step: Elementwise, leaves: Sequence[Expr]) 
             return None
         swap[id(other)] = load(moved)
     whole = substitute(maker.expr, swap)
-    return replace(step, expr=substitute(step.expr, {id(leaf): whole for leaf in leaves}))
+    expr = substitute(step.expr, {id(leaf): whole for leaf in leaves})
+    return replace(step, expr=expr) if is_vector(expr) or is_scalar(expr) else None
 
 
 def _retarget(view: View, tensor: Tensor) -> View:

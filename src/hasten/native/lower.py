@@ -15,13 +15,58 @@ import onnx_ir as ir
 from hasten.errors import UnsupportedOpError
 from hasten.native.expr import load
 from hasten.native.kernels import families
+from hasten.native.kernels.arithmetic import cast
 from hasten.native.kernels.elementwise import Elementwise
-from hasten.native.program import Program, Step, Tensor, View
+from hasten.native.kernels.typed import HALVES
+from hasten.native.program import C_TYPES, Program, Step, Tensor, View
 from hasten.types import Array
 
-__all__ = ["Lower", "Lowering", "lower"]
+__all__ = ["Lower", "Lowering", "lower", "lower_nodes"]
 
 Lower = Callable[["Lowering", ir.Node], None]
+
+_LARGEST = 2**31 - 64
+_DTYPES = {d: d.numpy().name for d in (ir.DataType[n] for n in (
+    "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"
+))}  # fmt: skip
+# What float16 and bfloat16 go through as they are; everything else computes on them in float32.
+_KEEPS_HALVES = frozenset(
+    [
+        "Cast",
+        "CastLike",
+        "BitCast",
+        "Identity",
+        "Dropout",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Expand",
+        "Slice",
+        "Split",
+        "Concat",
+        "Tile",
+        "Where",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Pad",
+        "If",
+        "ReverseSequence",
+        "Trilu",
+        "Shape",
+        "Size",
+        "Constant",
+        "ConstantOfShape",
+        "EyeLike",
+        "Range",
+        "OneHot",
+        "CenterCropPad",
+    ]
+)
 
 
 @dataclass
@@ -33,6 +78,8 @@ class Lowering:
     """float32 values per vector of the target: some families pad to it."""
     steps: list[Step] = field(default_factory=list)
     _views: dict[int, View] = field(default_factory=dict)
+    _known: dict[int, Array] = field(default_factory=dict)
+    _wide: dict[int, View] = field(default_factory=dict)
     _counter: int = 0
 
     def view(self, value: ir.Value | None) -> View:
@@ -49,16 +96,24 @@ class Lowering:
         """True for an input that is there (optional inputs may be absent or empty)."""
         return value is not None and value.name != ""
 
-    @staticmethod
-    def constant(value: ir.Value | None) -> Array | None:
+    def constant(self, value: ir.Value | None) -> Array | None:
         """The value's array when it is known now, else None."""
+        if value is not None and id(value) in self._known:
+            return self._known[id(value)]
         if value is None or value.const_value is None or value.is_graph_input():
             return None
         return value.const_value.numpy()
 
+    def know(self, value: ir.Value, array: Array) -> None:
+        """The node's output is this array, whatever the inputs hold."""
+        self._known[id(value)] = array
+        self.set(value, self.data(array))
+
     def data(self, array: Array) -> View:
         """A constant as a view."""
         array = np.ascontiguousarray(array).reshape(array.shape)
+        if array.dtype.name not in C_TYPES:
+            raise UnsupportedOpError(f"native has no kernels for constants of {array.dtype.name}")
         self._counter += 1
         tensor = Tensor(f"c{self._counter}", array.size, array.dtype.name, "constant", data=array)
         return View.whole(tensor, array.shape)
@@ -67,6 +122,8 @@ class Lowering:
         """A fresh temporary, row-major in dimension ``order`` (outermost first)."""
         self._counter += 1
         size = int(np.prod(shape, dtype=np.int64))
+        if size > _LARGEST:
+            raise UnsupportedOpError(f"native counts elements in 32 bits: {size} are too many")
         tensor = Tensor(f"t{self._counter}", size, dtype)
         if order is None:
             return View.whole(tensor, shape)
@@ -130,29 +187,76 @@ def lower(model: ir.Model, name: str, lanes: int) -> Program:
 
     Raises:  UnsupportedOpError: names the operator and node that have no kernel
     """
-    graph, table = model.graph, _table()
     low = Lowering(name, lanes)
-    inputs = []
-    for value in graph.inputs:
-        if value.name in graph.initializers:
-            continue
-        shape = shape_of(value)
-        if shape is None or value.dtype is None:
-            raise UnsupportedOpError(f"native needs static shapes: input '{value.name}' has shape {value.shape}")
-        tensor = Tensor(
-            value.name or "", int(np.prod(shape, dtype=np.int64)), value.dtype.numpy().name, "input", len(inputs)
-        )
-        low._views[id(value)] = View.whole(tensor, shape)
-        inputs.append(low._views[id(value)])
+    inputs = [
+        _input(low, v, i) for i, v in enumerate(v for v in model.graph.inputs if v.name not in model.graph.initializers)
+    ]
+    lower_nodes(low, model.graph)
+    return _finish(low, inputs, [low.view(value) for value in model.graph.outputs])
+
+
+def _input(low: Lowering, value: ir.Value, index: int) -> View:
+    shape = shape_of(value)
+    if shape is None or value.dtype is None:
+        raise UnsupportedOpError(f"native needs static shapes: input '{value.name}' has shape {value.shape}")
+    if value.dtype not in _DTYPES:
+        raise UnsupportedOpError(f"native has no kernels for {value.dtype}: input '{value.name}'")
+    tensor = Tensor(value.name or "", int(np.prod(shape, dtype=np.int64)), value.dtype.numpy().name, "input", index)
+    low._views[id(value)] = View.whole(tensor, shape)
+    return low._views[id(value)]
+
+
+def lower_nodes(low: Lowering, graph: ir.Graph) -> None:
+    """The steps of every node of a graph, or of one branch of an ``If``."""
+    table = _table()
     for node in graph:
+        label = f"op {node.op_type} (node '{node.name}')"
         if node.domain not in ("", "ai.onnx") or node.op_type not in table:
-            raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') has no native kernel")
+            raise UnsupportedOpError(f"{label} has no native kernel")
+        for output in node.outputs:
+            if output.type is not None and (not isinstance(output.type, ir.TensorType) or output.dtype not in _DTYPES):
+                raise UnsupportedOpError(f"{label} with a result of type {output.type} has no native kernel")
         start = len(low.steps)
-        table[node.op_type](low, node)
+        if node.op_type in _KEEPS_HALVES:
+            table[node.op_type](low, node)
+        else:
+            _widened(low, node, table[node.op_type])
         for step in low.steps[start:]:
-            step.nodes = (node.name or node.op_type,)
-    outputs = [low.view(value) for value in graph.outputs]
-    return _finish(low, inputs, outputs)
+            step.nodes = step.nodes or (node.name or node.op_type,)
+
+
+def _widened(low: Lowering, node: ir.Node, family: Lower) -> None:
+    """Lowers a node whose float16 and bfloat16 inputs are float32 meanwhile; results that should be half-wide become so."""
+    saved: list[tuple[int, View, Array | None]] = []
+    for value in node.inputs:
+        if value is None or not low.has(value) or id(value) in {s[0] for s in saved}:
+            continue
+        view = low._views.get(id(value))
+        data = low.constant(value)
+        dtype = view.dtype if view is not None else data.dtype.name if data is not None else ""
+        if dtype not in HALVES:
+            continue
+        if view is None:
+            view = low.view(value)
+        saved.append((id(value), view, low._known.get(id(value))))
+        if data is not None:
+            low._known[id(value)] = data.astype(np.float32)
+            low._views[id(value)] = low.data(data.astype(np.float32))
+        else:
+            if id(value) not in low._wide:
+                low._wide[id(value)] = cast(low, view, "float32")
+            low._views[id(value)] = low._wide[id(value)]
+    family(low, node)
+    for key, view, known in saved:
+        low._views[key] = view
+        low._known.pop(key, None)
+        if known is not None:
+            low._known[key] = known
+    for value in node.outputs:
+        dtype = "" if value.dtype is None else _DTYPES[value.dtype]
+        if dtype in HALVES and low._views[id(value)].dtype == "float32":
+            low._wide[id(value)] = low._views[id(value)]
+            low._views[id(value)] = cast(low, low._wide[id(value)], dtype)
 
 
 def _finish(low: Lowering, inputs: list[View], outputs: list[View]) -> Program:
@@ -169,4 +273,15 @@ def _finish(low: Lowering, inputs: list[View], outputs: list[View]) -> Program:
         target = View.whole(tensor, view.shape)
         low.copy(view, target)
         final.append(target)
-    return Program(low.name, low.steps, tuple(inputs), tuple(final))
+    return Program(low.name, _needed(low.steps), tuple(inputs), tuple(final))
+
+
+def _needed(steps: list[Step]) -> list[Step]:
+    """Without the steps whose results are empty, or read by nobody."""
+    wanted: set[int] = set()
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if any(v.size and (v.tensor.kind == "output" or id(v.tensor) in wanted) for v in step.writes()):
+            kept.append(step)
+            wanted.update(id(v.tensor) for v in step.reads())
+    return kept[::-1]

@@ -76,12 +76,20 @@ class Elementwise(Step):
             return " + ".join(terms) or "0"
 
         own, types = C_TYPES[self.y.dtype], [C_TYPES[e.dtype] for e in leaves]
-        signature = [(f"{own} *restrict y", out.pointer(self.y))]
-        signature += [(f"const {t} *restrict x{i}", out.pointer(e.view)) for i, (t, e) in enumerate(zip(types, leaves, strict=True)) if e.view]
+        expr = self.expr
+        if expr.op == "bits":  # the same bytes under another name
+            own, expr = types[0], expr.args[0]
+        pointer = out.pointer(self.y)
+        signature = [(f"{own} *restrict y", f"({own} *)({pointer})" if expr is not self.expr else pointer)]
+        signature += [
+            (f"const {t} *restrict x{i}", out.pointer(e.view))
+            for i, (t, e) in enumerate(zip(types, leaves, strict=True))
+            if e.view
+        ]
         lines = [f"{'    ' * (d + 1)}for (int i{d} = 0; i{d} < {n}; i{d}++) {{" for d, (n, _) in enumerate(dims)]
         indent = "    " * (len(dims) + 1)
         numbers = {id(e): i for i, e in enumerate(leaves)}
-        found, value = emit_scalar(self.expr, out, lambda e: f"x{numbers[id(e)]}[{at(numbers[id(e)] + 1)}]", indent)
+        found, value = emit_scalar(expr, out, lambda e: f"x{numbers[id(e)]}[{at(numbers[id(e)] + 1)}]", indent)
         lines += [*found, f"{indent}y[{at(0)}] = {value};"]
         lines += [f"{'    ' * (d + 1)}}}" for d in reversed(range(len(dims)))]
         out.function("elementwise", self.title, signature, "\n".join(lines))

@@ -1,0 +1,248 @@
+"""Expressions that are not all float32, one value at a time: the C of integers, booleans, float64, float16 and bfloat16.
+
+Loops of these are plain C that the compiler turns into vectors where it can. Signed arithmetic wraps (it runs unsigned),
+division by zero gives zero, and a float that does not fit an integer is held to the integer's range: nothing is undefined.
+float16 and bfloat16 are stored as bits and computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hasten.native.expr import VECTOR, Expr, call, const
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+
+__all__ = ["COMPARISONS", "FLOATS", "HALVES", "INTEGERS", "c_type", "emit_scalar", "is_scalar", "number", "vectorised"]
+
+HALVES = ("float16", "bfloat16")
+FLOATS = ("float32", "float64", *HALVES)
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+_BITS = {"and": "&", "or": "|", "xor": "^"}
+
+# Forms that serve float32 and float64; F stands for the suffix that a C built-in takes for float.
+_REAL: dict[str, str] = {
+    "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "div": "({0} / {1})", "neg": "(-{0})",
+    "square": "({0} * {0})", "abs": "__builtin_fabsF({0})", "sqrt": "__builtin_sqrtF({0})", "reciprocal": "(1 / {0})",
+    "floor": "__builtin_floorF({0})", "ceil": "__builtin_ceilF({0})", "round": "__builtin_rintF({0})",
+    "relu": "({0} < 0 ? 0 : {0})", "sign": "({0} > 0 ? 1 : {0} < 0 ? -1 : {0})",
+    "maximum": "({0} > {1} || {0} != {0} ? {0} : {1})", "minimum": "({0} < {1} || {0} != {0} ? {0} : {1})",
+    "clip_low": "({0} < {1} ? {1} : {0})", "clip_high": "({0} > {1} ? {1} : {0})",
+    "leaky_relu": "({0} < 0 ? {1} * {0} : {0})", "prelu": "({0} < 0 ? {1} * {0} : {0})",
+    "thresholded_relu": "({0} > {1} ? {0} : 0)", "softsign": "({0} / (1 + __builtin_fabsF({0})))",
+}  # fmt: skip
+# The mathematical functions of float64 come from libm.
+_DOUBLE: dict[str, str] = {
+    **{
+        name: f"__builtin_{name}({{0}})"
+        for name in ["exp", "log", "log1p", "expm1", "erf", "tanh", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"]
+    },
+    "pow": "__builtin_pow({0}, {1})", "fmod": "__builtin_fmod({0}, {1})", "sigmoid": "(1 / (1 + __builtin_exp(-{0})))",
+    "rsqrt": "(1 / __builtin_sqrt({0}))", "silu": "({0} / (1 + __builtin_exp(-{0})))",
+    "softplus": "(({0} > 0 ? {0} : 0) + __builtin_log1p(__builtin_exp(-__builtin_fabs({0}))))",
+    "gelu": "(0.5 * {0} * (1 + __builtin_erf({0} * 0.70710678118654752440)))",
+    "gelu_tanh": "(0.5 * {0} * (1 + __builtin_tanh(0.79788456080286535588 * ({0} + 0.044715 * {0} * {0} * {0}))))",
+    "mish": "({0} * __builtin_tanh(__builtin_log1p(__builtin_exp({0}))))",
+    "elu": "({0} > 0 ? {0} : {1} * __builtin_expm1({0}))",
+    "celu": "({0} > 0 ? {0} : {1} * __builtin_expm1({0} / {1}))",
+    "selu": "({2} * ({0} > 0 ? {0} : {1} * __builtin_expm1({0})))",
+    "hard_sigmoid": "__builtin_fmax(0, __builtin_fmin(1, {1} * {0} + {2}))",
+    "hard_swish": "({0} * __builtin_fmax(0, __builtin_fmin(1, {0} / 6 + 0.5)))",
+}  # fmt: skip
+# T the type, U an unsigned one in which it cannot overflow, W the wide function's letter.
+_WHOLE: dict[str, str] = {
+    "add": "(T)((U){0} + (U){1})", "sub": "(T)((U){0} - (U){1})", "mul": "(T)((U){0} * (U){1})", "neg": "(T)(0 - (U){0})",
+    "square": "(T)((U){0} * (U){0})", "maximum": "({0} > {1} ? {0} : {1})", "minimum": "({0} < {1} ? {0} : {1})",
+    "clip_low": "({0} < {1} ? {1} : {0})", "clip_high": "({0} > {1} ? {1} : {0})", "relu": "({0} > 0 ? {0} : 0)",
+    "not": "(T)~{0}", "floor": "{0}", "ceil": "{0}", "round": "{0}",
+}  # fmt: skip
+
+
+def c_type(dtype: str) -> str:
+    """The C type in which values of the dtype are computed."""
+    return {"float64": "double", "bool": "uint8_t"}.get(dtype, "float" if dtype in FLOATS else f"{dtype}_t")
+
+
+def number(value: float, dtype: str, out: Emitter) -> str:
+    """A C literal of the dtype."""
+    if dtype == "float64":
+        if np.isnan(value):
+            return '__builtin_nan("")'
+        if np.isinf(value):
+            return "__builtin_inf()" if value > 0 else "-__builtin_inf()"
+        return repr(float(value))
+    if dtype in FLOATS:
+        return out.number(value)
+    if dtype == "bool":
+        return str(int(bool(value)))
+    if dtype == "int64":
+        return f"INT64_C({value})" if value > -(2**63) else "INT64_MIN"
+    if dtype == "uint64":
+        return f"UINT64_C({value})"
+    return f"(({c_type(dtype)}){value})" if value != -(2**31) else "INT32_MIN"
+
+
+def _template(e: Expr) -> tuple[str, tuple[str, ...]] | None:
+    """The C form of one operation and the functions that it needs; None where there is none."""
+    source = e.args[0].dtype if e.args else e.dtype
+    if e.op == "where":
+        return "({0} ? {1} : {2})", ()
+    if e.op == "cast":
+        return _cast(source, e.dtype)
+    if e.op == "bits":
+        return None
+    if e.op in COMPARISONS:
+        return f"({{0}} {COMPARISONS[e.op]} {{1}})", ()
+    if e.op in _BITS and source in (*INTEGERS, "bool"):
+        return f"(T)({{0}} {_BITS[e.op]} {{1}})".replace("T", c_type(source)), ()
+    if source == "bool":
+        found = {"not": "(uint8_t)!{0}", "maximum": "(uint8_t)({0} | {1})", "minimum": "(uint8_t)({0} & {1})"}.get(e.op)
+        return None if found is None else (found, ())
+    if source in INTEGERS:
+        return _integer(e.op, source)
+    if source in HALVES:
+        return None
+    simple = {"isnan": "({0} != {0})", "isinf": "(__builtin_fabsF({0}) == __builtin_infF())", **_REAL}
+    suffix = "" if source == "float64" else "f"
+    if e.op in simple:
+        return simple[e.op].replace("F(", f"{suffix}("), ()
+    return (_DOUBLE[e.op], ()) if source == "float64" and e.op in _DOUBLE else None
+
+
+def _integer(op: str, dtype: str) -> tuple[str, tuple[str, ...]] | None:
+    plain, wide = c_type(dtype), "uint64_t" if dtype.endswith("64") else "uint32_t"
+    unsigned = dtype.startswith("u")
+    bits = np.dtype(dtype).itemsize * 8
+    named = {"div": "s_udiv" if unsigned else "s_idiv", "mod": "s_umod" if unsigned else "s_imod",
+             "fmod": "s_umod" if unsigned else "s_ifmod", "pow": "s_ipow"}  # fmt: skip
+    if op in named:
+        inside = "(int64_t){0}, (int64_t){1}" if op == "pow" else "{0}, {1}"
+        return f"({plain}){named[op]}({inside})", (named[op],)
+    if op == "abs":
+        return ("{0}" if unsigned else f"({plain})({{0}} < 0 ? 0 - ({wide}){{0}} : ({wide}){{0}})"), ()
+    if op == "sign":
+        return (f"({plain})({{0}} > 0)" if unsigned else f"({plain})(({{0}} > 0) - ({{0}} < 0))"), ()
+    if op == "shift_left":
+        return f"({plain})((uint64_t){{1}} >= {bits} ? 0 : ({wide}){{0}} << {{1}})", ()
+    if op == "shift_right" and unsigned:
+        return f"({plain})({{1}} >= {bits} ? 0 : {{0}} >> {{1}})", ()
+    if op == "shift_right":
+        return f"({plain})({{0}} >> ((uint64_t){{1}} >= {bits} ? {bits - 1} : {{1}}))", ()
+    if op not in _WHOLE:
+        return None
+    return _WHOLE[op].replace("T", plain).replace("(U)", f"({wide})"), ()
+
+
+def _cast(source: str, target: str) -> tuple[str, tuple[str, ...]] | None:
+    if target == "bool":
+        return "({0} != 0)", ()
+    if target in HALVES and source != target:
+        name = {"float16": "f16", "bfloat16": "bf16"}[target]
+        return f"s_from_{name}(s_to_{name}((float){{0}}))", (f"s_from_{name}", f"s_to_{name}")
+    if target in INTEGERS and source in FLOATS:
+        name = f"s_{target}_{'double' if source == 'float64' else 'float'}"
+        return f"{name}({{0}})", (name,)
+    return f"({c_type(target)}){{0}}", ()
+
+
+def is_scalar(expr: Expr) -> bool:
+    """True where every operation below has a plain C form."""
+    done: set[int] = set()
+
+    def walk(e: Expr) -> bool:
+        if id(e) in done:
+            return True
+        done.add(id(e))
+        return e.op in ("load", "const") or (_template(e) is not None and all(map(walk, e.args)))
+
+    return walk(expr)
+
+
+def vectorised(expr: Expr) -> Expr | None:
+    """The expression all in float32, truth as 1 and 0; None where something in it is neither float32 nor a truth."""
+    done: dict[int, Expr | None] = {}
+
+    def walk(e: Expr) -> Expr | None:
+        if id(e) not in done:
+            done[id(e)] = inside(e)
+        return done[id(e)]
+
+    def inside(e: Expr) -> Expr | None:
+        if e.op == "const" and e.dtype in ("float32", "bool"):
+            return const(float(e.value))
+        if e.op in ("load", "acc", "const"):
+            return e if e.dtype == "float32" else None
+        args = [walk(a) for a in e.args]
+        first = args[0]
+        if e.op == "where":
+            test = e.args[0]
+            sides = [walk(a) for a in test.args] if test.op in COMPARISONS else []
+            if sides and None not in sides and None not in args[1:]:
+                return call(f"select_{test.op}", *sides, *args[1:])  # type: ignore[arg-type]
+        if first is None or None in args:
+            return None
+        if e.op == "where":
+            return call("select_ne", first, const(0.0), *args[1:])  # type: ignore[arg-type]
+        if e.op in COMPARISONS:
+            return call(f"select_{e.op}", *args, const(1.0), const(0.0))  # type: ignore[arg-type]
+        if e.op == "cast" and e.dtype in ("float32", "bool"):
+            to_truth = e.dtype == "bool" and e.args[0].dtype != "bool"
+            return call("select_ne", first, const(0.0), const(1.0), const(0.0)) if to_truth else first
+        if e.args[0].dtype == "bool":
+            if e.op == "not":
+                return call("sub", const(1.0), first)
+            if e.op == "xor":
+                return call("select_ne", *args, const(1.0), const(0.0))  # type: ignore[arg-type]
+            name = {"and": "mul", "or": "maximum", "maximum": "maximum", "minimum": "minimum"}.get(e.op)
+            return None if name is None else call(name, *args)  # type: ignore[arg-type]
+        return call(e.op, *args) if e.op in VECTOR and e.dtype in ("float32", "bool") else None  # type: ignore[arg-type]
+
+    return walk(expr)
+
+
+def emit_scalar(expr: Expr, out: Emitter, leaf: Callable[[Expr], str], indent: str) -> tuple[list[str], str]:
+    """Statements and the C expression of the result, for one position; ``leaf`` gives that of a ``load``."""
+    lines: list[str] = []
+    names: dict[int, str] = {}
+
+    def text(e: Expr) -> str:
+        if e.op == "const":
+            return number(e.value, e.dtype, out)
+        if id(e) in names:
+            return names[id(e)]
+        if e.op == "load":
+            found = _loaded(leaf(e), e.dtype, out)
+        else:
+            template = _template(e)
+            assert template is not None, f"lowering lets nothing through that has no C form: {e.op} of {e.dtype}"
+            out.need(*template[1])
+            found = template[0].format(*map(text, e.args))
+        name = out.fresh("v")
+        lines.append(f"{indent}const {c_type(e.dtype)} {name} = {found};")
+        names[id(e)] = name
+        return name
+
+    if expr.op == "load":
+        return [], leaf(expr)  # a copy moves bits, whatever they mean
+    return lines, _stored(text(expr), expr.dtype, out)
+
+
+def _loaded(text: str, dtype: str, out: Emitter) -> str:
+    if dtype not in HALVES:
+        return text
+    name = {"float16": "s_from_f16", "bfloat16": "s_from_bf16"}[dtype]
+    out.need(name)
+    return f"{name}({text})"
+
+
+def _stored(text: str, dtype: str, out: Emitter) -> str:
+    if dtype not in HALVES:
+        return text
+    name = {"float16": "s_to_f16", "bfloat16": "s_to_bf16"}[dtype]
+    out.need(name)
+    return f"{name}({text})"
