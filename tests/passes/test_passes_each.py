@@ -13,6 +13,8 @@ from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fuse_linear import fuse_bias, fuse_padding
 from hasten.passes.opset import raise_opset, raise_to
+from hasten.passes.phases import OPTIMISE, TIDY
+from hasten.passes.precision import single_precision
 from hasten.passes.quantised import views_as_integers
 from hasten.passes.recognise import recognise_activations
 from hasten.passes.recognise_normalisation import recognise_normalisation
@@ -670,3 +672,15 @@ def test_a_constant_output_stays_an_output() -> None:
 def test_an_input_that_is_an_output() -> None:
     model = model_of("(float[2] x) => (float[2] y, float[2] x) { y = Relu (x) }")
     assert [value.name for value in optimise(model).graph.outputs] == ["y", "x"]
+
+
+def test_double_becomes_single_inside_and_stays_at_the_border() -> None:
+    model = model_of("""(double[2,3] x, float[3] b) => (double[2,3] y, float[2,3] z) <double[3] w = {0.1, 0.2, 0.3}> {
+        a = Mul (x, w) c = Cast <to = 11> (b) y = Add (a, c) z = Cast <to = 1> (y) }""")
+    result = apply(model, single_precision, drop_noops)
+    kinds = {value.name: str(value.dtype) for value in (*result.graph.inputs, *result.graph.outputs)}
+    assert kinds == {"x": "DOUBLE", "b": "FLOAT", "y": "DOUBLE", "z": "FLOAT"}
+    inner = [value for node in result.graph if node.op_type != "Cast" for value in node.outputs]
+    assert all(value.dtype == ir.DataType.FLOAT for value in inner)
+    assert ops(result) == {"Cast": 2, "Mul": 1, "Add": 1}
+    assert all(pass_.name != single_precision.name for phase in (TIDY, OPTIMISE) for pass_ in phase), "by name only"

@@ -100,6 +100,15 @@ def test_the_guilty_one_among_many_is_found() -> None:
     assert [r.name for r in rewrites if r.detail] == [WRONG.name]
 
 
+def test_what_was_odd_before_is_no_pass_fault() -> None:
+    """ONNX's own inference refuses this model, though it runs; passes that are right still apply."""
+    model = model_of(
+        "(float[2,3,4,4] x) => (float[2,3,4,4] y) { a = Identity (x) y = MeanVarianceNormalization (a) }", 9
+    )
+    result, rewrites = run_phases(model, ((drop_noops,),), probe=probe_of(model), strict=True)
+    assert result.graph.num_nodes() == 1 and rewrites[0].changes == 1
+
+
 def test_without_a_probe_only_the_form_is_checked() -> None:
     result, _ = run_phases(model_of(MODEL), ((WRONG,),), strict=True)
     assert ops(result)["Abs"] == 1

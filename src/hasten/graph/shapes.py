@@ -29,15 +29,22 @@ def infer(model: ir.Model, *, strict: bool = False) -> None:
 
     Raises:  PassError: with ``strict``, an operator contradicts the types or shapes that reach it
     """
-    proto = skeleton(model)
-    try:
-        proto = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
-    except Exception as error:
-        if strict:
-            raise PassError(f"graph is inconsistent: {_first_line(error)}") from error
+    proto = _inferred(skeleton(model), strict)
+    if proto is None:
         return
     _merge(model.graph, proto.graph)
     _unify(model)
+
+
+def _inferred(proto: onnx.ModelProto, strict: bool) -> onnx.ModelProto | None:
+    """With values of small tensors followed; without, where ONNX trips over some that are no shapes."""
+    for follow in (True, False):
+        try:
+            return onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=follow)
+        except Exception as error:
+            if strict and not follow:
+                raise PassError(f"graph is inconsistent: {_first_line(error)}") from error
+    return None
 
 
 def complete(model: ir.Model) -> None:

@@ -6,6 +6,7 @@ and divide them, and slice by the result. Elements here are numbers, the names o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from hasten.passes.surgery import attribute, constant, dims, input_of, is_op
 __all__ = ["Elements", "is_known", "known_elements"]
 
 Elements = NDArray[np.object_]
+_Rule = Callable[[ir.Node, "dict[ir.Value, Elements]"], "Elements | None"]
 
 _LARGEST = 64
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
@@ -104,26 +106,32 @@ def _view(node: ir.Node, known: dict[ir.Value, Elements]) -> Elements | None:
     return source.reshape([int(d or 0) for d in shape])
 
 
-def _binary(compute: Callable[[Any, Any], Any]) -> Callable[[ir.Node, dict[ir.Value, Elements]], Elements | None]:
+def _binary(compute: Callable[[int, int], int | None]) -> _Rule:
+    """Two operands, or as many as Max and Min are given."""
+
     def rule(node: ir.Node, known: dict[ir.Value, Elements]) -> Elements | None:
-        one, other = (_elements(value, known) for value in node.inputs)
-        if one is None or other is None:
+        parts = [_elements(value, known) for value in node.inputs]
+        if any(part is None for part in parts):
             return None
-        pairs = np.broadcast(one, other)
-        found = np.empty(pairs.shape, dtype=object)
-        found.reshape(-1)[:] = [
-            compute(a, b) if isinstance(a, int) and isinstance(b, int) else None for a, b in pairs
-        ] or found.reshape(-1)
-        return found
+        whole = [part for part in parts if part is not None]
+        return functools.reduce(lambda one, other: _pairwise(compute, one, other), whole)
 
     return rule
+
+
+def _pairwise(compute: Callable[[int, int], int | None], one: Elements, other: Elements) -> Elements:
+    found = np.empty(np.broadcast_shapes(one.shape, other.shape), dtype=object)
+    spread: list[list[Any]] = [np.broadcast_to(part, found.shape).reshape(-1).tolist() for part in (one, other)]
+    for place, (a, b) in enumerate(zip(*spread, strict=True)):
+        found.flat[place] = compute(a, b) if isinstance(a, int) and isinstance(b, int) else None
+    return found
 
 
 def _divide(a: int, b: int) -> int | None:
     return None if b == 0 else int(a / b) if abs(a) < 2**52 else None  # ONNX truncates towards zero
 
 
-_RULES: dict[str, Callable[[ir.Node, dict[ir.Value, Elements]], Elements | None]] = {
+_RULES: dict[str, _Rule] = {
     "Shape": _shape,
     "Size": _size,
     "Cast": _cast,

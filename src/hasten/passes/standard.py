@@ -22,11 +22,22 @@ __all__ = [
 ]
 
 
+_IR_VERSION = 8
+
+
 def _modified(make: Callable[[], ir.passes.PassBase]) -> Callable[[ir.Model], int]:
     def apply(model: ir.Model) -> int:
         return int(make()(model).modified)
 
     return apply
+
+
+def _weights_alone(model: ir.Model) -> int:
+    """Before version 4 of the format every weight had to be an input as well."""
+    modified = common.RemoveInitializersFromInputsPass()(model).modified
+    aged = (model.ir_version or 0) < _IR_VERSION
+    model.ir_version = max(model.ir_version or 0, _IR_VERSION)
+    return int(modified or aged)
 
 
 def _sort(model: ir.Model) -> int:
@@ -44,7 +55,7 @@ lift_constants = Pass(
 )
 overridable_weights = Pass(
     "fix overridable weights",
-    _modified(common.RemoveInitializersFromInputsPass),
+    _weights_alone,
     ensures="no weight is an input too",
 )
 name_everything = Pass("name nodes and values", _modified(common.NameFixPass), ensures="names are present and unique")
