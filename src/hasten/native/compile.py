@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -28,7 +28,18 @@ class Compiled:
 
 def program_of(model: ir.Model, name: str, isa: Isa) -> Program:
     """The fused program of a graph with static shapes."""
-    return fuse(lower(model, name, isa.lanes))
+    return fuse(without_dead_steps(lower(model, name, isa.lanes)))
+
+
+def without_dead_steps(program: Program) -> Program:
+    """The program without the steps whose results nobody reads."""
+    wanted = {id(v.tensor) for v in program.outputs}
+    kept = []
+    for step in reversed(program.steps):
+        if any(id(v.tensor) in wanted for v in step.writes()):
+            kept.append(step)
+            wanted.update(id(v.tensor) for v in step.reads())
+    return replace(program, steps=kept[::-1])
 
 
 def compile_graph(model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1) -> Compiled:

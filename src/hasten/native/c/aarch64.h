@@ -80,3 +80,32 @@ static inline vf v_tofloat(vi a) { return __builtin_convertvector(a, vf); }
 #define V_LANE(a, i) ((a)[i])
 //! v_set1i: types
 static inline vi v_set1i(int a) { return (vi){0} + a; }
+//! v_loadi: types
+static inline vi v_loadi(const int32_t *p) { return (vi)vld1q_s32(p); }
+//! v_store_i: types
+static inline void v_store_i(int32_t *p, vi a, int n) {
+    for (int i = 0; i < n; i++) p[i] = a[i];
+}
+//! v_store_b: types
+/* the low bytes of the first n lanes */
+static inline void v_store_b(uint8_t *p, vi a, int n) {
+    for (int i = 0; i < n; i++) p[i] = (uint8_t)a[i];
+}
+//! v_dup4: types
+static inline vi v_dup4(const uint8_t *p) {
+    int32_t a;
+    __builtin_memcpy(&a, p, 4);
+    return (vi)vdupq_n_s32(a);
+}
+//! v_dot4: types
+/* acc + the sum of four products of signed bytes, in every lane */
+#ifdef __ARM_FEATURE_DOTPROD
+static inline vi v_dot4(vi acc, vi x, vi w) { return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)x, (int8x16_t)w); }
+#else
+static inline vi v_dot4(vi acc, vi x, vi w) {
+    const int8x16_t a = (int8x16_t)x, b = (int8x16_t)w;
+    const int32x4_t s = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+    const int32x4_t t = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
+    return acc + (vi)vpaddq_s32(s, t);
+}
+#endif

@@ -71,3 +71,25 @@ static inline vf v_tofloat(vi a) { return (vf)a; }
 #define V_LANE(a, i) (a)
 //! v_set1i: types
 static inline vi v_set1i(int a) { return a; }
+//! v_loadi: types
+static inline vi v_loadi(const int32_t *p) { return *p; }
+//! v_store_i: types
+static inline void v_store_i(int32_t *p, vi a, int n) { if (n) *p = a; }
+//! v_store_b: types
+/* the low byte */
+static inline void v_store_b(uint8_t *p, vi a, int n) { if (n) *p = (uint8_t)a; }
+//! v_dup4: types
+static inline vi v_dup4(const uint8_t *p) {
+    vi a;
+    memcpy(&a, p, 4);
+    return a;
+}
+//! v_dot4: types
+/* acc + the sum of four products of unsigned bytes of x with signed bytes of w */
+static inline vi v_dot4(vi acc, vi x, vi w) {
+    uint8_t a[4];
+    int8_t b[4];
+    memcpy(a, &x, 4);
+    memcpy(b, &w, 4);
+    return acc + a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+}

@@ -86,3 +86,29 @@ static inline vf v_tofloat(vi a) { return __builtin_convertvector(a, vf); }
 #define V_LANE(a, i) ((a)[i])
 //! v_set1i: types
 static inline vi v_set1i(int a) { return (vi){0} + a; }
+//! v_loadi: types
+static inline vi v_loadi(const int32_t *p) { return (vi)_mm_loadu_si128((const __m128i *)p); }
+//! v_store_i: types
+static inline void v_store_i(int32_t *p, vi a, int n) {
+    for (int i = 0; i < n; i++) p[i] = a[i];
+}
+//! v_store_b: types
+/* the low bytes of the first n lanes */
+static inline void v_store_b(uint8_t *p, vi a, int n) {
+    for (int i = 0; i < n; i++) p[i] = (uint8_t)a[i];
+}
+//! v_dup4: types
+static inline vi v_dup4(const uint8_t *p) {
+    int32_t a;
+    __builtin_memcpy(&a, p, 4);
+    return (vi)_mm_set1_epi32(a);
+}
+//! v_dot4: types
+/* acc + the sum of four products of unsigned bytes of x with signed bytes of w, in every lane; widened to 16 bits first,
+   since the instruction that multiplies bytes saturates */
+static inline vi v_dot4(vi acc, vi x, vi w) {
+    const __m128i a = (__m128i)x, b = (__m128i)w, even = _mm_set1_epi16(0xff);
+    const __m128i s = _mm_madd_epi16(_mm_and_si128(a, even), _mm_srai_epi16(_mm_slli_epi16(b, 8), 8));
+    const __m128i t = _mm_madd_epi16(_mm_srli_epi16(a, 8), _mm_srai_epi16(b, 8));
+    return acc + (vi)s + (vi)t;
+}

@@ -92,3 +92,29 @@ static inline vf v_tofloat(vi a) { return __builtin_convertvector(a, vf); }
 #define V_LANE(a, i) ((a)[i])
 //! v_set1i: types
 static inline vi v_set1i(int a) { return (vi){0} + a; }
+//! v_loadi: types
+static inline vi v_loadi(const int32_t *p) { return (vi)_mm256_loadu_si256((const __m256i *)p); }
+//! v_store_i: types
+static inline void v_store_i(int32_t *p, vi a, int n) {
+    for (int i = 0; i < n; i++) p[i] = a[i];
+}
+//! v_store_b: types
+/* the low bytes of the first n lanes */
+static inline void v_store_b(uint8_t *p, vi a, int n) {
+    for (int i = 0; i < n; i++) p[i] = (uint8_t)a[i];
+}
+//! v_dup4: types
+static inline vi v_dup4(const uint8_t *p) {
+    int32_t a;
+    __builtin_memcpy(&a, p, 4);
+    return (vi)_mm256_set1_epi32(a);
+}
+//! v_dot4: types
+/* acc + the sum of four products of unsigned bytes of x with signed bytes of w, in every lane; widened to 16 bits first,
+   since the instruction that multiplies bytes saturates */
+static inline vi v_dot4(vi acc, vi x, vi w) {
+    const __m256i a = (__m256i)x, b = (__m256i)w, even = _mm256_set1_epi16(0xff);
+    const __m256i s = _mm256_madd_epi16(_mm256_and_si256(a, even), _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
+    const __m256i t = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
+    return acc + (vi)s + (vi)t;
+}

@@ -68,3 +68,30 @@ static inline vf v_tofloat(vi a) { return __builtin_convertvector(a, vf); }
 #define V_LANE(a, i) ((a)[i])
 //! v_set1i: types
 static inline vi v_set1i(int a) { return (vi){0} + a; }
+//! v_loadi: types
+static inline vi v_loadi(const int32_t *p) { return (vi)_mm512_loadu_si512(p); }
+//! v_store_i: types
+static inline void v_store_i(int32_t *p, vi a, int n) { _mm512_mask_storeu_epi32(p, (__mmask16)((1u << n) - 1), (__m512i)a); }
+//! v_store_b: types
+/* the low bytes of the first n lanes */
+static inline void v_store_b(uint8_t *p, vi a, int n) {
+    _mm512_mask_cvtepi32_storeu_epi8(p, (__mmask16)((1u << n) - 1), (__m512i)a);
+}
+//! v_dup4: types
+static inline vi v_dup4(const uint8_t *p) {
+    int32_t a;
+    __builtin_memcpy(&a, p, 4);
+    return (vi)_mm512_set1_epi32(a);
+}
+//! v_dot4: types
+/* acc + the sum of four products of unsigned bytes of x with signed bytes of w, in every lane */
+#ifdef __AVX512VNNI__
+static inline vi v_dot4(vi acc, vi x, vi w) { return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)x, (__m512i)w); }
+#else
+static inline vi v_dot4(vi acc, vi x, vi w) {
+    const __m512i a = (__m512i)x, b = (__m512i)w, even = _mm512_set1_epi16(0xff);
+    const __m512i s = _mm512_madd_epi16(_mm512_and_si512(a, even), _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
+    const __m512i t = _mm512_madd_epi16(_mm512_srli_epi16(a, 8), _mm512_srai_epi16(b, 8));
+    return acc + (vi)s + (vi)t;
+}
+#endif

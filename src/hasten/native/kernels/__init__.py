@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["FAMILIES", "families"]
 
-FAMILIES = ("arithmetic", "matmul", "conv", "conv_transpose", "pool", "movement", "rows", "recurrent")
+FAMILIES = ("arithmetic", "matmul", "conv", "conv_transpose", "pool", "movement", "rows", "recurrent", "quantised")
 
 
 def families() -> Iterator[Mapping[str, Any]]:
