@@ -66,6 +66,8 @@ class _Roles:
     counters: list[int] = field(default_factory=list)
     sequence: int = -1
     stacked: int = -1
+    scanned: bool = False
+    """True where the loop itself stacks: ``stacked`` is then its one scan output."""
     states: list[int] = field(default_factory=list)
 
 
@@ -87,9 +89,10 @@ def _rolled(model: ir.Model, node: ir.Node) -> bool:
 
 def _roles(node: ir.Node, body: ir.Graph) -> _Roles | None:
     count = len(node.inputs) - 2
-    if len(body.outputs) != 1 + count:
+    scanned = len(body.outputs) - 1 - count
+    if scanned not in (0, 1):
         return None
-    roles = _Roles()
+    roles = _Roles(stacked=count if scanned else -1, scanned=bool(scanned))
     for place in range(count):
         source, target = body.inputs[2 + place], body.outputs[1 + place]
         rank = None if source.shape is None else len(source.shape)
@@ -97,7 +100,7 @@ def _roles(node: ir.Node, body: ir.Graph) -> _Roles | None:
             roles.counters.append(place)
         elif target is source or target.name == source.name:
             roles.sequence = place if rank == 3 and roles.sequence < 0 else roles.sequence
-        elif rank == 3:
+        elif rank == 3 and not scanned:
             roles.stacked = place
         elif rank == 2:
             roles.states.append(place)
@@ -218,8 +221,11 @@ class _Probe:
 
     def stacks_every_step(self) -> bool | None:
         """True: the hidden state is stored at each step; False: in one place, so that the last stays; None: neither."""
-        rng, length = np.random.default_rng(0), self._stack_shape()[0]
-        rows = []
+        rng = np.random.default_rng(0)
+        if self.roles.scanned:
+            _, answers = self.run(rng, 0)
+            return True if np.allclose(answers[-1], answers[1 + self.roles.states[0]], atol=_CLOSE) else None
+        length, rows = self._stack_shape()[0], []
         for step in {0, self.steps - 1}:
             _, answers = self.run(rng, step)
             stack, h = answers[1 + self.roles.stacked], answers[1 + self.roles.states[0]]
