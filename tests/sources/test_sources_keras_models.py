@@ -139,6 +139,28 @@ def test_unknown_code_goes_through_the_stock_export_with_a_note() -> None:
         assert "'gamma' (Slow)" in source.notes[0]
 
 
+class Unsavable(keras.Model):
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+    def get_config(self) -> Any:
+        raise NotImplementedError("no configuration")
+
+
+def test_model_that_keras_cannot_save_is_still_imported(tmp_path: Path) -> None:
+    model = Unsavable(L.Dense(3))
+    model(np.zeros((2, 4), "float32"))
+    source = open_keras(model, SourceRequest(work=tmp_path))
+    agrees(source)
+    assert source.path.is_file()
+    if source.path.suffix == ".onnx":
+        assert "cannot save" in source.notes[0]
+
+
 def test_fingerprint_names_the_content() -> None:
     def made(seed: int) -> Any:
         keras.utils.set_random_seed(seed)

@@ -49,6 +49,8 @@ class KerasEngine:
 
     def candidates(self, offer: Offer) -> Sequence[Candidate]:
         """One for each call path; ``--quick``: what people do and what is usually best."""
+        if offer.source_suffix == ".onnx":  # an object that Keras could not save: only its graph is there
+            return ()
         own: tuple[str, ...]
         compiled: tuple[str, ...]
         if offer.framework == "tensorflow":

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import SourceError
+from hasten.graph import write
 from hasten.graph.reference import run
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.keras.assemble import Imported, import_model
@@ -47,8 +48,8 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
     model = opened.model
     taken = signature(model, request)
     reference = flat_call(model, taken)
-    path = opened.path or _save(model, taken, request)
     graph, outputs, notes = _graph(model, taken, reference)
+    path, saved = (opened.path, ()) if opened.path else _save(model, graph, request)
     return Source(
         framework="keras",
         path=path,
@@ -56,7 +57,7 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
         inputs=taken.inputs,
         outputs=outputs,
         reference=reference,
-        notes=(*opened.notes, *notes),
+        notes=(*opened.notes, *notes, *saved),
         trusted=request.trust,
         fingerprint=_fingerprint(model, taken.inputs),
     )
@@ -137,19 +138,24 @@ def _agrees(imported: Imported, taken: Signature, reference: Reference) -> bool:
     return True
 
 
-def _save(model: Any, taken: Signature, request: SourceRequest) -> Path:
-    """A copy of an object on disk, which other processes can open."""
+def _save(model: Any, graph: ir.Model | None, request: SourceRequest) -> tuple[Path, tuple[str, ...]]:
+    """A copy of an object on disk for other processes; where Keras cannot save it, its graph, and a note."""
     folder = request.work or Path(tempfile.mkdtemp(prefix="hasten-"))
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "source.keras"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         model.save(path)
+    except OSError as error:
+        raise SourceError(f"cannot save model '{model.name}' to '{path}': {error.strerror or error}") from error
     except Exception as error:
-        raise SourceError(
-            f"cannot save model '{model.name}' for other processes to open: {str(error).splitlines()[0]}; give its "
-            "custom layers a get_config()"
-        ) from error
-    return path
+        path.unlink(missing_ok=True)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if graph is None:
+            raise SourceError(f"cannot save model '{model.name}' for other processes: {reason}") from error
+        write(graph, folder / "source.onnx")
+        note = f"Keras cannot save this model ({reason[:120]}), so that its own calls are not timed in other processes"
+        return folder / "source.onnx", (note,)
+    return path, ()
 
 
 def _fingerprint(model: Any, inputs: Sequence[TensorSpec]) -> str:
