@@ -99,7 +99,11 @@ class _Zygote:
         self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._ended: dict[int, queue.SimpleQueue[int]] = {}
         threading.Thread(target=self._listen, daemon=True).start()
-        self._imports_ns = int(self._next(timeout_s)["ready_ns"]) - begin
+        try:
+            self._imports_ns = int(self._next(timeout_s)["ready_ns"]) - begin
+        except BaseException:  # Ctrl-C while it imports, too
+            self.close()
+            raise
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
