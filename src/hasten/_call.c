@@ -34,6 +34,7 @@ typedef struct {
     const unsigned char *weights;
     size_t arena_bytes;
     int release_gil;
+    int refs; /* objects and running calls that hold it; counted under the GIL */
     int arenas;
     unsigned char *arena[MAX_ARENAS];
     char busy[MAX_ARENAS];
@@ -51,7 +52,7 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD vectorcallfunc vectorcall;
-    Call *call;
+    Native *native;
     PyObject *kept; /* the arrays */
     unsigned char *arena;
     const void *in[MAX_TENSORS];
@@ -150,8 +151,8 @@ static int take(Native *native) {
     return native->arenas++;
 }
 
-static void free_native(Native *native) {
-    if (!native) return;
+static void drop_native(Native *native) {
+    if (!native || --native->refs) return;
     team_free(native->team);
     for (int i = 0; i < native->arenas; i++) free(native->arena[i]);
     Py_XDECREF(native->owner);
@@ -172,7 +173,7 @@ static inline void compute(Native *native, unsigned char *arena, const void *con
 /* ---- Call ----------------------------------------------------------------------------------------------------- */
 
 static PyObject *run_native(Call *self, PyObject *const *args) {
-    Native *native = self->native;
+    Native *native = self->native; /* held during the call: another thread may set another target meanwhile */
     const void *in[MAX_TENSORS];
     void *out[MAX_TENSORS];
     PyObject *made[MAX_TENSORS];
@@ -194,8 +195,10 @@ static PyObject *run_native(Call *self, PyObject *const *args) {
             while (count--) Py_DECREF(made[count]);
             return NULL;
         }
+        native->refs++;
         compute(native, native->arena[arena], in, out, 1);
         native->busy[arena] = 0;
+        drop_native(native);
     } else {
         compute(native, native->arena[0], in, out, 0);
     }
@@ -246,7 +249,7 @@ static int Call_traverse(PyObject *object, visitproc visit, void *arg) {
     Call *self = (Call *)object;
     Py_VISIT(self->target);
     Py_VISIT(self->slow);
-    if (self->native) Py_VISIT(self->native->owner);
+    if (self->native && self->native->refs == 1) Py_VISIT(self->native->owner);
     return 0;
 }
 
@@ -261,7 +264,7 @@ static void Call_dealloc(PyObject *object) {
     Call *self = (Call *)object;
     PyObject_GC_UnTrack(self);
     Call_clear(object);
-    free_native(self->native);
+    drop_native(self->native);
     PyMem_Free(self->input);
     PyMem_Free(self->output);
     Py_TYPE(self)->tp_free(object); /* a Python subclass drops its own reference to its class */
@@ -281,7 +284,7 @@ static PyObject *Call_set_target(PyObject *object, PyObject *args) {
     Py_XSETREF(self->target, target);
     Py_INCREF(slow);
     Py_XSETREF(self->slow, slow);
-    free_native(self->native);
+    drop_native(self->native);
     self->native = NULL;
     Py_RETURN_NONE;
 }
@@ -303,6 +306,7 @@ static PyObject *Call_set_native(PyObject *object, PyObject *args) {
         PyMem_Free(output);
         return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     }
+    native->refs = 1;
     native->run = (run_function)(uintptr_t)run;
     native->weights = (const unsigned char *)(uintptr_t)weights;
     native->arena_bytes = (size_t)arena_bytes;
@@ -313,12 +317,12 @@ static PyObject *Call_set_native(PyObject *object, PyObject *args) {
     if (first < 0) {
         PyMem_Free(input);
         PyMem_Free(output);
-        free_native(native);
+        drop_native(native);
         return NULL;
     }
     native->busy[first] = 0;
     if (threads > 1 && part) native->team = team_new((part_function)(uintptr_t)part, native->weights, threads);
-    free_native(self->native);
+    drop_native(self->native);
     PyMem_Free(self->input);
     PyMem_Free(self->output);
     self->native = native;
@@ -371,6 +375,7 @@ static PyObject *Call_rows(PyObject *object, PyObject *args) {
     if (arena < 0) return NULL;
     Team *team = native->team && !native->team->busy ? native->team : NULL;
     if (team) team->busy = 1;
+    native->refs++;
     PyThreadState *state = PyEval_SaveThread();
     for (Py_ssize_t r = 0; r < rows; r++) {
         if (!team || !team_run(team, native->arena[arena], (const void *const *)in, out))
@@ -381,6 +386,7 @@ static PyObject *Call_rows(PyObject *object, PyObject *args) {
     PyEval_RestoreThread(state);
     native->busy[arena] = 0;
     if (team) team->busy = 0;
+    drop_native(native);
     Py_RETURN_NONE;
 }
 
@@ -395,7 +401,7 @@ static PyObject *bound_call(PyObject *object, PyObject *const *args, size_t flag
         PyErr_SetString(PyExc_TypeError, "a bound model takes no arguments: it reads and writes the arrays it was bound to");
         return NULL;
     }
-    Native *native = self->call->native;
+    Native *native = self->native;
     /* The arena is this object's own; with the GIL released two threads must not share it, so it stays held. */
     compute(native, self->arena, self->in, self->out, 0);
     Py_RETURN_NONE;
@@ -412,7 +418,7 @@ static PyObject *Call_bind(PyObject *object, PyObject *args) {
     Bound *bound = PyObject_GC_New(Bound, &Bound_type);
     if (!bound) return NULL;
     bound->vectorcall = bound_call;
-    bound->call = NULL;
+    bound->native = NULL;
     bound->kept = NULL;
     bound->arena = NULL;
     if (pointers(in_arrays, self->input, self->inputs, 1, 0, (void **)bound->in) ||
@@ -422,14 +428,15 @@ static PyObject *Call_bind(PyObject *object, PyObject *args) {
         Py_DECREF(bound);
         return NULL;
     }
-    Py_INCREF(self);
-    bound->call = self;
+    self->native->refs++;
+    bound->native = self->native;
     PyObject_GC_Track(bound);
     return (PyObject *)bound;
 }
 
 static int Bound_traverse(PyObject *object, visitproc visit, void *arg) {
-    Py_VISIT(((Bound *)object)->call);
+    Native *native = ((Bound *)object)->native;
+    if (native && native->refs == 1) Py_VISIT(native->owner);
     Py_VISIT(((Bound *)object)->kept);
     return 0;
 }
@@ -438,7 +445,7 @@ static void Bound_dealloc(PyObject *object) {
     Bound *self = (Bound *)object;
     PyObject_GC_UnTrack(self);
     free(self->arena);
-    Py_XDECREF(self->call);
+    drop_native(self->native);
     Py_XDECREF(self->kept);
     PyObject_GC_Del(self);
 }
