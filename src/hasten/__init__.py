@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hasten.api import Settings, benchmark, compile, explain, load, optimize
     from hasten.errors import HastenError
     from hasten.runtime import Model
+    from hasten.watching import watch
 
 __all__ = [
     "HastenError",
@@ -21,6 +22,7 @@ __all__ = [
     "explain",
     "load",
     "optimize",
+    "watch",
 ]
 
 # Lazy, so that `import hasten` costs milliseconds and loading a bundle never imports the half that builds.
@@ -33,6 +35,7 @@ _HOMES = {
     "compile": "hasten.api",
     "explain": "hasten.api",
     "optimize": "hasten.api",
+    "watch": "hasten.watching",
 }
 
 

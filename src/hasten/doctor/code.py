@@ -40,7 +40,8 @@ _PURE = words(
     "int float bool str len list tuple abs min max sum round range set dict slice isinstance getattr "
     "expand_dims reshape astype array asarray zeros ones full arange linspace eye squeeze transpose tensor as_tensor "
     "constant convert_to_tensor cast from_numpy to cuda cpu numpy view unsqueeze permute float32 zeros_like ones_like "
-    "join Path device astensor FloatTensor LongTensor SessionOptions function compile abspath dirname"
+    "join Path device astensor FloatTensor LongTensor SessionOptions function compile trace script "
+    "InferenceSession Interpreter load_model from_pretrained abspath dirname"
 )
 _MUTATORS = words("append extend insert pop remove update clear add discard popleft appendleft fill sort")
 

@@ -29,6 +29,7 @@ TF_TENSOR = "tf tensor"
 TF_DATASET = "tf dataset"
 TF_FUNCTION = "tf function"
 NUMPY = "numpy array"
+NUMPY_GENERATOR = "numpy generator"
 NUMBER = "number"
 ORT_SESSION = "onnxruntime session"
 TFLITE = "tflite interpreter"
@@ -88,6 +89,8 @@ _EXACT = {
     "keras.utils.img_to_array": NUMPY,
     "keras.preprocessing.sequence.pad_sequences": NUMPY,
     "keras.utils.pad_sequences": NUMPY,
+    "numpy.random.default_rng": NUMPY_GENERATOR,
+    "numpy.random.RandomState": NUMPY_GENERATOR,
     "cv2.imread": NUMPY,
     "cv2.resize": NUMPY,
     "cv2.cvtColor": NUMPY,
@@ -182,6 +185,10 @@ METHOD_RESULTS = {
     (TORCH_MODULE, "generate"): TORCH_TENSOR,
     (TORCH_MODULE, "encode"): "",
     (KERAS_MODEL, "call"): TF_TENSOR,
+    **{
+        (NUMPY_GENERATOR, name): NUMPY
+        for name in ("normal", "standard_normal", "random", "uniform", "integers", "rand")
+    },
 }
 
 NOT_TENSORS = words(

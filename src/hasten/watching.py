@@ -1,0 +1,221 @@
+"""``with hasten.watch():`` counts what slows a loop down while it runs, and names the lines of the user's own code.
+
+Retraces of ``tf.function`` and ``torch.compile``, arrays turned into tensors and back, Keras' ``predict``, garbage
+collections and their pauses, memory blocks. Only frameworks already imported are watched; none is imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import sysconfig
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, TextIO
+
+__all__ = ["Watched", "watch"]
+
+_ADVICE = {
+    "retrace": "tf.function or torch.compile traced again: pass tensors of one shape, or give an input_signature",
+    "to tensor": "arrays became tensors: make them once, outside the loop",
+    "from tensor": "tensors became numbers or arrays: convert once, after the loop",
+    "predict": "Keras' predict prepares a pipeline at each call: call the model, or hasten.compile(model)",
+}
+_LIBRARIES = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib", "stdlib")})
+_OURS = str(Path(__file__).resolve())
+
+
+@dataclass
+class Watched:
+    """What happened between entering and leaving ``watch``.
+
+    Units:   seconds, gc_pause_s: seconds; blocks: Python's allocated memory blocks, after minus before
+    """
+
+    events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(what, "file:line") → times. What: retrace, to tensor, from tensor, predict."""
+    seconds: float = 0.0
+    gc_collections: int = 0
+    gc_pause_s: float = 0.0
+    blocks: int = 0
+    allocations: list[tuple[str, int]] = field(default_factory=list)
+    """("file:line", bytes) of the largest growth; only with ``allocations=True``."""
+
+    def count(self, what: str) -> int:
+        """How often something happened, over all lines."""
+        return sum(n for (kind, _), n in self.events.items() if kind == what)
+
+    def lines(self, what: str) -> list[tuple[str, int]]:
+        """The lines where it happened, most frequent first."""
+        found = [(place, n) for (kind, place), n in self.events.items() if kind == what]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+    def __str__(self) -> str:
+        text = [f"watched {self.seconds:.3f} s"]
+        for what, advice in _ADVICE.items():
+            if self.count(what):
+                text.append(f"{self.count(what):8} {what}: {advice}")
+                text += [f"{n:12} at {place}" for place, n in self.lines(what)[:5]]
+        if self.gc_collections:
+            text.append(f"{self.gc_collections:8} garbage collections, {self.gc_pause_s * 1e3:.1f} ms of pauses")
+        text.append(f"{self.blocks:8} more memory blocks than before")
+        text += [f"{size / 1024:9.1f} KiB grown at {place}" for place, size in self.allocations]
+        return "\n".join(text)
+
+
+@contextmanager
+def watch(*, allocations: bool = False, file: TextIO | None = None) -> Iterator[Watched]:
+    """Counts retraces, conversions, predictions, collections and allocations in the block, and prints them at its end.
+
+    ``allocations`` also names the lines whose memory grew (tracemalloc: several times slower). ``file`` takes the
+    summary in place of standard error. The block's own exceptions pass through; the summary is printed all the same.
+    """
+    seen = Watched()
+    with ExitStack() as stack:
+        for patch in _patches(_Recorder(seen)):
+            stack.enter_context(patch)
+        stack.enter_context(_collections(seen))
+        if allocations:
+            stack.enter_context(_growth(seen))
+        blocks, start = sys.getallocatedblocks(), time.perf_counter()
+        try:
+            yield seen
+        finally:
+            seen.seconds = time.perf_counter() - start
+            seen.blocks = sys.getallocatedblocks() - blocks
+    print(seen, file=file or sys.stderr)
+
+
+class _Recorder:
+    """Counts events by the user's line; conversions inside a ``predict`` or a trace are its own affair."""
+
+    def __init__(self, seen: Watched) -> None:
+        self.seen = seen
+        self.depth = 0
+        self.tracing = 0
+
+    def wrap(self, what: str, function: Callable[..., Any], counts: Callable[[Any], bool] | None = None) -> Any:
+        @functools.wraps(function)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            outermost = self.tracing == 0 if what == "retrace" else self.depth == 0
+            if outermost and (counts is None or counts(args[0] if args else None)):
+                self.seen.events[what, _place()] += 1
+            self.depth += 1
+            self.tracing += what == "retrace"
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.depth -= 1
+                self.tracing -= what == "retrace"
+
+        return counted
+
+
+def _place() -> str:
+    """The innermost line that is not of a library."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name != _OURS and not name.startswith(_LIBRARIES) and not name.startswith("<frozen"):
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown"
+
+
+def _patches(recorder: _Recorder) -> Iterator[Any]:
+    tensorflow, keras, torch = (sys.modules.get(name) for name in ("tensorflow", "keras", "torch"))
+    if tensorflow is not None:
+        yield from _tensorflow(recorder, tensorflow)
+    if keras is not None and hasattr(keras, "Model"):
+        yield _replaced(keras.Model, "predict", lambda f: recorder.wrap("predict", f))
+        yield _replaced(keras.Model, "predict_on_batch", lambda f: recorder.wrap("predict", f))
+    if torch is not None and hasattr(torch, "Tensor"):
+        yield from _torch(recorder, torch)
+
+
+def _tensorflow(recorder: _Recorder, tensorflow: ModuleType) -> Iterator[Any]:
+    tensor = getattr(tensorflow, "Tensor", ())
+
+    def is_new(value: Any) -> bool:
+        return not isinstance(value, tensor) and bool(tensorflow.executing_eagerly())
+
+    for name in ("convert_to_tensor", "constant"):
+        yield _replaced(tensorflow, name, lambda f: recorder.wrap("to tensor", f, is_new))
+    graphs = sys.modules.get("tensorflow.python.framework.func_graph")
+    if graphs is not None:
+        yield _replaced(graphs, "func_graph_from_py_func", lambda f: recorder.wrap("retrace", f))
+    ops = sys.modules.get("tensorflow.python.framework.ops")
+    eager = getattr(ops, "_EagerTensorBase", None)
+    if eager is not None:
+        yield _replaced(eager, "numpy", lambda f: recorder.wrap("from tensor", f))
+
+
+def _torch(recorder: _Recorder, torch: ModuleType) -> Iterator[Any]:
+    for name in ("tensor", "as_tensor", "from_numpy"):
+        yield _replaced(torch, name, lambda f: recorder.wrap("to tensor", f, lambda v: not isinstance(v, torch.Tensor)))
+    for name in ("item", "tolist", "numpy", "cpu"):
+        yield _replaced(torch.Tensor, name, lambda f: recorder.wrap("from tensor", f))
+    dynamo = sys.modules.get("torch._dynamo.convert_frame")
+    if dynamo is not None and hasattr(dynamo, "_compile"):
+        yield _replaced(dynamo, "_compile", lambda f: recorder.wrap("retrace", f))
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, change: Callable[[Any], Any]) -> Iterator[None]:
+    """An attribute changed for the time of the block; an inherited one is inherited again afterwards."""
+    original = getattr(owner, name, None)
+    if original is None:
+        yield
+        return
+    own = name in vars(owner)
+    setattr(owner, name, change(original))
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, original)
+        else:
+            delattr(owner, name)
+
+
+@contextmanager
+def _collections(seen: Watched) -> Iterator[None]:
+    begun = 0.0
+
+    def noted(phase: str, info: dict[str, int]) -> None:
+        nonlocal begun
+        if phase == "start":
+            begun = time.perf_counter()
+        else:
+            seen.gc_collections += 1
+            seen.gc_pause_s += time.perf_counter() - begun
+
+    gc.callbacks.append(noted)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(noted)
+
+
+@contextmanager
+def _growth(seen: Watched) -> Iterator[None]:
+    started = not tracemalloc.is_tracing()
+    if started:
+        tracemalloc.start()
+    before = tracemalloc.take_snapshot()
+    try:
+        yield
+    finally:
+        grown = tracemalloc.take_snapshot().compare_to(before, "lineno")
+        if started:
+            tracemalloc.stop()
+        lines = [(f"{g.traceback[0].filename}:{g.traceback[0].lineno}", g.size_diff) for g in grown]
+        mine = [(place, size) for place, size in lines if size > 0 and not place.startswith((_OURS, "<frozen"))]
+        seen.allocations = mine[:5]

@@ -1,0 +1,212 @@
+"""What ``--fix`` writes runs, and gives the same results as what it replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hasten.doctor.check import Job, check_bytes, check_text
+from hasten.doctor.settings import Settings
+
+
+def fixed(text: str, *, unsafe: bool = False, select: str = "H") -> str:
+    job = Job(Path("a.py"), "a.py", Settings(select=(select,)), "unsafe" if unsafe else "safe")
+    result = check_bytes(text.encode(), job)
+    return (result.fixed or text.encode()).decode()
+
+
+def run(text: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(compile(text, "case.py", "exec"), names)
+    return names
+
+
+def same(before: object, after: object) -> bool:
+    import numpy as np
+
+    return np.allclose(np.asarray(before, dtype="float64"), np.asarray(after, dtype="float64"), atol=1e-5)
+
+
+TORCH = "import torch\ntorch.manual_seed(0)\nnet = torch.nn.Sequential(torch.nn.Linear(4, 3)).eval()\n"
+TORCH_CASES = {
+    "H005": """
+out = []
+for i in range(4):
+    # the mean of each channel
+    scale = torch.tensor([0.5, 2.0, 1.0])
+    out.append((net(torch.ones(1, 4) * i) * scale).sum().item())
+result = out
+""",
+    "H006": """
+scores = torch.linspace(0, 1, 50) * 3
+result = [scores[i].item() for i in range(len(scores))]
+""",
+    "H105": """
+out = []
+for x in torch.eye(4):
+    traced = torch.jit.trace(net, torch.ones(1, 4))
+    out.append(traced(x[None]).sum().item())
+result = out
+""",
+    "H202": """
+net.load_state_dict(net.state_dict())
+def score(x):
+    return net(x).argmax(1).tolist()
+result = score(torch.eye(4))
+""",
+    "H204": """
+q = torch.quantization.quantize_dynamic(net, {torch.nn.Linear}, dtype=torch.qint8)
+result = q(torch.eye(4)).tolist()
+""",
+    "H205": """
+with torch.cpu.amp.autocast(enabled=False):
+    result = net(torch.eye(4)).tolist()
+""",
+    "H408": """
+device = torch.device("cpu")
+scale = torch.tensor([1.0, 2.0, 3.0])
+out = []
+for x in torch.eye(4):
+    s = scale.to(device)
+    out.append((net(x) * s).sum().item())
+result = out
+""",
+}
+
+
+@pytest.mark.frameworks
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("code", TORCH_CASES)
+def test_torch_code_gives_the_same_after_safe_fixes(code: str) -> None:
+    before = TORCH + TORCH_CASES[code]
+    after = fixed(before, select=code)
+    assert after != before
+    assert not check_text(after, Job(Path("a.py"), "a.py", Settings(select=(code,))))
+    assert same(run(before)["result"], run(after)["result"])
+
+
+KERAS = """
+import numpy as np
+import keras
+from keras.layers import LSTM, Dense, TimeDistributed
+keras.utils.set_random_seed(0)
+model = keras.Sequential([keras.Input((4,)), Dense(3, activation="tanh")])
+rows = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+"""
+KERAS_CASES = {
+    "H001": "result = [model.predict(row[None], verbose=0)[0] for row in rows]\n",
+    "H002": "result = model.predict(rows[:1], verbose=0)\n",
+    "H106": """
+deep = keras.Sequential([keras.Input((5, 4)), LSTM(6, return_sequences=True), TimeDistributed(Dense(2))])
+deep.set_weights([np.full(w.shape, 0.1 + i / 9, w.dtype) for i, w in enumerate(deep.get_weights())][:])
+result = deep(rows.reshape(1, 8, 4)[:, :5]).numpy()
+""".replace("deep.set_weights", "deep.set_weights"),
+}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("code", KERAS_CASES)
+def test_keras_code_gives_the_same_after_fixes(code: str) -> None:
+    pytest.importorskip("keras")
+    before = KERAS + KERAS_CASES[code]
+    after = fixed(before, select=code, unsafe=code == "H106")
+    assert after != before
+    assert not check_text(after, Job(Path("a.py"), "a.py", Settings(select=(code,))))
+    assert same(run(before)["result"], run(after)["result"])
+
+
+@pytest.mark.frameworks
+def test_tf_function_moved_out_of_a_loop_gives_the_same() -> None:
+    tf = pytest.importorskip("tensorflow")
+    before = """
+import tensorflow as tf
+def square(x):
+    return x * x
+out = []
+for i in [tf.constant(1.0), tf.constant(2.0), tf.constant(3.0)] * 4:
+    fast = tf.function(square)
+    out.append(float(fast(i)))
+data = tf.data.Dataset.range(6).map(lambda x: tf.square(x), num_parallel_calls=2).batch(2)
+for batch in data:
+    out.extend(batch.numpy().tolist())
+result = out
+"""
+    after = fixed(before)
+    assert after.index("fast = tf.function(square)") < after.index("for i in")
+    assert ".batch(2).prefetch(tf.data.AUTOTUNE)" in after
+    assert same(run(before)["result"], run(after)["result"])
+    assert tf is not None
+
+
+TEXTS = {
+    "argument is added where it belongs": (
+        "import torch\nfrom torch.utils.data import DataLoader\nnet.cuda()\n"
+        "a = DataLoader(\n    data,\n    num_workers=4,  # four\n)\n",
+        "H402",
+        "a = DataLoader(\n    data,\n    num_workers=4,\n    pin_memory=True,  # four\n)\n",
+    ),
+    "argument is removed with its comma": (
+        "from torchvision import models\nnet = models.resnet18(pretrained=True, progress=False)\n",
+        "H207",
+        'net = models.resnet18(progress=False, weights="IMAGENET1K_V1")\n',
+    ),
+    "comments above a moved line's loop stay above": (
+        "import torch\n# all of them\nfor x in xs:\n    s = torch.tensor([1.0, 2.0])\n    show(x * s)  # seen\n",
+        "H005",
+        "# all of them\ns = torch.tensor([1.0, 2.0])\nfor x in xs:\n    show(x * s)  # seen\n",
+    ),
+    "names beyond ASCII do not shift columns": (
+        "import torch\nкот = 1; имя = 'я'\nq = [имя, torch.quantization.default_qconfig]\n",
+        "H204",
+        "q = [имя, torch.ao.quantization.default_qconfig]\n",
+    ),
+    "synchronize before both readings": (
+        "import time, torch, torchvision\nnet = torchvision.models.resnet18().cuda()\n"
+        "t = time.time()\nnet(x)\nprint(time.time() - t)\n",
+        "H303",
+        "torch.cuda.synchronize()\nt = time.time()\nnet(x)\ntorch.cuda.synchronize()\nprint(time.time() - t)\n",
+    ),
+    "verbose": (
+        "import keras, flask\napp = flask.Flask(__name__)\nm = keras.models.load_model('m')\n"
+        "@app.route('/')\ndef f():\n    return m.predict(x, verbose=1)\n",
+        "H009",
+        "    return m.predict(x, verbose=0)\n",
+    ),
+    "line ends of other systems are kept": (
+        "import torch\r\nq = torch.quantization.default_qconfig\r\n",
+        "H204",
+        "import torch\r\nq = torch.ao.quantization.default_qconfig\r\n",
+    ),
+    "a decorator goes nearest the function": (
+        "import torch\nnet = torch.hub.load('a', 'b').eval()\n@log\ndef f(x):\n    return net(x).tolist()\n",
+        "H202",
+        "@log\n@torch.no_grad()\ndef f(x):\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_is_rewritten_as_a_person_would(name: str) -> None:
+    before, code, expected = TEXTS[name]
+    assert expected in fixed(before, select=code)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("import torch\nx = torch.load('a')\n", "H501"),
+        ("import numpy as np\nx = np.load('a', allow_pickle=True)\n", "H502"),
+        ("import keras\nm = keras.Sequential()\nm.compile('adam', run_eagerly=True)\n", "H008"),
+    ],
+)
+def test_unsafe_fixes_wait_to_be_asked_for(text: str, code: str) -> None:
+    assert fixed(text, select=code) == text
+    after = fixed(text, select=code, unsafe=True)
+    assert after != text
+    compile(after, "a.py", "exec")
+
+
+def test_a_fix_that_would_change_an_earlier_value_is_not_offered() -> None:
+    text = "import torch\ns = None\nfor x in xs:\n    s = torch.tensor([1.0, 2.0])\n    show(x * s)\nprint(s)\n"
+    assert fixed(text, select="H005") == text
