@@ -53,7 +53,7 @@ def test_what_is_offered() -> None:
     offer = Offer("tflite", ".tflite", has_graph=True, precisions=("float32",), threads=(1, 2))
     assert [c.label for c in ENGINE.candidates(offer)] == [
         "litert file",
-        "litert none file",
+        "litert file without XNNPACK",
         "litert file 2t",
     ]
     assert len(ENGINE.candidates(dataclasses.replace(offer, quick=True))) == 2

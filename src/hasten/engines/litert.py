@@ -42,8 +42,8 @@ class LiteRTEngine:
                 Candidate("litert", "float32", threads, batch, options)
                 for batch in offer.batches
                 for threads in offer.threads
-                for options in ((("form", "file"),), (("delegate", "none"), ("form", "file")))
-                if options[0] == ("form", "file") or not (offer.quick or threads > 1)
+                for options in ((("form", "file"),), (("form", "file"), ("kernels", "without XNNPACK")))
+                if len(options) == 1 or not (offer.quick or threads > 1)
             )
         if offer.framework not in ("keras", "tensorflow"):
             return ()
@@ -105,7 +105,7 @@ def _details(path: Path, request: BuildRequest) -> dict[str, Any]:
         "inputs": inputs,
         "outputs": outputs,
         "reset": _has_variables(path),
-        "delegate": request.candidate.option("delegate") != "none",
+        "delegate": request.candidate.option("kernels") is None,
     }
 
 
