@@ -121,6 +121,9 @@ class Dense(Step):
             ("float *restrict y", out.pointer(self.y)),
             *epilogue.signature(out),
         ]
+        if self.rows == 0:  # an empty batch: nothing to compute
+            out.function("dense", self.title, signature, "".join(f"    (void){n};\n" for n in ("x", "w", "y")))
+            return
         out.need("v_load", "v_set1")
         lines: list[str] = []
         for run in runs:
