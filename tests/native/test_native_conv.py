@@ -203,6 +203,28 @@ def test_winograd(data: st.DataObject, size: int, name: str) -> None:
     assert np.array_equal(call(built, x)[0], got)
 
 
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data(), taps=st.sampled_from([3, 4, 5]), name=st.sampled_from(host_isas()))
+def test_winograd_along_a_line(data: st.DataObject, taps: int, name: str) -> None:
+    rank, dim = data.draw(st.sampled_from([(1, 2), (2, 2), (2, 3), (3, 3)]))
+    kernel = [1] * rank
+    kernel[dim - 2] = taps
+    pads = [0] * (2 * rank)
+    pads[dim - 2], pads[dim - 2 + rank] = data.draw(st.integers(0, 4)), data.draw(st.integers(0, 4))
+    sizes = [data.draw(st.integers(1, 5)) for _ in range(rank)]
+    sizes[dim - 2] = taps + data.draw(st.integers(0, 30))
+    depth, columns = data.draw(st.integers(9, 40)), data.draw(CHANNELS)
+    slide = Slide((1,) * rank, (1,) * rank, tuple(pads))
+    x = numbers(1, data.draw(st.sampled_from([1, 2])), depth, *sizes)
+    w, b = numbers(2, columns, depth, *kernel), numbers(3, columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv_module, "line_dimension", lambda _x, _y, _w, window, _l: dim * (max(window.kernel) == taps))
+        built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu"), name)
+    want, (got,) = np.maximum(conv(x, w, b, slide), 0), call(built, x)
+    assert_close(got, want, float(np.abs(want).max()) + 1, tolerance=5e-6)
+    assert np.array_equal(call(built, x)[0], got)
+
+
 def test_winograd_is_chosen_where_it_pays() -> None:
     slide = Slide((1, 1), (1, 1), (1, 1, 1, 1))
     for channels, strides, chosen in [(32, (1, 1), True), (32, (2, 2), False), (4, (1, 1), False)]:
@@ -220,7 +242,7 @@ def test_depthwise_has_its_own_kernel() -> None:
 @pytest.mark.parametrize("parts", [2, 3])
 def test_a_team_gives_the_same_bits(parts: int) -> None:
     slide = Slide((1, 1), (1, 1), (1, 1, 1, 1))
-    for shape in [(1, 16, 17, 19), (1, 33, 1, 400), (1, 64, 8, 8)]:
+    for shape in [(1, 16, 17, 19), (1, 33, 1, 400), (1, 64, 8, 8), (2, 24, 1, 90)]:
         x, w, b = numbers(1, *shape), numbers(2, 35, shape[1], 3, 3), numbers(3, 35)
         model = model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu")
         team = build(model, host_isas()[-1], threads=parts)
@@ -250,6 +272,8 @@ SANITISED = [
     ("Conv", (1, 19, 7, 7), (19, 1, 3, 3), Slide((1, 1), (1, 1), (1, 1, 1, 1), 19)),
     ("Conv", (1, 5, 100), (7, 5, 25), Slide((1,), (2,), (10, 7))),
     ("Conv", (2, 17, 11, 9), (21, 17, 3, 3), Slide((1, 1), (1, 1), (1, 1, 1, 1))),
+    ("Conv", (2, 17, 31), (21, 17, 3), Slide((1,), (1,), (1, 1))),
+    ("Conv", (1, 19, 8, 8), (3, 19, 3, 3), Slide((1, 1), (1, 1), (1, 1, 1, 1))),
     ("ConvTranspose", (1, 5, 6, 5), (5, 3, 4, 3), Slide((2, 3), (1, 2), (1, 1, 1, 1))),
 ]
 

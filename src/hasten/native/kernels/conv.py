@@ -7,7 +7,7 @@ narrow to fill a vector are joined, block-diagonal: the same number of instructi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +30,10 @@ from hasten.native.kernels.spatial import (
     reach_ends,
     window_of,
 )
-from hasten.native.kernels.sweep import Sweep, choose, pack, peels
+from hasten.native.kernels.sweep import Sweep, choose, pack, pack_dot, peels
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.kernels.winograd import outputs_per_tile, winograd
+from hasten.native.kernels.winograd_line import line_dimension, winograd_line
 from hasten.native.lower_shape import static
 from hasten.native.program import Step, View
 from hasten.types import Array
@@ -110,9 +111,16 @@ def planned(step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, o
     sweep = Sweep(axes, columns, groups, depth, step.x.strides[1])
     schedule = choose(sweep, out.isa)
     assert schedule is not None, "lowering pads what cannot be peeled"
+    bias = step.bias.reshape(groups, columns)
     taps = weight.reshape(groups, columns, depth, *weight.shape[2:])
     taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in axes), depth, columns)
-    packed = pack(taps, step.bias.reshape(groups, columns), sweep, schedule, out.lanes)
+    if groups == 1 and columns * 2 <= out.lanes and depth * 2 >= out.lanes and step.x.strides[1] == 1:
+        narrow = replace(sweep, dot=out.lanes)
+        cheaper = choose(narrow, out.isa)
+        if cheaper is not None and cheaper.cost < schedule.cost:
+            sweep, schedule = narrow, cheaper
+            taps, bias = pack_dot(taps, bias, out.lanes)
+    packed = pack(taps, bias, sweep, schedule, out.lanes)
     return Loops(sweep, schedule, out, Epilogue(step.epilogue, step.y, columns_of(step.y))), packed
 
 
@@ -156,6 +164,10 @@ def convolution(low: Lowering, x: View, weight: Array, window: Window, spec: Con
     size = outputs_per_tile(x, y, weight, window, low.lanes) if spec.groups == 1 and x.strides[1] == 1 else 0
     if size:
         low.add(winograd(low, x, y, weight, spec.bias, (window.pads_begin[0], window.pads_begin[1]), size))
+        return y
+    dim = line_dimension(x, y, weight, window, low.lanes) if spec.groups == 1 and x.strides[1] == 1 else 0
+    if dim:
+        low.add(winograd_line(low, (x, y), weight, spec.bias, window.pads_begin[dim - 2], dim))
         return y
     if not peels(axes_of(x, y, window)):
         ends = reach_ends(x, spec.sizes, window)

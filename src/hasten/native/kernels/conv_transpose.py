@@ -18,8 +18,8 @@ import onnx_ir as ir
 from hasten.errors import UnsupportedOpError
 from hasten.native.epilogue import Epilogue
 from hasten.native.expr import ACC, Expr
-from hasten.native.kernels.conv import planned
-from hasten.native.kernels.spatial import Axis, Window, bias_of, channels_last, finish, padded
+from hasten.native.kernels.conv import convolution, planned
+from hasten.native.kernels.spatial import Axis, ConvSpec, Window, bias_of, channels_last, finish, padded
 from hasten.native.kernels.sweep import peels
 from hasten.native.kernels.sweep_loops import block, columns_of
 from hasten.native.lower_shape import static
@@ -162,6 +162,14 @@ def _window(node: ir.Node, x: View, kernel: tuple[int, ...], sizes: tuple[int, .
     return Window(kernel, strides, dilations, pads[:rank], pads[rank:])
 
 
+def _as_convolution(window: Window) -> Window | None:
+    """With stride 1 it is a convolution with the kernel turned around: that window, or None."""
+    pads = tuple((k - 1) * d - p for k, d, p in zip(window.kernel, window.dilations, window.pads_begin, strict=True))
+    if any(s != 1 for s in window.strides) or min(pads) < 0:
+        return None
+    return replace(window, pads_begin=pads, pads_end=(0,) * len(pads))
+
+
 def _conv_transpose(low: Lowering, node: ir.Node) -> None:
     x, weight = low.view(node.inputs[0]), low.constant(node.inputs[1])
     if weight is None or weight.dtype != np.float32 or x.dtype != "float32":
@@ -175,6 +183,10 @@ def _conv_transpose(low: Lowering, node: ir.Node) -> None:
     shape = static(node, node.outputs[0])
     window = _window(node, x, weight.shape[2:], shape[2:])
     bias, late = bias_of(low, node, shape[1], x.rank)
+    if plain := _as_convolution(window):
+        axes = tuple(range(2, weight.ndim))
+        spec = ConvSpec(shape[2:], bias, groups)
+        return finish(low, node, convolution(low, x, np.ascontiguousarray(np.flip(weight, axes)), plain, spec), late)
     if x.shape[1] > _PLANAR_CHANNELS and x.strides[1] != 1:
         x = low.contiguous(x, channels_last(x.rank))
     y = low.new(shape, "float32", channels_last(x.rank))

@@ -21,7 +21,7 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.isa import Isa
 
-__all__ = ["STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "peels", "runs_of", "tap_groups"]
+__all__ = ["STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "runs_of", "tap_groups"]
 
 _FEWEST_REGISTERS = 16
 STATIC_GROUPS = 4  # groups of taps written out one after the other; more become a loop
@@ -63,6 +63,13 @@ class Sweep:
     """Vector functions that ``update`` and ``start`` call."""
     masked: bool = False
     """The last vector of input channels must not be read past its tail."""
+    dot: int = 0
+    """Not 0: so many lanes hold input channels, and every output channel has an accumulator, summed over at the end."""
+
+    @property
+    def steps(self) -> int:
+        """Steps that walk the input channels."""
+        return -(-self.depth // self.dot) if self.dot else self.depth
 
 
 def tap_groups(kernel: int, taps: int) -> tuple[int, ...]:
@@ -93,7 +100,8 @@ def _costs(sweep: Sweep, inner: Axis, outer_taps: float, pixels: int, width: int
             loads = len(used) * (1 if sweep.broadcast else width) + (group * width if sweep.weighted else 0)
             step += max(pairs * width / 2, loads / 2, 4.0 * group) + 1.0
             done += group
-        total += s.tiles * (step * sweep.depth * outer_taps + s.pixels * width * 0.75 + width + 12)
+        store = 6.0 if sweep.dot else 0.75
+        total += s.tiles * (step * sweep.steps * outer_taps + s.pixels * width * store + width + 12)
     return total
 
 
@@ -101,13 +109,13 @@ def choose(sweep: Sweep, isa: Isa) -> Schedule | None:
     """The cheapest tile that fits the registers, by a model of the machine; None where borders need padding first."""
     best: Schedule | None = None
     spatial = [i for i, a in enumerate(sweep.axes) if a.size > 1] or [len(sweep.axes) - 1]
-    vectors = -(-sweep.columns // isa.lanes)
+    vectors = sweep.columns if sweep.dot else -(-sweep.columns // isa.lanes)
     for inner in reversed(spatial):
         axis = sweep.axes[inner]
         outer = [a for i, a in enumerate(sweep.axes) if i != inner]
         taps = prod(sum(len(a.taps(p)) for p in range(a.size)) / a.size for a in outer)
         rows = prod(a.size for a in outer)
-        for width in range(1, min(vectors, 12) + 1):
+        for width in (vectors,) if sweep.dot else range(1, min(vectors, 12) + 1):
             count = -(-vectors // width)
             if count > 1 and -(-vectors // count) != width:
                 continue  # the same number of panels takes narrower ones
@@ -149,6 +157,8 @@ def peels(axes: tuple[Axis, ...]) -> bool:
 
 def runs_of(sweep: Sweep, schedule: Schedule, lanes: int) -> tuple[Panel, ...]:
     """Panels of output channels of one group."""
+    if sweep.dot:
+        return (Panel(0, 1, sweep.columns, 0),)
     return panels(sweep.columns, lanes, schedule.vectors)
 
 
@@ -174,6 +184,22 @@ def pack(weight: Array, bias: Array, sweep: Sweep, schedule: Schedule, lanes: in
                         blocks.append(_fill(part, wide).reshape(-1))
                         done += size
     return np.concatenate(blocks).astype(np.float32)
+
+
+def pack_dot(weight: Array, bias: Array, lanes: int) -> tuple[Array, Array]:
+    """Weights and bias as a sweep with ``dot`` sees them: a vector of input channels for every output channel.
+
+    Shapes:  weight (groups, taps of every axis…, depth, columns) · bias (groups, columns)
+             returns (groups, taps…, steps, columns · lanes) · (groups, columns · lanes)
+    """
+    depth, columns = weight.shape[-2:]
+    steps = -(-depth // lanes)
+    room = np.zeros((*weight.shape[:-2], steps * lanes, columns), np.float32)
+    room[..., :depth, :] = weight
+    apart = room.reshape(*weight.shape[:-2], steps, lanes, columns)
+    first = np.zeros((*bias.shape, lanes), np.float32)
+    first[..., 0] = bias
+    return np.swapaxes(apart, -1, -2).reshape(*weight.shape[:-2], steps, columns * lanes), first.reshape(len(bias), -1)
 
 
 def _fill(part: Array, wide: int) -> Array:

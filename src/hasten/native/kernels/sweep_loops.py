@@ -134,7 +134,7 @@ class Loops:
         self.out.need("unroll", *self.sweep.needs)
         sweep, lanes = self.sweep, self.out.lanes
         runs = runs_of(sweep, self.schedule, lanes)
-        taps = prod(a.kernel for a in sweep.axes) * sweep.depth
+        taps = prod(a.kernel for a in sweep.axes) * sweep.steps
         sizes = [(1 + taps) * run.width * lanes for run in runs]
         group = sum(size * run.count for size, run in zip(sizes, runs, strict=True))
         by_row = not sweep.weighted or group * sweep.groups * 4 <= _L1_BYTES
@@ -202,8 +202,19 @@ class Loops:
         body += _each("i", s.pixels, _each("j", run.width, [f"a[{_slot('i', run.width, 'j')}] = {self.sweep.start};"]))
         if s.first < s.stop:
             body += self._taps(s, run, place)
-        lines = block(head, [*body, *self._store(s, run, place)])
+        name, stored = "a", run
+        if self.sweep.dot:
+            name, stored = "r", Panel(0, 1, 1, self.sweep.columns)
+            body += self._summed(s, run)
+        lines = block(head, [*body, *self._store(s, stored, place, name)])
         return block("", [*self._tile_share(s), *lines]) if by_tile and s.tiles > 1 else lines
+
+    def _summed(self, s: Segment, run: Panel) -> list[str]:
+        """Every accumulator's lanes summed, so that ``r`` holds the output channels of each pixel."""
+        self.out.need("v_sum", "v_load")
+        one = ["float sums[VL] = {0};"]
+        one += _each("j", run.width, [f"sums[j] = v_sum(a[{_slot('i', run.width, 'j')}]);"])
+        return [f"vf r[{s.pixels}];", *_each("i", s.pixels, [*one, "r[i] = v_load(sums);"])]
 
     def _tile_share(self, s: Segment) -> list[str]:
         """Bounds ``t0`` and ``t1`` of a part's tiles: all parts get nearly as many pixels of the whole axis."""
@@ -242,7 +253,7 @@ class Loops:
             terms.append(f"g * {sweep.depth * sweep.depth_stride}")
         lines = [f"const float *at = {_sum(*terms)};"]
         if sweep.weighted:
-            inside = axis.kernel * sweep.depth * wide
+            inside = axis.kernel * sweep.steps * wide
             lines.append(f"const float *v = {_sum('w', str(wide), f'{index} * {inside}' if index else '')};")
         lines += self._groups(s, run)
         for head in reversed(loops):
@@ -269,27 +280,33 @@ class Loops:
         covered = [q for q in range(s.first, s.stop) if self._meets(s, q, done, size)]
         step = size * width * self.out.lanes
         if not covered:
-            return [f"v += {step * sweep.depth};"] if sweep.weighted else []
-        lines = []
-        if sweep.weighted:
-            self.out.need("v_load")
-            lines.append(f"vf b[{size * width}];")
-            lines += _each("j", size * width, ["b[j] = v_load(v + j * VL);"])
-        lines += self._one_tap(s, run, done) if size == 1 else self._many_taps(s, run, covered, done, size)
-        if sweep.weighted:
-            lines.append(f"v += {step};")
-        return block(f"for (int c = 0; c < {sweep.depth}; c++)" if sweep.depth > 1 else "", lines)
+            return [f"v += {step * sweep.steps};"] if sweep.weighted else []
 
-    def _one_tap(self, s: Segment, run: Panel, tap: int) -> list[str]:
+        def once(tail: int) -> list[str]:
+            lines = []
+            if sweep.weighted:
+                self.out.need("v_load")
+                lines.append(f"vf b[{size * width}];")
+                lines += _each("j", size * width, ["b[j] = v_load(v + j * VL);"])
+            lines += self._one_tap(s, run, done, tail) if size == 1 else self._many_taps(s, run, (done, size), tail)
+            return [*lines, f"v += {step};"] if sweep.weighted else lines
+
+        tail = sweep.depth % sweep.dot if sweep.dot else 0
+        whole = sweep.steps - 1 if tail else sweep.steps
+        lines = block(f"for (int c = 0; c < {whole}; c++)" if sweep.depth > 1 else "", once(0)) if whole else []
+        return [*lines, *block("", once(tail))] if tail else lines
+
+    def _one_tap(self, s: Segment, run: Panel, tap: int, tail: int) -> list[str]:
         axis = self.inner
         reached = [i for i in range(s.pixels) if s.first <= i * axis.stride + tap * axis.dilation < s.stop]
         index = _times(_plus(_times("i", axis.stride), tap * axis.dilation - s.first), axis.xs)
-        lines = [*self._input(index), *self._update(run, index, "")]
+        lines = [*self._input(index, tail), *self._update(run, index, "")]
         return block(f"UNROLL for (int i = {reached[0]}; i <= {reached[-1]}; i++)", lines)
 
-    def _many_taps(self, s: Segment, run: Panel, covered: list[int], done: int, size: int) -> list[str]:
+    def _many_taps(self, s: Segment, run: Panel, taps: tuple[int, int], tail: int) -> list[str]:
         """``q`` counts the input positions under the tile; each is loaded once and meets its taps."""
-        axis = self.inner
+        axis, (done, size) = self.inner, taps
+        covered = [q for q in range(s.first, s.stop) if self._meets(s, q, done, size)]
         begin, count = covered[0], covered[-1] + 1 - covered[0]
         index = _times(_plus("q", begin - s.first), axis.xs)
         lag = f"{_plus('q', begin - done * axis.dilation)} - {_times('k', axis.dilation)}"
@@ -299,14 +316,21 @@ class Loops:
             find = f"const int n = {lag}, i = n / {axis.stride};"
             inside = f"n >= 0 && n % {axis.stride} == 0 && i < {s.pixels}"
         update = block(f"if ({inside})", self._update(run, index, "k"))
-        taps = _each("k", size, [f"{find} /* the pixel whose tap k lies here */", *update])
-        return _each("q", count, [*self._input(index), *taps])
+        each = _each("k", size, [f"{find} /* the pixel whose tap k lies here */", *update])
+        return _each("q", count, [*self._input(index, tail), *each])
 
-    def _input(self, index: str) -> list[str]:
-        if not self.sweep.broadcast:
+    def _input(self, index: str, tail: int) -> list[str]:
+        """The input at one position: a channel in all lanes, or with ``dot`` a vector of channels."""
+        sweep = self.sweep
+        if not sweep.broadcast:
             return []
-        self.out.need("v_set1")
-        channel = _times("c", self.sweep.depth_stride) if self.sweep.depth > 1 else ""
+        if tail:
+            self.out.need("v_load_n")
+            return [f"const vf in = v_load_n(at + {_sum(index, str((sweep.steps - 1) * sweep.dot))}, {tail});"]
+        channel = _times("c", sweep.dot or sweep.depth_stride) if sweep.depth > 1 else ""
+        self.out.need("v_load" if sweep.dot else "v_set1")
+        if sweep.dot:
+            return [f"const vf in = v_load(at + {_sum(index, channel)});"]
         return [f"const vf in = v_set1(at[{_sum(index, channel)}]);"]
 
     def _update(self, run: Panel, index: str, k: str) -> list[str]:
@@ -335,13 +359,13 @@ class Loops:
         lags = (q - k * axis.dilation for k in range(done, done + size))
         return any(n >= 0 and n % axis.stride == 0 and n // axis.stride < s.pixels for n in lags)
 
-    def _store(self, s: Segment, run: Panel, place: str) -> Iterator[str]:
+    def _store(self, s: Segment, run: Panel, place: str, name: str) -> Iterator[str]:
         """The epilogue; a long one is a loop over results set down first, so that its code appears once."""
-        width, name, unroll = run.width, "a", "UNROLL "
+        width, unroll = run.width, "UNROLL "
         if _heavy(self.epilogue.expr) and s.pixels * width > 2:
-            name, unroll = "held", ""
             yield f"vf held[{s.pixels * width}];"
-            yield f"UNROLL for (int i = 0; i < {s.pixels * width}; i++) held[i] = a[i];"
+            yield f"UNROLL for (int i = 0; i < {s.pixels * width}; i++) held[i] = {name}[i];"
+            name, unroll = "held", ""
         position = _sum(place, "i")
         whole = width - 1 if run.tail else width
         row = "row" if self.rows > 1 else ""

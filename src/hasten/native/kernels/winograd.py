@@ -10,7 +10,7 @@ Source:  Lavin and Gray 2015, arXiv:1509.09308
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.lower import Lowering
 
-__all__ = ["Winograd", "outputs_per_tile", "winograd"]
+__all__ = ["FORWARD", "Transforms", "Winograd", "outputs_per_tile", "winograd", "with_scratch"]
+
+Step_ = TypeVar("Step_", bound="Winograd")
 
 _PARTS = 4  # a team's parts that get scratch memory; more stay idle here
 _TILES = 14  # at most so many in a block
@@ -49,7 +51,7 @@ _FILTER = {
     ),
 }
 
-_FORWARD = {
+FORWARD = {
     2: (
         "{r}0 = d[0] - d[2];",
         "{r}1 = d[1] + d[2];",
@@ -78,17 +80,6 @@ _INVERSE = {
         "{r}3 = 0.35355339f * q + 2.82842712f * h + d[5];",
     ),
 }
-
-
-def _transform(lines: tuple[str, ...], place: str) -> list[str]:
-    """The statements with every ``{r}n`` as ``place`` of n."""
-    found = []
-    for line in lines:
-        if line.startswith("{r}"):
-            n, rest = line[3], line[4:]
-            line = place.format(n) + rest
-        found.append(line)
-    return found
 
 
 @dataclass(eq=False)
@@ -140,10 +131,19 @@ class Winograd(Step):
         """Tiles of all images."""
         return self.x.shape[0] * self.grid[0] * self.grid[1]
 
+    @property
+    def points(self) -> int:
+        """Products for one tile."""
+        return (self.size + 2) ** 2
+
+    def transforms(self, out: Emitter, rows: int, width: int) -> Transforms:
+        """What writes the step."""
+        return _Square(self, out, rows, width)
+
     def emit(self, out: Emitter) -> None:
         """One function: per block of tiles the transform, the products, the inverse transform."""
         vectors = -(-self.y.shape[1] // out.lanes)
-        made = _Emit(self, out, *_product_tile(_block_tiles(self.tiles), vectors, out.isa.registers))
+        made = self.transforms(out, *_product_tile(_block_tiles(self.tiles), vectors, out.isa.registers))
         split = out.splits(self.macs())
         out.need("unroll", "v_load", "v_store", "v_set1")
         signature = [
@@ -185,12 +185,12 @@ def _scratch_elements(step: Winograd, lanes: int, registers: int) -> int:
     tiles, vectors = _block_tiles(step.tiles), -(-step.y.shape[1] // lanes)
     rows, width = _product_tile(tiles, vectors, registers)
     depth, columns = -(-step.x.shape[1] // lanes) * lanes, -(-vectors // width) * width * lanes
-    return (step.size + 2) ** 2 * -(-tiles // rows) * rows * (depth + columns)
+    return step.points * -(-tiles // rows) * rows * (depth + columns)
 
 
 @dataclass(frozen=True)
-class _Emit:
-    """Writes one step.
+class Transforms:
+    """Writes one step; what depends on the shape of tiles is left to its kinds.
 
     Units:   rows, width: tiles and vectors of output channels of a register tile
     """
@@ -200,10 +200,37 @@ class _Emit:
     rows: int
     width: int
 
-    @property
-    def reach(self) -> int:
-        """Input positions of a tile along one side."""
-        return self.step.size + 2
+    def points_of(self, weight: Array) -> Array:
+        """Transformed weights (points, C, M)."""
+        raise NotImplementedError
+
+    def place(self, view: View) -> list[str]:
+        """Statements that say where tile ``t`` lies in x or y."""
+        raise NotImplementedError
+
+    def forward(self, tiles: int) -> list[str]:
+        """Statements that transform a block's input."""
+        raise NotImplementedError
+
+    def outputs(self, tiles: int, count: int | None) -> list[str]:
+        """Statements that make the outputs of one tile and vector of channels (``count`` lanes of it)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def transform(lines: tuple[str, ...], place: str) -> list[str]:
+        """The statements with every ``{r}n`` as ``place`` of n."""
+        return [place.format(line[3]) + line[4:] if line.startswith("{r}") else line for line in lines]
+
+    def stored(self, element: str, count: int | None) -> list[str]:
+        """The epilogue on output ``r[j]`` and its store."""
+        step = self.step
+        column = "c" if step.y.shape[1] > 1 else f"({element}) % {step._epilogue.columns}"
+        found, value = step._epilogue.apply(
+            self.out, "(r[j] + add)", column=column, element=element, count=count, indent=""
+        )
+        self.out.need("v_store" if count is None else "v_store_n")
+        end = ")" if count is None else f", {count})"
+        return [*found, f"v_store{'' if count is None else '_n'}(y + {element}, {value}{end};"]
 
     @property
     def count(self) -> int:
@@ -224,9 +251,7 @@ class _Emit:
 
     def packed(self) -> Array:
         """Transformed weights ``[panel][point][C][width · lanes]``."""
-        g = _FILTER[self.step.size]
-        weight = self.step.weight.astype(np.float64)
-        points = np.einsum("ai,bj,mcij->abcm", g, g, weight).reshape(self.reach**2, *weight.shape[1::-1])
+        points = self.points_of(self.step.weight.astype(np.float64))
         room = np.zeros((*points.shape[:2], self.columns))
         room[..., : points.shape[2]] = points
         panels = room.reshape(*points.shape[:2], -1, self.width * self.out.lanes)
@@ -239,7 +264,8 @@ class _Emit:
         return room
 
     def body(self, split: bool) -> list[str]:
-        step, points = self.step, self.reach**2
+        """The function's statements."""
+        step, points = self.step, self.step.points
         tiles, panels = _block_tiles(step.tiles), self.columns // (self.width * self.out.lanes)
         blocks = -(-step.tiles // tiles)
         share, lines, offset = ("0", str(blocks)), [], ""
@@ -258,62 +284,15 @@ class _Emit:
         lines.append(f"float *m = v + {points * self.count * self.depth}; /* x {self.columns} channels out */")
         lines.append(f"const int p0 = {channels[0]}, p1 = {channels[1]}; /* panels of output channels */")
         inside = [f"const int stop = (b + 1) * {tiles} < {step.tiles} ? (b + 1) * {tiles} : {step.tiles};"]
-        inside += self._forward(tiles)
+        inside += self.forward(tiles)
         inside += self._products()
         inside += self._inverse(tiles)
         return [*lines, *block(f"for (int b = {share[0]}; b < {share[1]}; b++)", inside)]
 
-    def _place(self) -> list[str]:
-        """Where tile ``t`` lies."""
-        down, across = self.step.grid
-        lines = [
-            f"const int across = t % {across} * {self.step.size}, down = t / {across} % {down} * {self.step.size};"
-        ]
-        if self.step.x.shape[0] > 1:
-            lines.append(f"const int n = t / {down * across};")
-        return lines
-
-    def _forward(self, tiles: int) -> list[str]:
-        """Input tiles, transformed along both sides, one vector of channels at a time."""
-        step, reach, lanes = self.step, self.reach, self.out.lanes
-        channels, extent, width = step.x.shape[1], step.x.shape[2], step.x.shape[3]
-        image = f" + n * {step.x.strides[0]}" if step.x.shape[0] > 1 else ""
-        lines = self._place()
-        lines.append(f"const int top = down - {step.pads[0]}, left = across - {step.pads[1]};")
-        careful = step.x.tensor.kind in ("input", "output") and channels % lanes
-        if careful:
-            self.out.need("v_load_n")
-        turn = [f"vf w[{reach * reach}];"]
-        load = f"v_load(at + j * {step.x.strides[3]})"
-        if careful:
-            part = f"v_load_n(at + j * {step.x.strides[3]}, {channels % lanes})"
-            load = f"(c < {channels - channels % lanes} ? {load} : {part})"
-        row = [f"vf d[{reach}];", f"const float *at = from + i * {step.x.strides[2]};"]
-        row.append(f"if (top + i < 0 || top + i >= {extent}) {{")
-        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = v_set1(0.0f);")
-        row.append(f"}} else if (left >= 0 && left + {reach} <= {width}) {{")
-        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = {load};")
-        row.append("} else {")
-        edge = f"left + j >= 0 && left + j < {width} ? {load} : v_set1(0.0f)"
-        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = {edge};")
-        row.append("}")
-        row += _transform(_FORWARD[step.size], f"w[i * {reach} + {{}}]")
-        from_ = f"x{image} + top * {step.x.strides[2]} + left * {step.x.strides[3]} + c"
-        turn.append(f"const float *from = {from_};")
-        turn += block(f"for (int i = 0; i < {reach}; i++)", row)
-        turn.append(f"float *to = v + (t - b * {tiles}) * {self.depth} + c;")
-        side = [f"vf d[{reach}];", f"UNROLL for (int i = 0; i < {reach}; i++) d[i] = w[i * {reach} + j];"]
-        side += [f"vf r[{reach}];", *_transform(_FORWARD[step.size], "r[{}]")]
-        store = f"v_store(to + (i * {reach} + j) * {self.count * self.depth}, r[i]);"
-        side.append(f"UNROLL for (int i = 0; i < {reach}; i++) {store}")
-        turn += block(f"for (int j = 0; j < {reach}; j++)", side)
-        lines += block(f"for (int c = 0; c < {channels}; c += VL)", turn)
-        return block(f"for (int t = b * {tiles}; t < stop; t++)", lines)
-
     def _products(self) -> list[str]:
         """For every point: (tiles x channels in) times (channels in x channels out)."""
         step, rows, width = self.step, self.rows, self.width
-        points, channels, wide = self.reach**2, step.x.shape[1], self.width * self.out.lanes
+        points, channels, wide = self.step.points, step.x.shape[1], self.width * self.out.lanes
         kernel = [f"vf a[{rows * width}]; /* {rows} tiles x {width} vectors */"]
         kernel.append(f"UNROLL for (int i = 0; i < {rows * width}; i++) a[i] = v_set1(0.0f);")
         kernel.append(f"const float *at = v + (e * {self.count} + t) * {self.depth};")
@@ -342,37 +321,95 @@ class _Emit:
         """Products back to outputs, one vector of channels at a time; what lies outside the image is not stored."""
         channels, lanes, wide = self.step.y.shape[1], self.out.lanes, self.width * self.out.lanes
         whole, tail = channels // lanes * lanes, channels % lanes
-        lines = self._place()
+        lines = self.place(self.step.y)
         if whole:
             last = f"p1 * {wide} < {whole} ? p1 * {wide} : {whole}"
             lines.append(f"const int last = {last};")
-            lines += block(f"for (int c = p0 * {wide}; c < last; c += VL)", self._outputs(tiles, None))
+            lines += block(f"for (int c = p0 * {wide}; c < last; c += VL)", self.outputs(tiles, None))
         if tail:
             head = f"if (p1 == {self.columns // wide})"
-            lines += block(head, [f"const int c = {whole};", *self._outputs(tiles, tail)])
+            lines += block(head, [f"const int c = {whole};", *self.outputs(tiles, tail)])
         return block(f"for (int t = b * {tiles}; t < stop; t++)", lines)
 
-    def _outputs(self, tiles: int, count: int | None) -> list[str]:
+
+@dataclass(frozen=True)
+class _Square(Transforms):
+    """Tiles with as many rows as columns."""
+
+    @property
+    def reach(self) -> int:
+        """Input positions of a tile along one side."""
+        return self.step.size + 2
+
+    def points_of(self, weight: Array) -> Array:
+        """Transformed weights (points, C, M)."""
+        g = _FILTER[self.step.size]
+        points: Array = np.einsum("ai,bj,mcij->abcm", g, g, weight).reshape(self.reach**2, *weight.shape[1::-1])
+        return points
+
+    def place(self, view: View) -> list[str]:
+        """Where tile ``t`` lies."""
+        down, across = self.step.grid
+        lines = [
+            f"const int across = t % {across} * {self.step.size}, down = t / {across} % {down} * {self.step.size};"
+        ]
+        if view.shape[0] > 1:
+            lines.append(f"const int n = t / {down * across};")
+        return lines
+
+    def forward(self, tiles: int) -> list[str]:
+        """Input tiles, transformed along both sides, one vector of channels at a time."""
+        step, reach, lanes = self.step, self.reach, self.out.lanes
+        channels, extent, width = step.x.shape[1], step.x.shape[2], step.x.shape[3]
+        image = f" + n * {step.x.strides[0]}" if step.x.shape[0] > 1 else ""
+        lines = self.place(step.x)
+        lines.append(f"const int top = down - {step.pads[0]}, left = across - {step.pads[1]};")
+        careful = step.x.tensor.kind in ("input", "output") and channels % lanes
+        if careful:
+            self.out.need("v_load_n")
+        turn = [f"vf w[{reach * reach}];"]
+        load = f"v_load(at + j * {step.x.strides[3]})"
+        if careful:
+            part = f"v_load_n(at + j * {step.x.strides[3]}, {channels % lanes})"
+            load = f"(c < {channels - channels % lanes} ? {load} : {part})"
+        row = [f"vf d[{reach}];", f"const float *at = from + i * {step.x.strides[2]};"]
+        row.append(f"if (top + i < 0 || top + i >= {extent}) {{")
+        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = v_set1(0.0f);")
+        row.append(f"}} else if (left >= 0 && left + {reach} <= {width}) {{")
+        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = {load};")
+        row.append("} else {")
+        edge = f"left + j >= 0 && left + j < {width} ? {load} : v_set1(0.0f)"
+        row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = {edge};")
+        row.append("}")
+        row += self.transform(FORWARD[step.size], f"w[i * {reach} + {{}}]")
+        from_ = f"x{image} + top * {step.x.strides[2]} + left * {step.x.strides[3]} + c"
+        turn.append(f"const float *from = {from_};")
+        turn += block(f"for (int i = 0; i < {reach}; i++)", row)
+        turn.append(f"float *to = v + (t - b * {tiles}) * {self.depth} + c;")
+        side = [f"vf d[{reach}];", f"UNROLL for (int i = 0; i < {reach}; i++) d[i] = w[i * {reach} + j];"]
+        side += [f"vf r[{reach}];", *self.transform(FORWARD[step.size], "r[{}]")]
+        store = f"v_store(to + (i * {reach} + j) * {self.count * self.depth}, r[i]);"
+        side.append(f"UNROLL for (int i = 0; i < {reach}; i++) {store}")
+        turn += block(f"for (int j = 0; j < {reach}; j++)", side)
+        lines += block(f"for (int c = 0; c < {channels}; c += VL)", turn)
+        return block(f"for (int t = b * {tiles}; t < stop; t++)", lines)
+
+    def outputs(self, tiles: int, count: int | None) -> list[str]:
+        """The outputs of one tile and vector of channels."""
         step, reach, size = self.step, self.reach, self.step.size
-        channels, (rows, columns) = step.y.shape[1], step.y.shape[2:]
+        rows, columns = step.y.shape[2:]
         image = f" + n * {step.y.strides[0]}" if step.y.shape[0] > 1 else ""
         lines = [f"const float *from = m + (t - b * {tiles}) * {self.columns} + c;", f"vf w[{size * reach}];"]
         points = f"d[i] = v_load(from + (i * {reach} + j) * {self.count * self.columns});"
         side = [f"vf d[{reach}];", f"UNROLL for (int i = 0; i < {reach}; i++) {points}"]
-        side += _transform(_INVERSE[size], f"w[{{}} * {reach} + j]")
+        side += self.transform(_INVERSE[size], f"w[{{}} * {reach} + j]")
         lines += block(f"for (int j = 0; j < {reach}; j++)", side)
         lines.append("const vf add = v_load(bias + c);")
         row = [f"vf d[{reach}];", f"UNROLL for (int j = 0; j < {reach}; j++) d[j] = w[i * {reach} + j];"]
-        row += [f"vf r[{size}];", *_transform(_INVERSE[size], "r[{}]")]
+        row += [f"vf r[{size}];", *self.transform(_INVERSE[size], "r[{}]")]
         row.append(f"const int e = (down + i) * {step.y.strides[2]} + across * {step.y.strides[3]} + c{image};")
         element = f"e + j * {step.y.strides[3]}"
-        column = "c" if channels > 1 else f"({element}) % {self.step._epilogue.columns}"
-        found, value = step._epilogue.apply(
-            self.out, "(r[j] + add)", column=column, element=element, count=count, indent=""
-        )
-        self.out.need("v_store" if count is None else "v_store_n")
-        end = ")" if count is None else f", {count})"
-        one = [*found, f"v_store{'' if count is None else '_n'}(y + {element}, {value}{end};"]
+        one = self.stored(element, count)
         if columns % size:
             one = [f"if (across + j >= {columns}) break;", *one]
         row += block(f"UNROLL for (int j = 0; j < {size}; j++)", one)
@@ -408,7 +445,11 @@ def outputs_per_tile(x: View, y: View, weight: Array, window: Window, lanes: int
 
 def winograd(low: Lowering, x: View, y: View, weight: Array, bias: Array, pads: tuple[int, int], size: int) -> Winograd:
     """The step with its scratch memory."""
-    step = Winograd(x, y, weight, bias, pads, size, y)
-    elements = _PARTS * max(_scratch_elements(step, low.lanes, registers) for registers in (16, 32))
+    return with_scratch(Winograd(x, y, weight, bias, pads, size, y), low.lanes)
+
+
+def with_scratch(step: Step_, lanes: int) -> Step_:
+    """The step with scratch memory for every part, whatever the number of registers."""
+    elements = _PARTS * max(_scratch_elements(step, lanes, registers) for registers in (16, 32))
     step.scratch = View.whole(Tensor("scratch", elements), (elements,))
     return step
