@@ -13,8 +13,9 @@ import onnx_ir as ir
 from hasten.errors import SourceError
 from hasten.graph import reference
 from hasten.passes import Pass
+from hasten.passes.extract import extract
 from hasten.passes.shape_arithmetic import is_known, known_elements
-from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, is_op, opset, static_dims
+from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, is_op, static_dims
 from hasten.types import Array
 
 __all__ = ["fold_constants"]
@@ -60,7 +61,7 @@ def _fold_values(editor: Editor) -> None:
         if value.is_graph_output() or any(user not in inside for user, _ in value.uses())
     ]
     wanted = [value for value in wanted if not (is_op(value.producer(), "Identity") and value.is_graph_output())]
-    for value, array in zip(wanted, _evaluate(editor.model, folded, wanted), strict=True):
+    for value, array in zip(wanted, _evaluate(editor.model, wanted), strict=True):
         if isinstance(array, np.ndarray):
             editor.swap(value, editor.weight(array, f"{value.name}_folded"))
 
@@ -109,46 +110,18 @@ def _nbytes(value: ir.Value) -> int | None:
     return int(np.prod(shape, dtype=np.int64)) * max(1, int(value.dtype.itemsize))
 
 
-def _evaluate(model: ir.Model, nodes: list[ir.Node], wanted: list[ir.Value]) -> list[Array | None]:
+def _evaluate(model: ir.Model, wanted: list[ir.Value]) -> list[Array | None]:
     """What ``wanted`` hold; None for those that the reference cannot compute."""
     if not wanted:
         return []
+    part = extract(model, wanted)
     try:
-        return list(reference.run(_constant_graph(model, nodes, wanted), ()))
+        return [None] * len(wanted) if part is None else list(reference.run(part, ()))
     except SourceError:
         if len(wanted) == 1:
             return [None]
         half = len(wanted) // 2
-        return [*_evaluate(model, nodes, wanted[:half]), *_evaluate(model, nodes, wanted[half:])]
-
-
-def _constant_graph(model: ir.Model, nodes: list[ir.Node], wanted: list[ir.Value]) -> ir.Model:
-    needed, stack = set(), [value.producer() for value in wanted]
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in needed:
-            needed.add(node)
-            stack += [value.producer() for value in node.inputs if value is not None]
-    copies: dict[ir.Value, ir.Value] = {}
-    weights, made = [], []
-    for node in nodes:
-        if node not in needed:
-            continue
-        for value in node.inputs:
-            if value is not None and value not in copies:
-                copies[value] = ir.Value(
-                    name=value.name, shape=value.shape, type=value.type, const_value=value.const_value
-                )
-                weights.append(copies[value])
-        for value in node.outputs:
-            copies[value] = ir.Value(name=value.name, shape=value.shape, type=value.type)
-        inputs = [None if value is None else copies[value] for value in node.inputs]
-        outputs = [copies[value] for value in node.outputs]
-        made.append(ir.Node("", node.op_type, inputs, node.attributes.values(), outputs=outputs, name=node.name))
-    graph = ir.Graph(
-        (), [copies[v] for v in wanted], nodes=made, initializers=weights, opset_imports={"": opset(model)}, name="fold"
-    )
-    return ir.Model(graph, ir_version=model.ir_version or 8)
+        return [*_evaluate(model, wanted[:half]), *_evaluate(model, wanted[half:])]
 
 
 def _settle_reshape(editor: Editor, node: ir.Node) -> None:

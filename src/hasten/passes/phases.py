@@ -15,6 +15,7 @@ from hasten.passes.opset import raise_opset
 from hasten.passes.quantised import views_as_integers
 from hasten.passes.recognise import recognise_activations
 from hasten.passes.recognise_normalisation import recognise_normalisation
+from hasten.passes.recognise_recurrence import recognise_recurrence
 from hasten.passes.reroll import reroll
 from hasten.passes.simplify_recurrence import simplify_recurrence
 from hasten.passes.sink_views import sink_views
@@ -45,6 +46,7 @@ TIDY: tuple[Pass, ...] = (
     fold_constants,
     drop_noops,
     reroll,
+    recognise_recurrence,
 )
 
 OPTIMISE: tuple[Pass, ...] = (
