@@ -22,10 +22,9 @@ from hasten.native.program import Program
 F = TensorProto.FLOAT
 HERE = for_host()
 # What this machine can run, the widest first; plain C everywhere.
-RUNNABLE = [
-    name for name in ("x86-64-v4", "x86-64-v3", "x86-64-v2", "aarch64", "c") if isa(name).arch in (HERE.arch, "any")
-]
-RUNNABLE = [n for n in RUNNABLE if n == "c" or isa(n).lanes <= HERE.lanes]
+_NAMES = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "aarch64", "c-vector", "c")
+RUNNABLE = [name for name in _NAMES if isa(name).arch in (HERE.arch, "any")]
+RUNNABLE = [n for n in RUNNABLE if isa(n).portable or isa(n).lanes <= HERE.lanes]
 
 
 def graph(nodes, inputs: dict, outputs: dict, weights: dict, opset: int = 20) -> ir.Model:

@@ -167,7 +167,7 @@ MODELS = {
     "gru": lambda: recurrent("GRU", 3, 5, 21, linear_before_reset=1),
 }
 # Sanitizers do not see masked vector stores, so they watch the instruction sets without any; guard pages watch the rest.
-WATCHED = ["c", *(n for n in ("x86-64-v2", "aarch64") if n in RUNNABLE)]
+WATCHED = ["c", "c-vector", *(n for n in ("x86-64-v2", "aarch64") if n in RUNNABLE)]
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
 
 

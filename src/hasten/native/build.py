@@ -38,7 +38,7 @@ class Compiler:
     def flags(self, isa: Isa, target: str | None = None) -> tuple[str, ...]:
         """Flags for one instruction set; ``target`` is a triple for cross builds."""
         if self.is_zig:
-            triple = target or ("native" if isa.name == "c" else f"{isa.arch}-linux-gnu.2.17")
+            triple = target or ("native" if isa.portable else f"{isa.arch}-linux-gnu.2.17")
             cpu = (f"-mcpu={isa.cpu}",) if isa.cpu else ()
             # Without this zig turns on trapping UBSan.
             return (*_FLAGS, "-fno-sanitize=undefined", "-D__MM_MALLOC_H", "-target", triple, *cpu)

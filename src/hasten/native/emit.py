@@ -178,7 +178,9 @@ class Emitter:
 
 def helpers(isa: Isa, names: Sequence[str]) -> list[str]:
     """The C text of these vector functions and all they need, types first."""
-    stem = {"x86_64": isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(isa.arch, "c")
+    stem = {"x86_64": isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(
+        isa.arch, isa.name.replace("-", "_")
+    )
     base = _snippets(f"{stem}.h")
     library = {**_snippets("scalar.h"), **_snippets("math.h"), **base}
     wanted: list[str] = []
@@ -208,7 +210,7 @@ def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[
     declared = f"const unsigned char *{prefix}_weights(void);"
     weights = (
         declared
-        if out.isa.name == "c" and prefix != "hasten"
+        if out.isa.portable and prefix != "hasten"
         else (
             f"extern const unsigned char {prefix}_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\n"
             f"const unsigned char *{prefix}_weights(void) {{ return {prefix}_weight_data; }}"

@@ -31,7 +31,7 @@ __all__ = ["TARGETS", "Check", "Target", "export"]
 # Target triple → instruction set by default. ``c`` is plain C for any compiler; its libraries are built for this machine.
 TARGETS: dict[str, str] = {
     "x86_64-linux-gnu": "x86-64-v3", "x86_64-linux-musl": "x86-64-v3", "aarch64-linux-gnu": "aarch64",
-    "aarch64-linux-musl": "aarch64", "c": "c",
+    "aarch64-linux-musl": "aarch64", "c": "c-vector",
 }  # fmt: skip
 _GLIBC = "2.17"  # the oldest that zig's headers cover on both machines
 
@@ -119,7 +119,7 @@ def _write(library: _Library, checks: Sequence[Check], work: Path) -> None:
         "selftest.c": _selftest(library, checks),
         "CMakeLists.txt": _cmake(library),
     }
-    if library.target.isa.name == "c":
+    if library.target.isa.portable:
         texts[f"{name}_weights.c"] = _weights_as_c(name, library.emitted.weights)
     else:
         (work / f"{name}_weights.bin").write_bytes(library.emitted.weights or b"\0")
@@ -185,7 +185,7 @@ def _wrapper(library: _Library) -> str:
     name, program = library.name, library.program
     ins = ", ".join(f"input{i}" for i in range(len(program.inputs))) or "0"
     outs = ", ".join(f"output{i}" for i in range(len(program.outputs)))
-    api = '__attribute__((visibility("default"))) ' if library.target.isa.name != "c" else ""
+    api = '__attribute__((visibility("default"))) ' if not library.target.isa.portable else ""
     size = max(64, -(-library.emitted.arena_bytes // 64) * 64)
     return f"""
 {api}void {name}_init(void *arena) {{
@@ -299,7 +299,7 @@ def _selftest(library: _Library, checks: Sequence[Check]) -> str:
 
 
 def _cmake(library: _Library) -> str:
-    name, plain = library.name, library.target.isa.name == "c"
+    name, plain = library.name, library.target.isa.portable
     weights = f"{name}_weights.c" if plain else f"{name}_weights.S"
     flags = "-O3 -ffp-contract=fast" + (f" -march={library.target.isa.march}" if library.target.isa.march else "")
     languages = "C" if plain else "C ASM"
@@ -347,11 +347,11 @@ def _build(library: _Library, work: Path) -> None:
         )
     versioned = f"{triple}.{_GLIBC}" if triple and triple.endswith("gnu") else triple
     flags = [*tool.flags(target.isa, versioned), "-fPIC"]
-    weights = f"{name}_weights.c" if target.isa.name == "c" else f"{name}_weights.S"
+    weights = f"{name}_weights.c" if target.isa.portable else f"{name}_weights.S"
     for source in (f"{name}.c", weights):
         _run([*tool.command, *flags, "-c", source, "-o", f"{Path(source).stem}.o"], work)
     objects = [f"{name}.o", f"{Path(weights).stem}.o"]
-    libc = ["-lm"] if target.isa.name == "c" else ["-nostdlib"]
+    libc = ["-lm"] if target.isa.portable else ["-nostdlib"]
     _run([*tool.command, *flags, "-shared", *libc, "-o", f"lib{name}.so", *objects], work)
     archiver = [sys.executable, "-m", "ziglang", "ar"] if tool.is_zig else ["ar"]
     _run([*archiver, "rcs", f"lib{name}.a", *objects], work)

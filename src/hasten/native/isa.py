@@ -27,6 +27,11 @@ class Isa:
     """The value of gcc's and clang's ``-march``."""
     features: frozenset[str] = frozenset()
 
+    @property
+    def portable(self) -> bool:
+        """True for C without any processor's own instructions."""
+        return self.arch == "any"
+
 
 ISAS: dict[str, Isa] = {
     i.name: i
@@ -40,6 +45,7 @@ ISAS: dict[str, Isa] = {
         Isa("x86-64-v2", 4, 16, "x86_64", "x86_64_v2", "x86-64-v2"),
         Isa("aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a", frozenset({"fma"})),
         Isa("aarch64-dotprod", 4, 32, "aarch64", "generic+neon+dotprod", "armv8.2-a+dotprod", frozenset({"fma", "dotprod"})),
+        Isa("c-vector", 4, 16, "any", "", ""),  # vectors as gcc and clang write them, for any processor
         Isa("c", 1, 16, "any", "", ""),
     )
 }  # fmt: skip
@@ -62,4 +68,4 @@ def for_host() -> Isa:
         return ISAS["x86-64-v4" if found.vnni and found.bf16 else "x86-64-v4-base"]
     if found.name == "aarch64":
         return ISAS["aarch64-dotprod" if found.dotprod else "aarch64"]
-    return ISAS.get(found.name, ISAS["c"])
+    return ISAS.get(found.name, ISAS["c-vector"])
