@@ -17,7 +17,7 @@ __all__ = ["Notebook", "read_notebook"]
 
 _SENTINEL = "# hasten-cell {}"
 _HIDDEN = "pass  # hasten-magic "
-_MAGIC = re.compile(r"^(\s*)([%!?]|[\w.]+\?{1,2}\s*$|.*[^\s?]\?{1,2}\s*$)")
+_MAGIC = re.compile(r"^(\s*)([%!?]|[\w.]+\?{1,2}\s*$)")
 _ASSIGNED = re.compile(r"^(\s*)([\w.,\s]+=\s*)([!%].*)$")
 _PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%memit", "%%mprun", "%%snakeviz", "%%notify")
 _PARSE = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT

@@ -1,0 +1,109 @@
+"""Writes the page of every rule of the doctor, from the rule's own docstring and its measured cost.
+
+``python docs/rules/make.py`` after a rule, its docstring or ``benchmarks/habits/costs.json`` changed; a test holds the
+pages against what this writes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hasten.doctor.rules import GRAPH_RULES, GROUPS, code_rules, documentation, rule_names
+
+HERE = Path(__file__).resolve().parent
+COSTS = HERE.parents[1] / "benchmarks" / "habits" / "costs.json"
+
+
+def pages() -> dict[str, str]:
+    """File name → content, of the index and of every rule's page."""
+    table = json.loads(COSTS.read_text()) if COSTS.is_file() else {"costs": [], "conditions": {}}
+    costs = {cost["rule"]: cost for cost in table["costs"]}
+    found = {f"{code}.md": _page(code, costs.get(code), table["conditions"]) for code in rule_names()}
+    return {"index.md": _index(costs), **found}
+
+
+def main() -> None:
+    """Writes the pages, and removes those of rules that are gone."""
+    made = pages()
+    for old in HERE.glob("*.md"):
+        if old.name not in made:
+            old.unlink()
+    for name, text in made.items():
+        (HERE / name).write_text(text, encoding="utf-8")
+
+
+def _page(code: str, cost: dict[str, Any] | None, conditions: dict[str, Any]) -> str:
+    name = rule_names()[code]
+    title, _, body = documentation(code).strip().partition("\n")
+    measured = _measured(cost, conditions)
+    body = body.replace("\n## Example\n", f"\n{measured}## Example\n", 1) if measured else body
+    fixable = "" if code in GRAPH_RULES or "No fix" in body.rpartition("## Fix safety")[2][:12] else " · fixable"
+    return f"# {code} {name}\n\n{title}\n\n*Group: {GROUPS[code[:2]]}{fixable}*\n{body}\n"
+
+
+def _measured(cost: dict[str, Any] | None, conditions: dict[str, Any]) -> str:
+    if cost is None:
+        return ""
+    libraries = ", ".join(f"{k} {v}" for k, v in conditions["libraries"].items())
+    return (
+        "| measured for | as found | as advised | ratio |\n|---|---|---|---|\n"
+        f"| {cost['per']} | {_time(cost['before_us'])} | {_time(cost['after_us'])} | {cost['ratio']:g}× |\n\n"
+        f"Median of {cost['rounds']} rounds in turns, small model, batch as written; {conditions['cpu']}, "
+        f"{conditions['cores']} cores, load {conditions['load']}, {conditions['date']}, {libraries}. "
+        f"Repeat with `{conditions['command']}`.\n\n"
+    )
+
+
+def _time(microseconds: float) -> str:
+    if microseconds >= 1e6:
+        return f"{microseconds / 1e6:.3g} s"
+    return f"{microseconds / 1e3:.3g} ms" if microseconds >= 1e3 else f"{microseconds:.3g} µs"
+
+
+def _index(costs: dict[str, Any]) -> str:
+    names = rule_names()
+    remedies = {rule.code: rule.remedy for rule in code_rules()}
+    lines = [
+        "# The doctor's rules",
+        "",
+        "`hasten doctor src/` reads Python files, folders, notebooks and standard input, and names the lines that make",
+        "a model slow; `hasten doctor model.keras` reads a model. It never imports or runs what it reads.",
+        "",
+        "```bash",
+        "hasten doctor src/                     # exit code 1 if anything is found",
+        "hasten doctor src/ --fix               # rewrite what can be rewritten safely",
+        "hasten doctor src/ --fix --unsafe-fixes --diff",
+        "hasten doctor notebook.ipynb --format github     # or json, sarif",
+        "hasten doctor --explain H001",
+        "```",
+        "",
+        "A line is left alone after `# hasten: ignore[H001]` (or `# hasten: ignore`), a file after",
+        "`# hasten: ignore-file`. Settings are found upwards in `pyproject.toml`:",
+        "",
+        "```toml",
+        "[tool.hasten.doctor]",
+        'select = ["H"]',
+        'ignore = ["H304"]',
+        'extend-exclude = ["third_party"]',
+        "max-file-kb = 1024        # larger files are reported as skipped",
+        "[tool.hasten.doctor.per-file-ignores]",
+        '"scripts/*" = ["H3"]',
+        "```",
+        "",
+        "As a [pre-commit](https://pre-commit.com) hook: `hasten-doctor`, or `hasten-doctor-fix`.",
+        "",
+    ]
+    for group, title in GROUPS.items():
+        lines += [f"## {title}", "", "| rule | measured cost | what to do |", "|---|---|---|"]
+        for code, name in names.items():
+            if code.startswith(group):
+                ratio = f"{costs[code]['ratio']:g}×" if code in costs else ""
+                lines.append(f"| [{code} {name}]({code}.md) | {ratio} | {remedies.get(code, '')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

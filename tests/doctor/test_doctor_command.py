@@ -1,0 +1,342 @@
+"""``hasten doctor`` from outside: what it reads, what it prints, how it exits, and that nothing stops it."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+from hasten.cli import app
+from hasten.doctor.check import Job, check_bytes
+from hasten.doctor.notebook import read_notebook
+from hasten.doctor.run import examine
+from hasten.doctor.settings import Settings, find_settings
+from hasten.errors import SettingsError
+
+BAD = "import torch\nstate = torch.load('w.pt')\n"
+CLEAN = "import torch\nstate = torch.load('w.pt', weights_only=True)\n"
+
+
+def run(*arguments: str, stdin: str | None = None):
+    return CliRunner().invoke(app, ["doctor", *arguments], input=stdin)
+
+
+def rules(data: bytes, name: str = "a.py", **settings: object) -> list[tuple[str, int | None]]:
+    result = check_bytes(data, Job(Path(name), name, Settings(**settings)))
+    return [(f.rule, f.line) for f in result.findings]
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+# -- exit codes and formats ------------------------------------------------------------------------------------------
+
+
+def test_exits_with_one_on_findings_and_names_the_place(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.py", BAD)
+    done = run(str(path))
+    assert done.exit_code == 1
+    assert f"{path}:2:9: H501" in done.output
+    assert "weights_only=True" in done.output
+
+
+def test_exits_with_zero_when_clean(tmp_path: Path) -> None:
+    assert run(str(write(tmp_path, "a.py", CLEAN))).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nowhere.py"], ["--format", "xml", "."], ["--select", "H999", "."], ["--explain", "X1"]]
+)
+def test_misuse_exits_with_two_and_one_line(arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hasten.cli", "doctor", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("hasten: ") and done.stderr.count("\n") == 1
+
+
+def test_json_holds_findings_and_counts(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", BAD)
+    data = json.loads(run(str(tmp_path), "--format", "json").output)
+    [finding] = data["findings"]
+    assert (finding["rule"], finding["name"], finding["line"], finding["column"]) == ("H501", "unsafe-torch-load", 2, 9)
+    assert data["summary"] == {"files": 1, "findings": 1, "fixable": 0, "fixed": 0}
+
+
+def test_github_annotations_are_one_escaped_line_each(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b.py", BAD)
+    [line] = run(str(path), "--format", "github").output.splitlines()
+    assert line.startswith("::warning file=") and "a%2Cb.py,line=2,col=9" in line and "title=hasten H501::" in line
+
+
+def test_sarif_has_the_parts_that_scanners_read(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", BAD)
+    write(tmp_path, "b.py", "def f(:\n")
+    log = json.loads(run(str(tmp_path), "--format", "sarif").output)
+    assert log["version"] == "2.1.0" and log["$schema"].endswith("sarif-2.1.0.json")
+    [found] = log["runs"]
+    described = found["tool"]["driver"]["rules"]
+    for result in found["results"]:
+        assert described[result["ruleIndex"]]["id"] == result["ruleId"]
+        place = result["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"].startswith("file://")
+        assert place["region"]["startLine"] >= 1 and place["region"]["startColumn"] >= 1
+    assert {(r["ruleId"], r["level"]) for r in found["results"]} == {("H501", "warning"), ("H000", "error")}
+
+
+def test_statistics_explain_select_and_ignore(tmp_path: Path) -> None:
+    path = str(write(tmp_path, "a.py", BAD + BAD))
+    assert "2 H501 unsafe-torch-load" in run(path, "--statistics").output
+    assert "## Why is this bad" in run("--explain", "h001").output
+    assert run(path, "--ignore", "H501").exit_code == 0
+    assert run(path, "--select", "H0,H1").exit_code == 0
+    assert run(path, "--select", "H5", "--ignore", "H502").exit_code == 1
+
+
+# -- fixing ------------------------------------------------------------------------------------------------------------
+
+FIXABLE = "import torch\nq = torch.quantization.default_qconfig\n"
+
+
+def test_fix_writes_diff_does_not(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.py", FIXABLE)
+    done = run(str(path), "--diff")
+    assert done.exit_code == 1 and "+q = torch.ao.quantization.default_qconfig" in done.output
+    assert path.read_text() == FIXABLE
+    done = run(str(path), "--fix")
+    assert done.exit_code == 0 and "Fixed 1 habit." in done.output
+    assert "torch.ao.quantization" in path.read_text()
+
+
+def test_stdin_is_read_and_with_fix_written_to_stdout() -> None:
+    done = run("-", "--stdin-filename", "x.py", stdin=BAD)
+    assert done.exit_code == 1 and "x.py:2:9: H501" in done.output
+    done = subprocess.run(
+        [sys.executable, "-m", "hasten.cli", "doctor", "-", "--fix"],
+        input=FIXABLE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout == FIXABLE.replace("torch.quantization", "torch.ao.quantization")
+
+
+# -- suppression and settings ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("comment", "found"),
+    [
+        ("  # hasten: ignore", False),
+        ("  # hasten: ignore[H501]", False),
+        ("  # hasten: ignore[H001, h5]", False),
+        ("  # trusted  # hasten: ignore[H501] our own file", False),
+        ("  # hasten: ignore[H001]", True),
+        ("  # ignore", True),
+    ],
+)
+def test_ignore_comments(comment: str, found: bool) -> None:
+    text = f"import torch\nstate = torch.load('w.pt'){comment}\n"
+    assert bool(rules(text.encode())) == found
+
+
+def test_ignore_for_a_whole_file_and_not_in_strings() -> None:
+    assert rules(b"# hasten: ignore-file[H501]\n" + BAD.encode()) == []
+    assert rules(b"# hasten: ignore-file\n" + BAD.encode()) == []
+    assert rules(b"x = '# hasten: ignore-file'\n" + BAD.encode()) == [("H501", 3)]
+
+
+def test_an_ignore_at_the_end_of_a_call_over_lines_counts() -> None:
+    assert rules(b"import torch\ns = torch.load(\n    'a',\n)  # hasten: ignore[H501]\n") == []
+
+
+def test_settings_are_found_upwards_and_obeyed(tmp_path: Path) -> None:
+    table = '[tool.hasten.doctor]\nignore = ["H2"]\nexclude = ["old"]\n'
+    table += '[tool.hasten.doctor.per-file-ignores]\n"scripts/*" = ["H501"]\n'
+    write(tmp_path, "pyproject.toml", table)
+    for name in ("src/a.py", "old/a.py", "scripts/a.py"):
+        write(tmp_path, name, BAD + FIXABLE)
+    settings = find_settings(tmp_path / "src")
+    found = [(Path(r.shown).parent.name, f.rule) for r in examine([tmp_path], settings) for f in r.findings]
+    assert found == [("src", "H501")]
+
+
+@pytest.mark.parametrize(
+    "text", ['[tool.hasten.doctor]\nselekt = ["H0"]\n', "[tool.hasten.doctor]\nselect = 3\n", "[tool.hasten.doctor\n"]
+)
+def test_bad_settings_say_which_key_and_file(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "pyproject.toml", text)
+    with pytest.raises(SettingsError, match=r"pyproject\.toml"):
+        find_settings(tmp_path)
+
+
+# -- which files -------------------------------------------------------------------------------------------------------
+
+
+def test_walks_folders_as_git_and_people_expect(tmp_path: Path) -> None:
+    write(tmp_path, ".gitignore", "made/\n*_pb2.py\n!kept_pb2.py\n")
+    kept = ["a.py", "deep/b.py", "kept_pb2.py", "n.ipynb"]
+    left = [
+        "made/c.py",
+        "x_pb2.py",
+        ".venv/d.py",
+        "node_modules/e.py",
+        "build/f.py",
+        "deep/g_pb2.py",
+        "notes.txt",
+        ".git/h.py",
+    ]
+    for name in kept + left:
+        write(tmp_path, name, BAD if name.endswith("py") else json.dumps({"cells": []}))
+    found = sorted(str(Path(r.shown).relative_to(tmp_path)) for r in examine([tmp_path], Settings()))
+    assert found == sorted(kept)
+
+
+def test_a_file_named_outright_is_read_even_if_excluded(tmp_path: Path) -> None:
+    path = write(tmp_path, "build/a.py", BAD)
+    assert [f.rule for r in examine([path], Settings()) for f in r.findings] == ["H501"]
+
+
+def test_tests_are_judged_by_fewer_rules(tmp_path: Path) -> None:
+    write(tmp_path, "tests/test_a.py", BAD + FIXABLE)
+    assert [f.rule for r in examine([tmp_path], Settings()) for f in r.findings] == ["H204"]
+
+
+# -- whatever is wrong with a file -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        codecs.BOM_UTF8 + BAD.encode(),
+        b"# -*- coding: latin-1 -*-\n# caf\xe9\n" + BAD.encode(),
+        b"# coding: cp1251\n# \xcf\xf0\xe8\xe2\xe5\xf2\n" + BAD.encode(),
+        BAD.replace("\n", "\r\n").encode(),
+        BAD.replace("'w.pt'", "'веса.pt'").encode(),
+    ],
+)
+def test_declared_encodings_are_read(data: bytes) -> None:
+    assert [rule for rule, _ in rules(data)] == ["H501"]
+
+
+@pytest.mark.parametrize(
+    "data", [BAD.encode("utf-16"), b"# caf\xe9\n" + BAD.encode(), b"# coding: nonsense\n" + BAD.encode()]
+)
+def test_odd_encodings_are_reported_and_still_read(data: bytes) -> None:
+    assert sorted(rule for rule, _ in rules(data)) == ["H000", "H501"]
+
+
+@pytest.mark.parametrize("data", [b"def f(:\n", b"x = 'a\n", b"\0", b"  x = 1\n", b"print 'torch'\n", b"(" * 5000])
+def test_what_is_no_python_is_reported(data: bytes) -> None:
+    [(rule, line)] = rules(data)
+    assert rule == "H000" and line == 1
+
+
+def test_nothing_stops_a_run(tmp_path: Path) -> None:
+    write(tmp_path, "good.py", BAD)
+    write(tmp_path, "broken.py", "def f(:\n")
+    write(tmp_path, "latin.py", b"# caf\xe9\n" + BAD.encode())
+    write(tmp_path, "huge.py", "x = [\n" + "1234567890,\n" * 450_000 + "]\n")
+    write(tmp_path, "n.ipynb", '{"cells": [')
+    write(tmp_path, "m.ipynb", "[]")
+    done = run(str(tmp_path))
+    assert done.exit_code == 1
+    for name in (
+        "good.py:2:9: H501",
+        "broken.py:1:7: H000",
+        "latin.py:1:1: H000",
+        "n.ipynb:1:1: H000",
+        "m.ipynb:1:1: H000",
+    ):
+        assert name.split(":")[0] in done.output
+    assert "huge.py: skipped: " in done.output
+
+
+def test_many_files_in_several_processes_give_what_one_gives(tmp_path: Path) -> None:
+    for i in range(60):
+        write(tmp_path, f"p{i % 7}/m{i}.py", BAD * (i % 3))
+    several = examine([tmp_path], Settings(), workers=2)
+    assert several == examine([tmp_path], Settings(), workers=1)
+    assert len(several) == 60 and sum(len(r.findings) for r in several) == 60
+
+
+# -- notebooks ---------------------------------------------------------------------------------------------------------
+
+
+def notebook(*cells: str) -> str:
+    made = nbformat.v4.new_notebook()
+    made.cells = [nbformat.v4.new_markdown_cell("# text"), *(nbformat.v4.new_code_cell(c) for c in cells)]
+    made.metadata["custom"] = {"kept": "ü"}
+    return nbformat.writes(made) + "\n"
+
+
+def test_notebook_findings_name_cell_and_line_across_cells() -> None:
+    text = notebook("%matplotlib inline\nimport torch", "!ls\nx = !pwd\nstate = torch.load('w')  # why?")
+    result = check_bytes(text.encode(), Job(Path("n.ipynb"), "n.ipynb", Settings()))
+    [finding] = result.findings
+    assert (finding.path, finding.line, finding.rule) == ("n.ipynb:cell 3", 3, "H501")
+
+
+def test_a_broken_cell_costs_that_cell_alone() -> None:
+    text = notebook(
+        "import torch", "def f(:", "%%bash\nls -l", "await run()\ntorch.load('w')", "torch?\ntorch.load('v')"
+    )
+    result = check_bytes(text.encode(), Job(Path("n.ipynb"), "n.ipynb", Settings()))
+    found = [(f.path, f.rule, f.line) for f in result.findings]
+    assert found == [("n.ipynb:cell 3", "H000", 1), ("n.ipynb:cell 5", "H501", 2), ("n.ipynb:cell 6", "H501", 2)]
+
+
+def test_a_fixed_notebook_is_the_same_but_for_the_line() -> None:
+    cells = [
+        "%time import torch\nimport torch\n!ls",
+        "%%html\n<b>",
+        "for x in xs:\n    s = torch.tensor([1.0])\n    print(x * s)",
+    ]
+    text = notebook(*cells)
+    result = check_bytes(text.encode(), Job(Path("n.ipynb"), "n.ipynb", Settings(), "safe"))
+    assert result.fixed is not None and result.fixes == 1
+    before, after = json.loads(text), json.loads(result.fixed)
+    changed = "".join(after["cells"][3]["source"])
+    assert changed == "s = torch.tensor([1.0])\nfor x in xs:\n    print(x * s)"
+    after["cells"][3]["source"] = before["cells"][3]["source"]
+    assert after == before
+    assert result.fixed.decode().splitlines()[:3] == text.splitlines()[:3] and result.fixed.endswith(b"\n")
+    nbformat.validate(nbformat.reads(result.fixed.decode(), 4))
+
+
+def test_an_untouched_notebook_is_rebuilt_to_the_letter() -> None:
+    text = notebook("%cd ..\nx = 1", "y = %time f()")
+    found = read_notebook(text)
+    assert found.rebuilt(found.text) == text
+
+
+# -- models and safety -------------------------------------------------------------------------------------------------
+
+
+def test_models_are_examined_by_the_same_command(shared_models: Path) -> None:
+    done = run(str(shared_models / "seeds" / "conv_lstm_td.onnx"))
+    assert done.exit_code == 1 and "H603" in done.output and "1000 times" in done.output
+
+
+def test_nothing_that_is_read_is_imported_or_run(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.py", "import sys, torch\nopen('ran', 'w')\nsys.exit(3)\n" + BAD)
+    code = f"import sys; from hasten.cli import app; sys.argv = ['hasten', 'doctor', {str(path)!r}]\ntry: app()\n"
+    code += "finally: print(sorted({'torch', 'tensorflow', 'keras', 'onnx'} & set(sys.modules)))\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout.endswith("[]\n")
+    assert not (tmp_path / "ran").exists()
