@@ -30,6 +30,7 @@ __all__ = ["FORWARD", "Transforms", "Winograd", "outputs_per_tile", "winograd", 
 Step_ = TypeVar("Step_", bound="Winograd")
 
 _PARTS = 4  # a team's parts that get scratch memory; more stay idle here
+_L2_BYTES = 700 * 1024  # weights that may stay in the second cache
 _TILES = 14  # at most so many in a block
 
 # Interpolation points of F(4x4): 0, ±A, ±2A and ∞. With A² = 1/2 rounding costs hardly more than a direct convolution
@@ -435,7 +436,10 @@ def outputs_per_tile(x: View, y: View, weight: Array, window: Window, lanes: int
         points = (size + 2) ** 2
         tiles = -(-rows // size) * -(-width // size)
         blocks = -(-tiles // _TILES)
-        products = max(points * tiles * channels * vout / 2 * 1.1, blocks * points * channels * vout * lanes * 4 / 24)
+        # Every block reads all transformed weights: from the second cache while they fit, else from further away.
+        weights = points * channels * vout * lanes * 4
+        reading = blocks * weights / (24 if weights < _L2_BYTES else 8)
+        products = max(points * tiles * channels * vout / 2 * 1.1, reading)
         around = {2: (34, 26), 4: (85, 68)}[size]
         cost = products + tiles * (vin * around[0] + vout * around[1])
         if cost < least:
