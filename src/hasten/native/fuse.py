@@ -104,7 +104,7 @@ def _merge(maker: Step, step: Elementwise, leaves: Sequence[Expr]) -> Step | Non
     if isinstance(maker, Elementwise):
         return _merge_loops(maker, step, leaves)
     y = getattr(maker, "y", None)
-    if not hasattr(maker, "epilogue") or not isinstance(y, View) or not y.is_whole:
+    if not hasattr(maker, "epilogue") or not isinstance(y, View) or not y.is_whole or y.dtype != "float32":
         return None
     swap: dict[int, Expr] = {id(leaf): maker.epilogue for leaf in leaves}
     for other in loads(step.expr):

@@ -17,7 +17,18 @@ from hasten.native.expr import VECTOR, Expr, call, const
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["COMPARISONS", "FLOATS", "HALVES", "INTEGERS", "c_type", "emit_scalar", "is_scalar", "number", "vectorised"]
+__all__ = [
+    "COMPARISONS",
+    "FLOATS",
+    "HALVES",
+    "INTEGERS",
+    "c_type",
+    "emit_scalar",
+    "is_scalar",
+    "number",
+    "operation",
+    "vectorised",
+]
 
 HALVES = ("float16", "bfloat16")
 FLOATS = ("float32", "float64", *HALVES)
@@ -148,6 +159,14 @@ def _cast(source: str, target: str) -> tuple[str, tuple[str, ...]] | None:
         name = f"s_{target}_{'double' if source == 'float64' else 'float'}"
         return f"{name}({{0}})", (name,)
     return f"({c_type(target)}){{0}}", ()
+
+
+def operation(op: str, dtype: str, out: Emitter, *args: str) -> str:
+    """The C expression of one operation on C expressions of the dtype."""
+    template = _template(Expr(op, tuple(Expr("acc", dtype=dtype) for _ in args), dtype=dtype))
+    assert template is not None, f"lowering lets nothing through that has no C form: {op} of {dtype}"
+    out.need(*template[1])
+    return template[0].format(*args)
 
 
 def is_scalar(expr: Expr) -> bool:
