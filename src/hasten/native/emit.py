@@ -161,9 +161,14 @@ class Emitter:
         """A function that a later one calls; not a step of its own."""
         self._functions.append(text)
 
+    def needed(self) -> list[str]:
+        """The vector functions that were asked for, without those that are called nowhere in the end."""
+        called = set(re.findall(r"\b[vs]_\w+(?=\()", "\n".join(self._functions)))
+        return sorted(n for n in self._needs if not re.match("[vs]_", n) or n == "v_lane" or n in called)
+
     def text(self, prefix: str, *, profile: bool = False) -> Emitted:
         """The finished file; with ``profile`` it can also stamp the time after every call."""
-        head = "\n".join(helpers(self.isa, sorted(self._needs)))
+        head = "\n".join(helpers(self.isa, self.needed()))
         functions = "\n".join(self._functions)
         return Emitted(
             source=_file(self, prefix, head, functions, self._calls) + (_profile(self, prefix) if profile else ""),

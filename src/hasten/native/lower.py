@@ -141,6 +141,10 @@ class Lowering:
         """Appends a step."""
         self.steps.append(step)
 
+    def branch(self, graph: ir.Graph) -> None:
+        """Adds the steps of a subgraph, which sees all values of the graph around it."""
+        lower_nodes(self, graph)
+
     def contiguous(self, view: View, order: Sequence[int] | None = None) -> View:
         """The view itself when dense in this dimension order, else a copy that is."""
         if view.is_contiguous(order):
