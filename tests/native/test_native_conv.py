@@ -239,16 +239,39 @@ def test_depthwise_has_its_own_kernel() -> None:
     assert any(isinstance(step, Depthwise) for step in program.steps)
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-def test_a_team_gives_the_same_bits(parts: int) -> None:
-    slide = Slide((1, 1), (1, 1), (1, 1, 1, 1))
-    for shape in [(1, 16, 17, 19), (1, 33, 1, 400), (1, 64, 8, 8), (2, 24, 1, 90)]:
-        x, w, b = numbers(1, *shape), numbers(2, 35, shape[1], 3, 3), numbers(3, 35)
-        model = model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu")
-        team = build(model, host_isas()[-1], threads=parts)
-        assert team.emitted.splits == 1
-        assert np.array_equal(call(team, x, parts=parts)[0], call(team, x)[0])
-        assert_close(call(team, x)[0], np.maximum(conv(x, w, b, slide), 0), 500.0)
+TEAMS = [
+    ((1, 16, 17, 19), (35, 16, 3, 3), (1, 1, 1, 1)),  # rows
+    ((1, 33, 400), (35, 33, 7), (3, 3)),  # tiles of one row
+    ((1, 64, 3, 3), (260, 64, 5, 5), (2, 2, 2, 2)),  # panels of output channels
+    ((1, 64, 8, 8), (64, 64, 3, 3), (1, 1, 1, 1)),  # Winograd, by output channels
+    ((1, 24, 40, 40), (24, 24, 3, 3), (1, 1, 1, 1)),  # Winograd, by blocks
+    ((2, 24, 90), (40, 24, 3), (1, 1)),  # along a line
+]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+@pytest.mark.parametrize(("shape", "kernel", "pads"), TEAMS)
+def test_a_team_gives_the_same_bits(
+    shape: tuple[int, ...], kernel: tuple[int, ...], pads: tuple[int, ...], parts: int
+) -> None:
+    rank = len(shape) - 2
+    slide = Slide((1,) * rank, (1,) * rank, pads)
+    x, w, b = numbers(1, *shape), numbers(2, *kernel), numbers(3, kernel[0])
+    model = model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu")
+    team = build(model, host_isas()[-1], threads=parts)
+    assert team.emitted.splits
+    alone = call(build(model, host_isas()[-1]), x)[0]
+    assert np.array_equal(call(team, x, parts=parts)[0], alone)
+    assert np.array_equal(call(team, x)[0], alone)
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_a_team_gives_the_same_bits_of_a_transposed_convolution(parts: int) -> None:
+    x, w, b = numbers(1, 1, 64, 5, 40), numbers(2, 64, 20, 4, 4), numbers(3, 20)
+    model = model_of("ConvTranspose", x, {"w": w, "b": b}, {"strides": [2, 2], "pads": [1, 1, 1, 1]})
+    team = build(model, host_isas()[-1], threads=parts)
+    alone = call(build(model, host_isas()[-1]), x)[0]
+    assert np.array_equal(call(team, x, parts=parts)[0], alone)
 
 
 def test_weights_computed_at_run_time_are_refused() -> None:

@@ -137,7 +137,7 @@ class ConvTranspose(Step):
             *self._epilogue.signature(out),
         ]
         if split:
-            lines.append("(void)flags;")
+            lines.append("(void)part, (void)parts, (void)flags;")
         out.function("conv_transpose", self.title, signature, "\n".join(f"    {line}" for line in lines), split=split)
 
 

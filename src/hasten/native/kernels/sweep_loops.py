@@ -124,13 +124,26 @@ class Loops:
 
     def function(self, name: str, title: str, signature: Sequence[tuple[str, str]], *, split: bool) -> None:
         """Emits the function; ``split`` ones compute the share of one part of a team."""
+        split = split and self._sharing() != "nothing"
         lines = self.body(split)
         if split:
             lines.append("(void)flags;")
         self.out.function(name, title, signature, "\n".join(f"    {line}" for line in lines), split=split)
 
+    def _sharing(self) -> str:
+        """What a team shares out: rows where there are enough, else tiles, else panels of output channels."""
+        team = self.out.threads
+        tiles = sum(s.tiles for s in segments(self.inner, self.schedule.pixels))
+        count = sum(run.count for run in runs_of(self.sweep, self.schedule, self.out.lanes))
+        if self.rows >= 2 * team:
+            return "rows"
+        if tiles >= 2 * team or tiles >= max(2, count):
+            return "tiles"
+        return "panels" if count > 1 else "rows" if self.rows > 1 else "nothing"
+
     def body(self, split: bool) -> list[str]:
         """The function's statements."""
+        sharing = self._sharing() if split else ""
         self.out.need("unroll", *self.sweep.needs)
         sweep, lanes = self.sweep, self.out.lanes
         runs = runs_of(sweep, self.schedule, lanes)
@@ -138,25 +151,29 @@ class Loops:
         sizes = [(1 + taps) * run.width * lanes for run in runs]
         group = sum(size * run.count for size, run in zip(sizes, runs, strict=True))
         by_row = not sweep.weighted or group * sweep.groups * 4 <= _L1_BYTES
-        by_tile = split and self.rows < 2 * self.out.threads
-        low, high = ("0", str(self.rows)) if by_tile or not split else _share(self.rows)
+        low, high = _share(self.rows) if sharing == "rows" else ("0", str(self.rows))
         rows = f"for (int r = {low}; r < {high}; r++)"
         lines: list[str] = []
         done = 0
         for run, size in zip(runs, sizes, strict=True):
             tiles = [
-                line for s in segments(self.inner, self.schedule.pixels) for line in self._segment(s, run, by_tile)
+                line
+                for s in segments(self.inner, self.schedule.pixels)
+                for line in self._segment(s, run, sharing == "tiles")
             ]
             if not by_row and self.rows > 1:
                 tiles = block(rows, [*self._row(), *tiles])
-            head = f"for (int p = 0; p < {run.count}; p++)" if run.count > 1 else ""
+            low, high = _share(run.count) if sharing == "panels" else ("0", str(run.count))
+            head = f"for (int p = {low}; p < {high}; p++)" if run.count > 1 else ""
+            if sharing == "panels" and not head:
+                head = "if (part == parts - 1)"
             lines += block(head, [*self._panel(run, size, done, group), *tiles])
             done += size * run.count
         if sweep.groups > 1:
             lines = block(f"for (int g = 0; g < {sweep.groups}; g++)", lines)
         if by_row and self.rows > 1:
             lines = block(rows, [*self._row(), *lines])
-        return lines
+        return block("if (part == 0)", lines) if sharing == "nothing" else lines
 
     def _panel(self, run: Panel, size: int, done: int, group: int) -> Iterator[str]:
         sweep, many = self.sweep, run.count > 1
@@ -178,7 +195,7 @@ class Loops:
         for i, a in enumerate(self.outer):
             if a.size > 1 and a.clipped:
                 at, reach = self._at(i), a.extent - (a.kernel - 1) * a.dilation
-                low = f"{at} < 0 ? {_ceil(f'-({at})', a.dilation)} : 0"
+                low = f"{at} < 0 ? {_ceil(f'-({at})', a.dilation)} : 0" if a.pad > 0 else "0"
                 high = f"{at} >= {reach} ? {_ceil(f'{a.extent} - ({at})', a.dilation)} : {a.kernel}"
                 yield f"const int low{i} = {low};"
                 yield f"const int high{i} = {high}; /* taps within the input */"
