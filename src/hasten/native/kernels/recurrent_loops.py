@@ -1,0 +1,316 @@
+"""The C of a recurrent layer: one function for a time step, one that walks.
+
+``Recurrent`` says what to compute; this file packs its weights and writes the loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hasten.types import Array
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+    from hasten.native.kernels.recurrent import Recurrent
+
+__all__ = ["GATES", "Loops", "interleave", "padded_units"]
+
+_SPLIT_MACS = 12_000  # one time step; two threads meet once in it
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+@dataclass
+class Loops:
+    """The C of one ``Recurrent``."""
+
+    step: Recurrent
+    out: Emitter
+
+    def __post_init__(self) -> None:
+        self.count = GATES[self.step.cell.kind]
+        self.lanes = self.out.lanes
+        self.padded = padded_units(self.step.units, self.lanes)
+        self.blocks = self.padded // self.lanes  # a block: one vector of units, all its gates
+        # Splitting pays earlier here than elsewhere: each part's share of the weights then fits a nearer cache.
+        macs = self.step.units * self.step.units * self.count
+        self.split = self.out.threads > 1 and self.step.cell.kind != "GRU" and macs >= _SPLIT_MACS
+        self.split = self.split and self.blocks >= self.out.threads
+
+    def write(self) -> None:
+        step, out = self.step, self.out
+        units, padded, lanes = step.units, self.padded, self.lanes
+        out.need("v_load", "v_store", "v_set1")
+        steps, batch, columns = step.gates.shape
+        weights = out.constant(_pack_hidden(step.hidden, self.count, padded, lanes))
+        name = out.fresh(f"{step.kernel}_step")
+        extra = (
+            [("const float *restrict p", out.constant(_pad(step.peephole, padded)))]
+            if step.peephole is not None
+            else []
+        )
+        if step.state_bias is not None:
+            extra.append(("const float *restrict q", out.constant(_pad(step.state_bias[None], padded))))
+        names = "".join(", " + d.split("restrict ")[1] for d, _ in extra)
+        cell_args = "const float *restrict g, const float *restrict w, const float *restrict h, float *restrict n"
+        cell_args += (
+            ", float *restrict c"
+            + "".join(f", {d}" for d, _ in extra)
+            + ", const int depth, const int first, const int last, const int back"
+        )
+        out.inline(
+            f"/* one time step: gates g, state h (and c) -> state n (and c) */\n"
+            f"static inline __attribute__((always_inline)) void {name}({cell_args}) {{\n"
+            + "\n".join(self._step_body())
+            + "\n}\n"
+        )
+        signature = [("const float *g", out.pointer(step.gates)), ("const float *w", weights), *extra]
+        signature.append(("float *state", out.pointer(step.scratch)))
+        views = {
+            "y": step.y,
+            "last_h": step.last_h,
+            "last_c": step.last_c,
+            "first_h": step.first_h,
+            "first_c": step.first_c,
+        }
+        for label, view in views.items():
+            if view is not None:
+                const = "const " if label.startswith("first") else ""
+                signature.append((f"{const}float *{label}", out.pointer(view)))
+        if step.lengths is not None:
+            signature.append(("const int32_t *lengths", out.pointer(step.lengths)))
+        body = []
+        if self.split:
+            body.append(
+                f"    const int first = {self.blocks} * part / parts, last = {self.blocks} * (part + 1) / parts;"
+            )
+            body.append(
+                f"    const int from = first * {lanes}, to = last * {lanes} < {units} ? last * {lanes} : {units};"
+            )
+        self.range = ("first", "last") if self.split else ("0", str(self.blocks))
+        body.append(f"    for (int b = 0; b < {batch}; b++) {{")
+        body.append(f"        float *h = state, *n = state + {padded}, *c = state + {2 * padded};")
+        for target, view, label in (("h", step.first_h, "first_h"), ("c", step.first_c, "first_c")):
+            # With a team each part sets the states of its own units; all meet before anybody reads them.
+            low, high = (f"first * {lanes}", f"last * {lanes}") if self.split else ("0", str(padded))
+            if view is not None:
+                high = "to" if self.split else str(units)
+                body.append(
+                    f"        for (int i = {low}; i < {high}; i++) {target}[i] = {label}[b * {view.strides[0]} + i];"
+                )
+            else:
+                body.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = 0.0f;")
+        if self.split:
+            body.append("        meet(flags, part, parts);")
+        ticks = str(steps)
+        if step.lengths is not None:
+            body.append(f"        const int ticks = lengths[b] < {steps} ? lengths[b] : {steps};")
+            ticks = "ticks"
+        start = 0
+        call = f"{name}(g + ((long)t * {batch} + b) * {columns}, w, h, n, c{names}, "
+        if step.first_h is None:
+            body.append("        { /* the first state is zero: nothing to multiply */")
+            body += self._tick("0", f"{call}0, {self.range[0]}, {self.range[1]}, 0);", ticks, "            ")
+            body.append("        }")
+            start = 1
+        body.append(f"        for (int s = {start}; s < {ticks}; s++) {{")
+        body += self._tick("s", f"{call}{units}, {self.range[0]}, {self.range[1]}, s & 1);", ticks, "            ")
+        body.append("        }")
+        body += self._tail(ticks)
+        body.append("    }")
+        if self.split:
+            body.append("    (void)from;")
+        out.function(step.kernel, step.title, signature, "\n".join(body), split=self.split)
+
+    def _tick(self, s: str, call: str, ticks: str, indent: str) -> list[str]:
+        """One time step: compute, emit y, swap the states."""
+        step = self.step
+        when = f"{ticks} - 1 - {s}" if step.cell.reverse else s
+        lines = [f"{indent}const int t = {when};"]
+        if step.lengths is not None and s == "0":
+            lines.append(f"{indent}if (ticks > 0) {{")
+        lines.append(f"{indent}{call}")
+        if step.y is not None:
+            at = f"y + (long)t * {step.y.strides[0]} + b * {step.y.strides[1]}"
+            if self.split:
+                lines.append(
+                    f"{indent}if (to > from) __builtin_memcpy({at} + from, n + from, 4 * (unsigned long)(to - from));"
+                )
+            else:
+                lines.append(f"{indent}__builtin_memcpy({at}, n, {4 * step.units});")
+        if self.split:
+            lines.append(f"{indent}meet(flags, part, parts);")
+        lines.append(f"{indent}{{ float *old = h; h = n; n = old; }}")
+        if step.lengths is not None and s == "0":
+            lines.append(f"{indent}}}")
+        return lines
+
+    def _tail(self, ticks: str) -> list[str]:
+        step, units = self.step, self.step.units
+        lines = []
+        if step.lengths is not None and step.y is not None:
+            at = f"y + (long)t * {step.y.strides[0]} + b * {step.y.strides[1]}"
+            lines.append(
+                f"        for (int t = {ticks}; t < {step.gates.shape[0]}; t++) __builtin_memset({at}, 0, {4 * units});"
+            )
+        for label, view, source in (("last_h", step.last_h, "h"), ("last_c", step.last_c, "c")):
+            if view is not None:
+                only = "if (part == 0) " if self.split else ""
+                lines.append(f"        {only}__builtin_memcpy({label} + b * {view.strides[0]}, {source}, {4 * units});")
+        return lines
+
+    def _step_body(self) -> list[str]:
+        if self.step.cell.kind == "GRU" and not self.step.cell.reset_after:
+            return self._reset_before()
+        count, units = self.count, self.step.units
+        lines = [
+            # Every other step walks the weights backwards: those used last are still in the nearest cache.
+            "    for (int i = first; i < last; i++) {",
+            "        const int u = (back ? first + last - 1 - i : i) * VL;",
+            f"        const float *x = g + u * {count}, *r = w + (long)u * {count * units};",
+            f"        vf a[{count}];",
+        ]
+        if self.step.cell.kind == "GRU":
+            # The candidate's h·R must stay apart from x·W: the reset gate scales it alone.
+            lines.append("        a[0] = v_load(x), a[1] = v_load(x + VL), a[2] = v_load(q + u);")
+        else:
+            lines.append(f"        for (int j = 0; j < {count}; j++) a[j] = v_load(x + j * VL);")
+        lines += [*self._products(count), *(f"        {line}" for line in self._cell()), "    }"]
+        if self.step.cell.kind != "LSTM":
+            lines.append("    (void)c;")
+        return lines
+
+    def _products(self, width: int) -> list[str]:
+        """``a[width] += h · R`` for one block of units, two k at a time so that sums need not wait for each other."""
+        lines = [
+            f"        const float *hk = back ? h + depth - 1 : h, *rk = back ? r + (depth - 1) * {width} * VL : r;",
+            f"        const long hop = back ? -1 : 1, skip = hop * {width} * VL;",
+        ]
+        return [
+            *lines,
+            f"        vf o[{width}];",
+            f"        for (int j = 0; j < {width}; j++) o[j] = v_set1(0.0f);",
+            "        for (int k = 0; k < depth / 2; k++, hk += 2 * hop, rk += 2 * skip) {",
+            "            const vf v = v_set1(hk[0]), u = v_set1(hk[hop]);",
+            f"            for (int j = 0; j < {width}; j++) a[j] += v * v_load(rk + j * VL);",
+            f"            for (int j = 0; j < {width}; j++) o[j] += u * v_load(rk + skip + j * VL);",
+            "        }",
+            f"        if (depth & 1) for (int j = 0; j < {width}; j++) a[j] += v_set1(*hk) * v_load(rk + j * VL);",
+            f"        for (int j = 0; j < {width}; j++) a[j] += o[j];",
+        ]
+
+    def _cell(self) -> list[str]:
+        cell, out = self.step.cell, self.out
+        clip = _clipper(cell.clip, out)
+        if cell.kind == "RNN":
+            return [f"v_store(n + u, {cell.activations[0].text(clip('a[0]'), out)});"]
+        if cell.kind == "GRU":
+            f, g = cell.activations
+            return [
+                f"const vf z = {f.text(clip('a[0]'), out)};",
+                f"const vf reset = {f.text(clip('a[1]'), out)};",
+                "const vf mixed = v_load(x + 2 * VL) + reset * a[2];",
+                f"const vf fresh = {g.text(clip('mixed'), out)};",
+                "v_store(n + u, fresh + z * (v_load(h + u) - fresh));",
+            ]
+        if cell.is_standard and self.step.peephole is None:
+            out.need("v_lstm")
+            return [
+                "vf state = v_load(c + u);",
+                "v_store(n + u, v_lstm(a, &state));",
+                "v_store(c + u, state);",
+            ]
+        return self._lstm(clip)
+
+    def _lstm(self, clip: Any) -> list[str]:
+        cell, out, padded = self.step.cell, self.out, self.padded
+        f, g, h = cell.activations
+        peep = self.step.peephole is not None
+        look = [f" + v_load(p + {i * padded} + u) * " for i in range(3)] if peep else ["", "", ""]
+        old, new = ("old", "state") if peep else ("", "")
+        lines = ["const vf old = v_load(c + u);"]
+        lines.append(f"const vf in = {f.text(clip('a[0]' + look[0] + old), out)};")
+        if cell.coupled:
+            lines.append("const vf keep = 1.0f - in;")
+        else:
+            lines.append(f"const vf keep = {f.text(clip('a[2]' + look[2] + old), out)};")
+        lines.append(f"const vf state = keep * old + in * {g.text(clip('a[3]'), out)};")
+        lines.append(f"const vf gate = {f.text(clip('a[1]' + look[1] + new), out)};")
+        lines.append(f"v_store(n + u, gate * {h.text('state', out)});")
+        lines.append("v_store(c + u, state);")
+        return lines
+
+    def _reset_before(self) -> list[str]:
+        """GRU as first published: the candidate needs (reset · h)·R, so all reset gates come first."""
+        padded, units, out, cell = self.padded, self.step.units, self.out, self.step.cell
+        clip, (f, g) = _clipper(cell.clip, out), cell.activations
+        walk = f"    for (int u = 0; u < {padded}; u += VL) {{"
+        block = f"        const float *r = w + (long)u * {3 * units}, *x = g + u * 3;"
+        return [
+            "    (void)first, (void)last, (void)back;",
+            f"    float *reset = c, *update = c + {padded};",
+            walk,
+            block,
+            "        vf z = v_load(x), s = v_load(x + VL);",
+            "        for (int k = 0; k < depth; k++, r += 3 * VL) {",
+            "            const vf v = v_set1(h[k]);",
+            "            z += v * v_load(r);",
+            "            s += v * v_load(r + VL);",
+            "        }",
+            f"        v_store(update + u, {f.text(clip('z'), out)});",
+            f"        v_store(reset + u, {f.text(clip('s'), out)} * v_load(h + u));",
+            "    }",
+            walk,
+            block,
+            "        vf a = v_load(x + 2 * VL), b = v_set1(0.0f);",
+            "        for (int k = 0; k + 1 < depth; k += 2, r += 6 * VL) {",
+            "            a += v_set1(reset[k]) * v_load(r + 2 * VL);",
+            "            b += v_set1(reset[k + 1]) * v_load(r + 5 * VL);",
+            "        }",
+            "        if (depth & 1) a += v_set1(reset[depth - 1]) * v_load(r + 2 * VL);",
+            "        a += b;",
+            f"        const vf fresh = {g.text(clip('a'), out)};",
+            "        v_store(n + u, fresh + v_load(update + u) * (v_load(h + u) - fresh));",
+            "    }",
+        ]
+
+
+def _clipper(clip: float, out: Emitter) -> Any:
+    if not clip:
+        return lambda text: f"({text})" if " " in text else text
+    out.need("v_min", "v_max", "v_set1")
+    bound = out.number(clip)
+    return lambda text: f"v_min(v_set1({bound}), v_max(v_set1(-{bound}), {text}))"
+
+
+def padded_units(units: int, lanes: int) -> int:
+    return -(-units // lanes) * lanes
+
+
+def _pad(rows: Array, padded: int) -> Array:
+    done = np.zeros((rows.shape[0], padded), np.float32)
+    done[:, : rows.shape[1]] = rows
+    return done
+
+
+def interleave(weight: Array, count: int, padded: int, lanes: int) -> Array:
+    """Gate-major columns → ``[unit vector][gate][lane]``.
+
+    Shapes:  weight (K, G · H) · returns (K, G · H padded)
+    """
+    depth = weight.shape[0]
+    units = weight.shape[1] // count
+    done = np.zeros((depth, count, padded), np.float32)
+    done[:, :, :units] = weight.reshape(depth, count, units)
+    return np.ascontiguousarray(
+        done.reshape(depth, count, padded // lanes, lanes).transpose(0, 2, 1, 3).reshape(depth, -1)
+    )
+
+
+def _pack_hidden(hidden: Array, count: int, padded: int, lanes: int) -> Array:
+    """(H, G, H) → ``[vector of units][from][gate][lane]``."""
+    units = hidden.shape[0]
+    flat = interleave(hidden.reshape(units, -1), count, padded, lanes)
+    return np.ascontiguousarray(flat.reshape(units, padded // lanes, count * lanes).transpose(1, 0, 2))
