@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["FAMILIES", "families"]
 
-FAMILIES = ("arithmetic", "matmul", "conv", "conv_transpose", "pool", "movement", "rows", "reduce", "norm", "gather", "control", "recurrent", "quantised")
+FAMILIES = ("arithmetic", "matmul", "conv", "conv_transpose", "pool", "movement", "rows", "reduce", "norm", "gather", "resize", "attention", "control", "recurrent", "quantised")
 
 
 def families() -> Iterator[Mapping[str, Any]]:

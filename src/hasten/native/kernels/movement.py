@@ -263,7 +263,8 @@ def _depth_to_space(low: Lowering, node: ir.Node) -> None:
 def _space_to_depth(low: Lowering, node: ir.Node) -> None:
     view, block = low.view(node.inputs[0]), node.attributes.get_int("blocksize", 1)
     n, c, h, w = view.shape
-    parts = low.reshape(view, (n, c, h // block, block, w // block, block)).transpose((0, 3, 5, 1, 2, 4))
+    order = (0, 3, 5, 1, 2, 4) if node.attributes.get_string("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    parts = low.reshape(view, (n, c, h // block, block, w // block, block)).transpose(order)
     low.set(node.outputs[0], low.reshape(parts, (n, c * block**2, h // block, w // block)))
 
 
