@@ -32,7 +32,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.habits", "--group", group, *wanted]
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-        costs += [json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("\x1e")]
+        costs += [json.loads(line[2:]) for line in done.stdout.splitlines() if line.startswith("@@")]
     for cost in sorted(costs, key=lambda c: str(c["rule"])):
         sides = f"{cost['before_us']:>12,.1f} us → {cost['after_us']:>12,.1f} us"
         print(f"{cost['rule']} {sides}  {cost['ratio']:>7}x  {cost['per']}")
@@ -46,7 +46,7 @@ def main() -> None:
 def _group(name: str, wanted: set[str]) -> None:
     for habit in importlib.import_module(f"benchmarks.habits.{name}").habits():
         if not wanted or habit.rule in wanted:
-            print("\x1e" + json.dumps(measure(habit)), flush=True)
+            print("@@" + json.dumps(measure(habit)), flush=True)
 
 
 def _conditions() -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,19 +135,24 @@ def _sessions(tf, model, rows) -> Iterator[Habit]:
 
 
 def _data(tf) -> Iterator[Habit]:
+    def wait(i):
+        time.sleep(0.002)  # as for a disk
+        return np.float32(i)
+
     def read(i):
-        return tf.reduce_sum(tf.random.stateless_normal([100_000], [i, 1]))
+        return tf.numpy_function(wait, [i], tf.float32)
 
     def work(data) -> None:
-        for batch in data:
-            np.linalg.svd(np.ones((80, 80)) + float(batch[0]))
+        for _ in data:
+            time.sleep(0.016)  # as for a device that computes meanwhile
 
     source = tf.data.Dataset.range(64)
+    what = "64 elements that each wait 2 ms, as for a disk"
     plain = source.map(read, num_parallel_calls=1).batch(8)
-    yield Habit("H405", "64 elements", lambda: work(plain), lambda: work(plain.prefetch(tf.data.AUTOTUNE)), 7)
+    yield Habit("H405", what, lambda: work(plain), lambda: work(plain.prefetch(tf.data.AUTOTUNE)), 7)
     many = source.map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(8)
     serial = source.map(read).batch(8)
-    yield Habit("H406", "64 elements", lambda: [0 for _ in serial], lambda: [0 for _ in many], 7)
+    yield Habit("H406", what, lambda: [0 for _ in serial], lambda: [0 for _ in many], 7)
     import keras
 
     net = keras.Sequential([keras.Input((20,)), keras.layers.Dense(2)])

@@ -91,18 +91,7 @@ class Code:
 
     def imports(self, *roots: str) -> bool:
         """True when the file imports one of these packages."""
-        return any(r in self.imported for r in roots)
-
-    @cached_property
-    def imported(self) -> frozenset[str]:
-        """The top-level packages that the file imports anywhere."""
-        found: set[str] = set()
-        for node in self.names.nodes:
-            if isinstance(node, ast.Import):
-                found.update(a.name.split(".")[0] for a in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.split(".")[0])
-        return frozenset(found)
+        return any(r in self.names.roots for r in roots)
 
     @cached_property
     def calls(self) -> list[ast.Call]:

@@ -43,6 +43,7 @@ class Kinds:
         self._open: set[tuple[ast.AST, tuple[int, ...]]] = set()
         self._class_kinds: dict[ast.ClassDef, str] = {}
         self._callers: dict[str, list[ast.Call]] | None = None
+        self._used: dict[tuple[str, Scope | ast.ClassDef | None], str] | None = None
 
     def of(self, node: ast.AST | None, path: tuple[int, ...] = ()) -> Kind | None:
         """The kind of an expression, or of the element at ``path`` of the tuple it gives."""
@@ -135,7 +136,30 @@ class Kinds:
             bindings = self._reaching(node, bindings)
         elif scope is self.names.scope_of(node):
             bindings = self._reaching(node, bindings) or bindings
-        return self._merge(bindings)
+        return self._merge(bindings) or self._by_use(node.id, scope, bindings)
+
+    def _by_use(self, written: str, scope: Scope | ast.ClassDef | None, bindings: list[Binding]) -> Kind | None:
+        """A model made elsewhere, known by its use: ``net.parameters()``, ``model.compile(loss=…)``."""
+        if any(self._bound(b) is not None for b in bindings):
+            return None
+        used = self._uses().get((written, scope))
+        if used is None:
+            return None
+        made = next((b.value for b in reversed(bindings) if b.role == "value" and isinstance(b.value, ast.Call)), None)
+        return Kind(used, made if isinstance(made, ast.Call) else None)
+
+    def _uses(self) -> dict[tuple[str, Scope | ast.ClassDef | None], str]:
+        if self._used is None:
+            self._used = {}
+            for node in self.names.nodes:
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    kind = makers.kind_by_use(node, self.names.roots)
+                    written = self.names.dotted(node.func.value) if kind else ""
+                    if written and "." not in written:
+                        self._used[written, self.names.find(written, node)[0]] = kind
+                    elif written.startswith("self.") and written.count(".") == 1:
+                        self._used[written, self.names._class_around(self.names.scope_of(node))] = kind
+        return self._used
 
     def _reaching(self, node: ast.Name, bindings: list[Binding]) -> list[Binding]:
         """The bindings that can hold at ``node``: back to the last one that surely ran before it."""
@@ -252,6 +276,9 @@ class Kinds:
         owner = self._owner(node.value)
         if owner is not None:
             found = self._attribute_of_class(owner, node.attr, 0)
+            if found is None and isinstance(node.value, ast.Name) and node.value.id == "self":
+                bindings = self.names.attributes.get(owner, {}).get(node.attr, [])
+                found = self._by_use(f"self.{node.attr}", owner, bindings)
             if found is not None:
                 return found
         base = self.of(node.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 from hasten.doctor.words import words
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "TENSORS",
     "WRAPPERS",
     "base_kind",
+    "kind_by_use",
     "made_by",
     "made_by_class",
 ]
@@ -267,6 +270,30 @@ def made_by_class(name: str) -> str:
         return TORCH_MODULE
     if name.startswith("torch.nn.") or name in _ANNOTATION_ROOTS or name in ("keras.Model", "keras.Sequential"):
         return base_kind(name)
+    return ""
+
+
+def kind_by_use(call: ast.Call, roots: set[str]) -> str:
+    """What a method call says of its receiver, where only one kind of thing has that method; '' otherwise."""
+    assert isinstance(call.func, ast.Attribute)
+    name, given = call.func.attr, {k.arg for k in call.keywords}
+    if "torch" in roots and name in ("parameters", "named_parameters", "named_modules", "load_state_dict", "eval"):
+        if name == "load_state_dict":  # optimizers and schedulers have one too
+            written = ast.unparse(call.func.value).lower()
+            return (
+                "" if any(w in written for w in ("opt", "sched", "scaler", "sampler", "ema", "loss")) else TORCH_MODULE
+            )
+        bare = not call.args and not call.keywords and "tensorflow" not in roots
+        return TORCH_MODULE if bare or name != "eval" else ""
+    if roots & {"keras", "tensorflow", "tf_keras"}:
+        if name == "compile" and given & {"loss", "optimizer", "metrics"}:
+            return KERAS_MODEL
+        if name in ("fit", "evaluate", "predict") and given & {
+            "validation_data",
+            "validation_split",
+            "steps_per_epoch",
+        }:
+            return KERAS_MODEL
     return ""
 
 

@@ -94,6 +94,8 @@ class Names:
         self.nodes: list[ast.AST] = []
         """Every node, parents before children, in the order of the text."""
         self.stars: list[str] = []
+        self.roots: set[str] = set()
+        """The top-level packages that the file imports anywhere."""
         self.functions: list[Function] = []
         self.attributes: dict[ast.ClassDef, dict[str, list[Binding]]] = {}
         """``self.x = …`` anywhere in a class: class → attribute → bindings."""
@@ -242,6 +244,7 @@ class Names:
         module = "." * node.level + (node.module or "")
         for alias in node.names:
             if alias.name == "*":
+                self.roots.add(module.split(".")[0])
                 if module.split(".")[0] in ("keras", "tensorflow", "torch", "tf_keras"):
                     self.stars.append(module)
                 continue
@@ -280,6 +283,8 @@ class Names:
             while home is not None and home.parent is not None and binding.name not in home.names:
                 home = home.parent
             scope = home or scope
+        if binding.role == "import":
+            self.roots.add(binding.origin.split(".")[0])
         scope.names.setdefault(binding.name, []).append(binding)
 
 

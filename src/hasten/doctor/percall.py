@@ -12,6 +12,7 @@ __all__ = ["hoist", "is_guarded", "repeats_needlessly"]
 
 _CACHES = ("cache", "lru_cache", "cached_property", "cache_resource", "cache_data", "experimental_singleton", "fixture",
            "on_event", "asynccontextmanager", "contextmanager", "cached", "memoize", "singleton")  # fmt: skip
+_ALTERS = ("fit", "compile", "load_state_dict", "load_weights", "to", "train", "save", "resize_token_embeddings")
 _ENTRY = (
     "main",
     "run",
@@ -143,25 +144,26 @@ def _each_call(call: ast.Call, function: Function, code: Code) -> str:
         returned = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and isinstance(n.value, ast.Name)]
         if any(isinstance(r, ast.Name) and r.id in _targets(call, code) for r in returned):
             return ""
-    runs = code.model_runs(list(function.body)) or _used_as_callee(call, function, code)
-    loads_data = any(_names(r) & _tainted(function, parameters) for r in runs)
-    return f"at every call of '{function.name}'" if loads_data else ""
+    tainted = _tainted(function, parameters)
+    works = any(_names(a) & tainted for used in _uses_of(call, function, code) for a in _given(used))
+    return f"at every call of '{function.name}'" if works else ""
 
 
-def _used_as_callee(call: ast.Call, function: Function, code: Code) -> list[ast.Call]:
+def _uses_of(call: ast.Call, function: Function, code: Code) -> list[ast.Call]:
+    """The calls in which the loaded thing answers: itself called, or a method of it."""
     targets = _targets(call, code)
     found = []
     for inner in ast.walk(function):
         if isinstance(inner, ast.Call) and inner is not call:
             root = inner.func.value if isinstance(inner.func, ast.Attribute) else inner.func
             named = inner.func.attr if isinstance(inner.func, ast.Attribute) else ""
-            if (
-                isinstance(root, ast.Name)
-                and root.id in targets
-                and named in ("", "predict", "run", "encode", "generate")
-            ):
+            if isinstance(root, ast.Name) and root.id in targets and named not in _ALTERS:
                 found.append(inner)
     return found
+
+
+def _given(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(k.value for k in call.keywords)]
 
 
 def _tainted(function: Function, parameters: list[str]) -> set[str]:

@@ -8,7 +8,7 @@ arguments never change there.
 Building a tensor from Python values checks each element, allocates and copies. The same tensor could be made once.
 
 ## Cost
-Microseconds for a scalar, milliseconds for long lists, every round; on a GPU a transfer as well.
+Microseconds for a scalar, tens of them for thousands of numbers, every round; on a GPU a transfer as well.
 
 ## Example
 ```python

@@ -7,7 +7,7 @@ Finds Keras' `predict` without `verbose=0` in a request handler, and `tqdm` arou
 By default `predict` draws a progress bar for every call. Terminal output is slow, locks, and fills the logs.
 
 ## Cost
-A few milliseconds a request; far more where standard output is a pipe that somebody reads.
+Under a millisecond a request into a file; more on a terminal or a slow pipe, and a log full of bars.
 
 ## Example
 ```python

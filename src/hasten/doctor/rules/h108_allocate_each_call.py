@@ -8,7 +8,7 @@ without a `resize_tensor_input` that would ask for it.
 Allocation plans memory and prepares every kernel (packing weights on the way); it is needed once after loading.
 
 ## Cost
-As much as the prediction itself for small models, milliseconds for large ones.
+Little where no shape has changed, as measured here; all of the preparation, up to milliseconds, after any resize.
 
 ## Example
 ```python

@@ -10,7 +10,7 @@ In training mode dropout throws activations away at random and batch norm takes 
 updates them: answers are wrong, differ from call to call, and the layers cost time that inference needs not spend.
 
 ## Cost
-Wrong answers; a few percent to a third of the time.
+Wrong answers; and up to several times the time, for small layers.
 
 ## Example
 ```python
