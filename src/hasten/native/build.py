@@ -22,8 +22,8 @@ from hasten.native.isa import Isa
 
 __all__ = ["Compiler", "compile_library", "compiler", "weights_assembly"]
 
-# No errno and no traps from arithmetic; NaN and infinities keep their meaning (never -ffast-math: it also links code that
-# sets flush-to-zero for the whole process).
+# No errno and no traps from arithmetic; NaN and infinities keep their meaning. Never -ffast-math: it also links code
+# that sets flush-to-zero for the whole process.
 _FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-stack-protector",
           "-fvisibility=hidden", "-Wall", "-Wextra")  # fmt: skip
 
@@ -68,7 +68,7 @@ def compiler() -> Compiler:
 
 
 def compile_library(emitted: Emitted, isa: Isa, folder: Path, extra: tuple[str, ...] = ()) -> Path:
-    """``folder/model.so`` with the weights inside, beside its ``model.c``; taken from the cache when the same was built.
+    """``folder/model.so`` with the weights inside, beside its ``model.c``; from the cache when the same was built.
 
     Raises:  CompilerError: the compiler refuses the code; the message holds its first error
     """

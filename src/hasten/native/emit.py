@@ -299,7 +299,11 @@ static inline uint64_t tick(void) { return __builtin_ia32_rdtsc(); }
 static inline uint64_t tick(void) { uint64_t t; __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t)); return t; }
 #else
 #include <time.h>
-static inline uint64_t tick(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
+static inline uint64_t tick(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 #endif
 """
 

@@ -1,7 +1,7 @@
-"""What happens to a kernel's results while they are still in registers: bias, activation, residual, scale, then the store.
+"""What happens to a kernel's results while still in registers: bias, activation, residual, scale, then the store.
 
-The kernel's output is seen as (rows, columns) with dense columns. An operand of the expression is a scalar, a vector over
-columns (the same for every row), or a tensor that lies in memory exactly as the output does.
+The kernel's output is seen as (rows, columns) with dense columns. An operand of the expression is a scalar, a vector
+over columns (the same for every row), or a tensor that lies in memory exactly as the output does.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Epilogue:
     def store(
         self, out: Emitter, acc: str, rows: int, width: int, tail: int, column: str, *, row: str, indent: str
     ) -> Iterator[str]:
-        """Applies the epilogue to ``acc[rows][width]`` and stores to ``y``; ``tail`` lanes in the last vector (0: all)."""
+        """Applies the epilogue to ``acc[rows][width]`` and stores to ``y``; ``tail``: lanes of the last one (0: all)."""
         ldy = self.columns
         whole = width - 1 if tail else width
         base = f"({row} + i) * {ldy} + {column}" if rows > 1 or row != "0" else column
@@ -124,26 +124,28 @@ class Epilogue:
         inner = indent + ("    " if rows > 1 or row != "0" else "")
         first = f"i * {width} + " if rows > 1 else ""
         if whole:
-            lines, value = self.apply(
-                out, f"{acc}[{first}j]", column=f"{column} + j * VL", element=f"{base} + j * VL", indent=inner + "    "
-            )
-            out.need("v_store")
-            yield f"{inner}for (int j = 0; j < {whole}; j++) {{"
-            yield from lines
-            yield f"{inner}    v_store(y + {base} + j * VL, {value});"
-            yield f"{inner}}}"
-        if tail:
-            at = f"{whole * out.lanes}"
+            loop = whole > 1
+            j, deeper = (" + j * VL", "    ") if loop else ("", "")
             lines, value = self.apply(
                 out,
-                f"{acc}[{first}{whole}]",
-                column=f"{column} + {at}",
-                element=f"{base} + {at}",
-                count=tail,
-                indent=inner,
+                f"{acc}[{first}{'j' if loop else '0'}]",
+                column=f"{column}{j}",
+                element=f"{base}{j}",
+                indent=inner + deeper,
             )
+            out.need("v_store")
+            if loop:
+                yield f"{inner}for (int j = 0; j < {whole}; j++) {{"
+            yield from lines
+            yield f"{inner}{deeper}v_store(y + {base}{j}, {value});"
+            if loop:
+                yield f"{inner}}}"
+        if tail:
+            at = f" + {whole * out.lanes}" if whole else ""
+            place = {"column": f"{column}{at}", "element": f"{base}{at}"}
+            lines, value = self.apply(out, f"{acc}[{first}{whole}]", **place, count=tail, indent=inner)
             out.need("v_store_n")
             yield from lines
-            yield f"{inner}v_store_n(y + {base} + {at}, {value}, {tail});"
+            yield f"{inner}v_store_n(y + {base}{at}, {value}, {tail});"
         if rows > 1 or row != "0":
             yield f"{indent}}}"

@@ -1,7 +1,7 @@
-"""Where the time of a compiled model goes: every step timed inside the whole call, beside what this machine can do at most.
+"""Where the time of a compiled model goes: every step timed inside the whole call, beside what this machine can do.
 
 A build with time stamps between the steps runs a few thousand times; the median of each gap is the step's time. What a
-step could take at best is the larger of its arithmetic at the peak rate and its bytes at the rate of the cache they fit.
+step could take at best: its arithmetic at the peak rate or its bytes at the rate of the cache they fit, the larger.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _SECONDS, _MOST, _LEAST = 0.5, 4000, 5
 class StepTime:
     """One step of the compiled program.
 
-    Units:   time_ns: median nanoseconds; limit_ns: the least this machine could need; bytes: weights and tensors touched
+    Units:   time_ns: median nanoseconds; limit_ns: the least that this machine could need; bytes: weights and
+             tensors touched
     """
 
     function: str

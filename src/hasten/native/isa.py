@@ -44,7 +44,10 @@ ISAS: dict[str, Isa] = {
         Isa("x86-64-v3", 8, 16, "x86_64", "x86_64_v3", "x86-64-v3", frozenset({"fma"})),
         Isa("x86-64-v2", 4, 16, "x86_64", "x86_64_v2", "x86-64-v2"),
         Isa("aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a", frozenset({"fma"})),
-        Isa("aarch64-dotprod", 4, 32, "aarch64", "generic+neon+dotprod", "armv8.2-a+dotprod", frozenset({"fma", "dotprod"})),
+        Isa(
+            "aarch64-dotprod", 4, 32, "aarch64", "generic+neon+dotprod", "armv8.2-a+dotprod",
+            frozenset({"fma", "dotprod"}),
+        ),
         Isa("c-vector", 4, 16, "any", "", ""),  # vectors as gcc and clang write them, for any processor
         Isa("c", 1, 16, "any", "", ""),
     )

@@ -1,7 +1,7 @@
 """What one core of this machine can do at most: multiply-adds per second, and bytes per second from each cache level.
 
-A few lines of C built like every model: independent fused multiply-adds in registers, and vector loads of arrays that fit
-half of a cache. The best of many short repeats counts, since a peak is a limit.
+A few lines of C built like every model: independent fused multiply-adds in registers, and vector loads of arrays that
+fit half of a cache. The best of many short repeats counts, since a peak is a limit.
 """
 
 from __future__ import annotations

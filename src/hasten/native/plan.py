@@ -71,8 +71,8 @@ def plan(program: Program) -> Plan:
             -(-(tensor.nbytes + ALIGNMENT) // ALIGNMENT) * ALIGNMENT
         )  # one spare line: vectors may be read past the end
         offset = 0
-        for start, stop, f, l in sorted(placed):
-            if f <= end and begin <= l and start < offset + size and offset < stop:
+        for start, stop, born, dies in sorted(placed):
+            if born <= end and begin <= dies and start < offset + size and offset < stop:
                 offset = stop
         placed.append((offset, offset + size, begin, end))
         offsets[id(tensor)] = offset

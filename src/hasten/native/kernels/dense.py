@@ -26,7 +26,7 @@ __all__ = ["Dense", "Panel", "pack", "panels"]
 
 @dataclass(frozen=True)
 class Panel:
-    """A run of ``count`` equal panels of ``width`` vectors from column ``start``; ``tail`` is the last vector's lanes."""
+    """A run of ``count`` equal panels of ``width`` vectors from column ``start``; ``tail``: lanes of the last one."""
 
     start: int
     count: int
@@ -127,7 +127,7 @@ class Dense(Step):
         out.need("v_load", "v_set1")
         lines: list[str] = []
         for run in runs:
-            lines += list(self._run(out, run, depth, epilogue, split))
+            lines += list(self._run(out, run, runs[-1], depth, epilogue, split))
         if split:
             lines.append("    (void)flags;")
         out.function("dense", self.title, signature, "\n".join(lines), split=split)
@@ -139,7 +139,7 @@ class Dense(Step):
         widest = 12 if many else 8
         return min(widest, -(-columns // (out.lanes * out.threads))) if split else widest
 
-    def _run(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue, split: bool) -> Iterator[str]:
+    def _run(self, out: Emitter, run: Panel, last: Panel, depth: int, epilogue: Epilogue, split: bool) -> Iterator[str]:
         stride = run.width * out.lanes
         low, high = "0", str(run.count)
         by_panel = split and self.rows < 32
@@ -147,40 +147,48 @@ class Dense(Step):
             # A lone panel (the odd one out) goes to the last part.
             low = f"{run.count} * part / parts" if run.count > 1 else "part == parts - 1 ? 0 : 1"
             high = f"{run.count} * (part + 1) / parts" if run.count > 1 else "1"
-        yield f"    for (int i = {low}; i < {high}; i++) {{"
-        yield f"        const int p = {run.start} + i * {stride};"
-        yield f"        const float *restrict b = w + (long)i * {(depth + 1) * stride};"
+        if run.count == 1 and not by_panel:
+            end = run.start + (run.width - 1) * out.lanes + (run.tail or out.lanes)
+            yield f"    {{ /* columns {run.start} to {end - 1} */"
+            yield f"        const int p = {run.start};"
+            yield "        const float *restrict b = w;"
+        else:
+            yield f"    for (int i = {low}; i < {high}; i++) {{"
+            yield f"        const int p = {run.start} + i * {stride};"
+            yield f"        const float *restrict b = w + (long)i * {(depth + 1) * stride};"
         if self.rows == 1:
             yield from self._row(out, run, depth, epilogue)
         else:
             yield from self._tiles(out, run, depth, epilogue, split and not by_panel)
         yield "    }"
-        yield f"    w += {run.count * (depth + 1) * stride};"
+        if run is not last:
+            yield f"    w += {run.count * (depth + 1) * stride};"
 
     def _row(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
         """One row: ``split`` interleaved parts of K, each with its own accumulators, summed at the end."""
-        width = run.width
+        width, stride = run.width, run.width * out.lanes
         split = max(1, min(8 // width, depth // 2)) if width < 8 else 1
         whole = depth // split * split
+        each = f"for (int j = 0; j < {width}; j++) " if width > 1 else ""
+        lane = " + j * VL" if width > 1 else ""
+        add = "+= v_set1(x[{x}]) * v_load(b + {at} * " + f"{stride}{lane});"
         yield f"        vf a[{split * width}];"
-        yield f"        for (int j = 0; j < {width}; j++) a[j] = v_load(b + j * VL);"
-        if split > 1:
+        yield f"        {each}a[{'j' if width > 1 else '0'}] = v_load(b{lane}); /* the bias */"
+        if split == 1:
+            yield f"        for (int k = 0; k < {depth}; k++)"
+            yield f"            {each}a[{'j' if width > 1 else '0'}] {add.format(x='k', at='(k + 1)')}"
+        else:
+            here = f"s * {width} + j" if width > 1 else "s"
             yield f"        for (int j = {width}; j < {split * width}; j++) a[j] = v_set1(0.0f);"
-        yield f"        for (int k = 0; k < {whole}; k += {split})"
-        if split > 1:
+            yield f"        for (int k = 0; k < {whole}; k += {split})"
             yield f"            for (int s = 0; s < {split}; s++)"
-        s = "s" if split > 1 else "0"
-        at = "(k + s + 1)" if split > 1 else "(k + 1)"
-        x = "k + s" if split > 1 else "k"
-        yield f"                for (int j = 0; j < {width}; j++)"
-        yield f"                    a[{s} * {width} + j] += v_set1(x[{x}]) * v_load(b + {at} * {width * out.lanes} + j * VL);"
-        for k in range(whole, depth):
-            yield f"        for (int j = 0; j < {width}; j++)"
-            yield f"            a[{(k - whole) * width} + j] += v_set1(x[{k}]) * v_load(b + {(k + 1) * width * out.lanes} + j * VL);"
+            yield f"                {each}a[{here}] {add.format(x='k + s', at='(k + s + 1)')}"
+            if depth > whole:
+                yield f"        for (int s = 0; s < {depth - whole}; s++)"
+                yield f"            {each}a[{here}] {add.format(x=f'{whole} + s', at=f'({whole + 1} + s)')}"
         step = split
         while step > 1:
-            half = step // 2
-            keep = step - half
+            half, keep = step // 2, step - step // 2
             yield f"        for (int j = 0; j < {half * width}; j++) a[j] += a[{keep * width} + j];"
             step = keep
         yield from epilogue.store(out, "a", 1, width, run.tail, "p", row="0", indent="        ")
@@ -208,7 +216,8 @@ class Dense(Step):
         yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_load(b + j * VL);"
         yield f"            for (int k = 0; k < {depth}; k++) {{"
         yield f"                vf wk[{width}];"
-        yield f"                for (int j = 0; j < {width}; j++) wk[j] = v_load(b + (k + 1) * {width * out.lanes} + j * VL);"
+        row_of = f"b + (k + 1) * {width * out.lanes}"
+        yield f"                for (int j = 0; j < {width}; j++) wk[j] = v_load({row_of} + j * VL);"
         yield f"                for (int i = 0; i < {tile}; i++) {{"
         yield f"                    const vf xk = v_set1(x[({row} + i) * {ldx} + k]);"
         yield f"                    for (int j = 0; j < {width}; j++) a[i * {width} + j] += xk * wk[j];"

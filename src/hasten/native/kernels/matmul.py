@@ -241,7 +241,7 @@ def _dense(low: Lowering, a: View, weight: Array, bias: Array) -> View:
 
 def _matmul(low: Lowering, node: ir.Node) -> None:
     a, weight = low.view(node.inputs[0]), low.constant(node.inputs[1])
-    simple = weight is not None and weight.ndim == 2 and weight.dtype == np.float32 == a.dtype
+    simple = weight is not None and weight.ndim == 2 and weight.dtype.name == a.dtype == "float32"
     if simple and weight is not None and a.size and weight.size:
         y = _dense(low, a, weight, np.zeros(weight.shape[1], np.float32))
         return low.set(node.outputs[0], low.reshape(y, (*a.shape[:-1], weight.shape[1])))
@@ -266,7 +266,7 @@ def _gemm(low: Lowering, node: ir.Node) -> None:
     if attr.get_int("transA", 0):
         a = a.transpose((1, 0))
     extra = low.view(node.inputs[2]) if len(node.inputs) > 2 and low.has(node.inputs[2]) else None
-    if weight is not None and weight.dtype == np.float32 and a.size and weight.size:
+    if weight is not None and weight.dtype.name == a.dtype == "float32" and a.size and weight.size:
         y, rest = _constant_gemm(low, node, a, (weight.T if attr.get_int("transB", 0) else weight) * np.float32(alpha))
         extra = extra if rest else None
     else:

@@ -1,7 +1,7 @@
 """LSTM, GRU and RNN → one matrix product over the whole sequence, then one step that walks through time.
 
-x·W does not depend on the state, so it is one ``Dense`` over all time steps with both biases summed. What remains per step
-is h·R: gates are interleaved per vector of units, ``[vector][hidden][gate][lane]``, so that all gates of some
+x·W does not depend on the state, so it is one ``Dense`` over all time steps with both biases summed. What remains per
+step is h·R: gates are interleaved per vector of units, ``[vector][hidden][gate][lane]``, so that all gates of some
 units stand in registers when the activations and the state update begin.
 
 Source: ONNX operators LSTM-22, GRU-22 and RNN-22 (gate orders iofc, zrh; peepholes, clip, input_forget,
@@ -57,9 +57,9 @@ class Activation:
 
 # ONNX name → (VECTOR name, how many of alpha and beta it takes); defaults as the operator defines them.
 _ACTIVATIONS: Mapping[str, tuple[str, int]] = {
-    "Relu": ("relu", 0), "Tanh": ("tanh", 0), "Sigmoid": ("sigmoid", 0), "Affine": ("", 2), "LeakyRelu": ("leaky_relu", 1),
-    "ThresholdedRelu": ("thresholded_relu", 1), "ScaledTanh": ("", 2), "HardSigmoid": ("hard_sigmoid", 2),
-    "Elu": ("elu", 1), "Softsign": ("softsign", 0), "Softplus": ("softplus", 0),
+    "Relu": ("relu", 0), "Tanh": ("tanh", 0), "Sigmoid": ("sigmoid", 0), "Affine": ("", 2),
+    "LeakyRelu": ("leaky_relu", 1), "ThresholdedRelu": ("thresholded_relu", 1), "ScaledTanh": ("", 2),
+    "HardSigmoid": ("hard_sigmoid", 2), "Elu": ("elu", 1), "Softsign": ("softsign", 0), "Softplus": ("softplus", 0),
 }  # fmt: skip
 _NUMBERS = {"LeakyRelu": (0.01, 0.0), "ThresholdedRelu": (1.0, 0.0), "HardSigmoid": (0.2, 0.5), "Elu": (1.0, 0.0),
             "Affine": (1.0, 0.0), "ScaledTanh": (1.0, 1.0)}  # fmt: skip
@@ -171,7 +171,8 @@ def _recurrent(low: Lowering, node: ir.Node) -> None:
         )
         layer.add(
             low, x, y and _direction(y, 1, d), [v and _direction(v, 0, d) for v in last],
-            [v and _direction(v, 0, d) for v in states], lengths, None if peephole is None else peephole[d].reshape(3, units),
+            [v and _direction(v, 0, d) for v in states], lengths,
+            None if peephole is None else peephole[d].reshape(3, units),
         )  # fmt: skip
     for i, view in enumerate((y, *last)):
         if view is not None:
@@ -233,7 +234,8 @@ class _Layer:
         hidden = np.ascontiguousarray(self.hidden.T).reshape(units, count, units)
         low.add(
             Recurrent(
-                cell, gates, hidden, units, low.new((4 * padded,)), y, last[0], last[1] if self.kind == "LSTM" else None,
+                cell, gates, hidden, units, low.new((4 * padded,)), y, last[0],
+                last[1] if self.kind == "LSTM" else None,
                 first[0], first[1] if self.kind == "LSTM" else None, peephole, state_bias, lengths,
             )
         )  # fmt: skip

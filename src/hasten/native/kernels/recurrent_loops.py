@@ -40,6 +40,7 @@ class Loops:
         self.split = self.split and self.blocks >= self.out.threads
 
     def write(self) -> None:
+        """Both functions, through the emitter."""
         step, out = self.step, self.out
         units, padded, lanes = step.units, self.padded, self.lanes
         out.need("v_load", "v_store", "v_set1")
@@ -286,6 +287,7 @@ def _clipper(clip: float, out: Emitter) -> Any:
 
 
 def padded_units(units: int, lanes: int) -> int:
+    """Units up to a whole vector."""
     return -(-units // lanes) * lanes
 
 
