@@ -108,6 +108,8 @@ BAD: dict[str, list[ModelView]] = {
         graph("(float[4,4] x) => (float[4,4] y) { t = Transpose(x) r = Tanh(t) y = Transpose<perm=[1,0]>(r) }"),
     ],
     "H605": [
+        graph(IMAGE + " { c = Conv(x, w) t = Transpose(c) y = BatchNormalization(t, s, b, m, v) }", {"w": CONV, **BN}),
+        graph(IMAGE + " { c = Conv(x, w) y = Mul(c, k) }", {"w": CONV, "k": np.ones((1, 4, 1, 1), "float32")}),
         graph(IMAGE + " { c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }", {"w": CONV, **BN}),
         graph(IMAGE + " { c = Conv(x, w, s) y = BatchNormalization(c, s, b, m, v) }", {"w": CONV, **BN}),
         graph(IMAGE + " { c = ConvTranspose(x, w) y = BatchNormalization(c, s, b, m, v) }", {"w": CONV, **BN}),
@@ -218,6 +220,8 @@ GOOD: dict[str, list[ModelView]] = {
         graph(NHWC + f" {{ {BACK} s = Softmax(t) {FORTH}(s) }}"),
     ],
     "H605": [
+        graph(IMAGE + " { c = Conv(x, w) y = Mul(c, k) }", {"w": CONV, "k": np.array([2.0], "float32")}),
+        graph(IMAGE + " { r = Relu(x) y = Mul(r, k) }", {"k": np.ones((1, 4, 1, 1), "float32")}),
         graph(IMAGE + " { y = BatchNormalization(x, s, b, m, v) }", BN),
         graph(IMAGE + " { c = Conv(x, w) r = Relu(c) y = BatchNormalization(r, s, b, m, v) }", {"w": CONV, **BN}),
         graph(IMAGE + " { c = Conv(x, w) n = BatchNormalization(c, s, b, m, v) y = Add(n, c) }", {"w": CONV, **BN}),
