@@ -1,6 +1,7 @@
 """What backs the numbers in the docs: ``python -m benchmarks`` lists it, ``python -m benchmarks all`` runs it.
 
-A benchmark is a file here with ``main(arguments)``; the first line of its docstring says what it shows.
+A benchmark is a file here with ``main(arguments)``; the first line of its docstring says what it shows. What follows
+the first option goes to it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ _APART = {"demo"}  # a show, not a measurement: `make demo`
 
 
 def main() -> None:
-    found = {path.stem: _first_line(path) for path in sorted(_HOME.glob("*.py")) if not path.stem.startswith("_")}
-    names = [name for name in sys.argv[1:] if not name.startswith("-")]
-    rest = [argument for argument in sys.argv[1:] if argument.startswith("-")]
+    found = {path.stem: line for path in sorted(_HOME.glob("*.py")) if (line := _first_line(path))}
+    at = next((i for i, argument in enumerate(sys.argv) if i and argument.startswith("-")), len(sys.argv))
+    names, rest = sys.argv[1:at], sys.argv[at:]
     unknown = [name for name in names if name not in (*found, "all")]
     if not names or unknown:
         for name in unknown:
@@ -33,7 +34,10 @@ def main() -> None:
 
 
 def _first_line(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+    """What a benchmark shows; nothing for a file without ``main(arguments)``."""
+    tree = ast.parse(path.read_text())
+    mains = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "main" and f.args.args]
+    return (ast.get_docstring(tree) or "").split("\n")[0] if mains else ""
 
 
 if __name__ == "__main__":
