@@ -37,13 +37,12 @@ _FAR = 12
 
 
 def check(view: ModelView) -> Iterator[GraphHit]:
-    """Pairs of transposes that amount to nothing."""
-    for node in view.nodes:
-        if node.op_type != "Transpose":
-            continue
-        partner = _partner(node, view)
-        if partner is not None:
-            yield GraphHit(f"node '{node.name}'", f"the Transpose is undone by '{partner.name}'")
+    """Pairs of transposes that amount to nothing; one finding for all."""
+    pairs = [(n, p) for n in view.nodes if n.op_type == "Transpose" and (p := _partner(n, view)) is not None]
+    if pairs:
+        node, partner = pairs[0]
+        more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
+        yield GraphHit(f"node '{node.name}'", f"the Transpose is undone by '{partner.name}'{more}")
 
 
 def _partner(node: ir.Node, view: ModelView) -> ir.Node | None:
