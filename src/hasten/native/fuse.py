@@ -7,7 +7,7 @@ other operands are there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from hasten.native.epilogue import fits
 from hasten.native.expr import Expr, is_vector, load, loads, substitute
@@ -43,6 +43,9 @@ def _fold_all(steps: list[Step]) -> None:
     while changed:
         changed = False
         for position, step in enumerate(steps):
+            if isinstance(step, Elementwise) and step.expr.op == "load" and _write_through(steps, step):
+                changed = True
+                break
             if isinstance(step, Elementwise) and (found := _fold(steps, step, position)) is not None:
                 producer, merged = found
                 steps[position] = merged
@@ -52,8 +55,6 @@ def _fold_all(steps: list[Step]) -> None:
 
 
 def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, Step] | None:
-    if step.expr.op == "load" and (found := _write_through(steps, step, position)) is not None:
-        return found
     for tensor in dict.fromkeys(e.view.tensor for e in loads(step.expr) if e.view is not None):
         leaves = [e for e in loads(step.expr) if e.view is not None and e.view.tensor is tensor]
         if tensor.kind != "temporary" or not all(_same_place(e.view, step.y) for e in leaves if e.view is not None):
@@ -70,22 +71,95 @@ def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, St
     return None
 
 
-def _write_through(steps: list[Step], copy: Elementwise, position: int) -> tuple[Step, Step] | None:
-    """A copy of all that an element-wise step made, to wherever: that step can write there itself."""
+def _write_through(steps: list[Step], copy: Elementwise) -> bool:
+    """A copy of all of a tensor, to wherever: those who made it can write there themselves, and others read it there.
+
+    Others must then find it as it was, only elsewhere: with the same strides.
+    """
     source = copy.expr.view
     assert source is not None
     tensor = source.tensor
-    users = [s for s in steps if any(v.tensor is tensor for v in s.reads())]
     makers = [s for s in steps if any(v.tensor is tensor for v in s.writes())]
-    if tensor.kind != "temporary" or users != [copy] or len(makers) != 1 or not source.is_whole:
-        return None
-    maker = makers[0]
-    if not isinstance(maker, Elementwise) or not maker.y.is_whole:
-        return None
-    target = _like(copy.y, source, maker.y)
-    if target is None or _overwritten(steps, steps.index(maker), position, maker):
-        return None
-    return maker, replace(maker, y=target, nodes=(*maker.nodes, *copy.nodes))
+    readers = [s for s in steps if any(v.tensor is tensor for v in s.reads())]
+    if tensor.kind != "temporary" or not makers or not source.is_whole:
+        return False
+    others = [(s, _reread(s, tensor, source, copy.y)) for s in readers if s is not copy]
+    if any(found is None for _, found in others) or any(r in makers for r in readers):
+        return False
+    moved: list[tuple[Step, dict[str, View]]] = []
+    for maker in makers:
+        places: dict[str, View] = {}
+        for name in maker.WRITES:
+            view = getattr(maker, name)
+            if not isinstance(view, View) or view.tensor is not tensor:
+                continue
+            place = _moved(view, source, copy.y)
+            if place is None or not maker.accepts(name, place):
+                return False
+            places[name] = place
+        if sum(v.tensor is tensor for v in maker.writes()) != len(places):
+            return False
+        moved.append((maker, places))
+    for maker, places in moved:
+        steps[steps.index(maker)] = replace(maker, nodes=_joined(maker, copy), **places)  # type: ignore[arg-type]
+    for reader, found in others:
+        assert found is not None
+        steps[steps.index(reader)] = found
+    steps.remove(copy)
+    return True
+
+
+def _reread(step: Step, tensor: Tensor, source: View, target: View) -> Step | None:
+    """The step, reading in ``target`` what it read in ``tensor``; None where that lies in another order there."""
+
+    def move(view: View) -> View:
+        place = _moved(view, source, target)
+        same = place is not None and all(
+            a == b or n == 1 for n, a, b in zip(view.shape, view.strides, place.strides, strict=True)
+        )
+        return place if place is not None and same else view
+
+    changed: dict[str, object] = {}
+    for field in fields(step):
+        value = getattr(step, field.name)
+        if isinstance(value, View) and value.tensor is tensor:
+            changed[field.name] = move(value)
+        elif isinstance(value, Expr):
+            swap = {id(e): load(move(e.view)) for e in loads(value) if e.view is not None and e.view.tensor is tensor}
+            changed[field.name] = substitute(value, swap)
+    made = replace(step, **changed)  # type: ignore[arg-type]
+    return None if any(v.tensor is tensor for v in made.reads()) else made
+
+
+def _joined(first: Step, second: Step) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first.nodes, *second.nodes)))
+
+
+def _moved(view: View, source: View, target: View) -> View | None:
+    """Where a part of source's tensor lies in ``target``, of which ``source``, the whole tensor, is copied."""
+    dims = [(n, s, t) for n, s, t in zip(source.shape, source.strides, target.strides, strict=True) if n != 1]
+    merged: list[tuple[int, int, int]] = []
+    for n, s, t in sorted(dims, key=lambda d: -d[1]):
+        if merged and merged[-1][1] == n * s and merged[-1][2] == n * t:
+            merged[-1] = (merged[-1][0] * n, s, t)
+        else:
+            merged.append((n, s, t))
+    offset, rest, room = target.offset, view.offset, []
+    for n, s, t in merged:
+        offset, rest, room = offset + rest // s * t, rest % s, [*room, n - 1 - rest // s]
+    strides = []
+    for n, stride in zip(view.shape, view.strides, strict=True):
+        found = 0
+        if n > 1:
+            for d, (_, s, t) in enumerate(merged):
+                if stride and stride % s == 0 and stride // s * (n - 1) <= room[d]:
+                    room[d] -= stride // s * (n - 1)
+                    found = stride // s * t
+                    break
+            else:
+                return None
+        strides.append(found)
+    return View(target.tensor, view.shape, tuple(strides), offset)
 
 
 def _same_place(view: View, y: View) -> bool:

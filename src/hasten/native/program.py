@@ -202,6 +202,10 @@ class Step:
             elif value is not None:
                 yield from value
 
+    def accepts(self, name: str, view: View) -> bool:
+        """True where the step can write its result ``name`` straight to this view, which may lie inside a larger tensor."""
+        return False
+
     @property
     def kernel(self) -> str:
         """The family's name; the stem of the emitted function."""

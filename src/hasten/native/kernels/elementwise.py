@@ -31,6 +31,10 @@ class Elementwise(Step):
         """The views that the expression loads."""
         return (e.view for e in loads(self.expr) if e.view is not None)
 
+    def accepts(self, name: str, view: View) -> bool:
+        """Any view will do."""
+        return name == "y"
+
     @property
     def title(self) -> str:
         """The operations, innermost first."""

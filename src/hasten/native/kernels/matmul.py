@@ -241,10 +241,11 @@ def _dense(low: Lowering, a: View, weight: Array, bias: Array) -> View:
 
 def _matmul(low: Lowering, node: ir.Node) -> None:
     a, weight = low.view(node.inputs[0]), low.constant(node.inputs[1])
-    simple = weight is not None and weight.ndim == 2 and weight.dtype.name == a.dtype == "float32"
-    if simple and weight is not None and a.size and weight.size:
-        y = _dense(low, a, weight, np.zeros(weight.shape[1], np.float32))
-        return low.set(node.outputs[0], low.reshape(y, (*a.shape[:-1], weight.shape[1])))
+    if weight is not None and weight.ndim >= 2 and weight.dtype.name == a.dtype == "float32" and a.size and weight.size:
+        columns, extra = weight.shape[-1], max(weight.ndim - a.rank, 0)
+        if prod(weight.shape[:-2]) == 1 and (not extra or a.rank > 1):
+            y = _dense(low, a, weight.reshape(weight.shape[-2:]), np.zeros(columns, np.float32))
+            return low.set(node.outputs[0], low.reshape(y, (*(1,) * extra, *a.shape[:-1], columns)))
     b = low.view(node.inputs[1])
     if a.dtype != b.dtype or a.dtype == "bool":
         raise UnsupportedOpError(f"op MatMul (node '{node.name}') of {a.dtype} and {b.dtype} has no native kernel")

@@ -1,0 +1,223 @@
+"""The ONNX project's own node tests for the native compiler: many programs in one C file, so that building them is quick."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as ir_passes
+from onnx import numpy_helper
+
+from hasten.errors import HastenError, UnsupportedOpError
+from hasten.graph import shapes
+from hasten.native.build import compiler, weights_assembly
+from hasten.native.compile import program_of
+from hasten.native.emit import Emitted, Emitter, helpers
+from hasten.native.isa import Isa
+from hasten.native.plan import plan
+from hasten.native.program import Program
+from hasten.passes.fold_constants import fold_constants
+
+BATCH = 60
+# Inputs that say what shape comes out, or hold the weights: native takes them as constants, as exported models have them.
+SHAPES = {
+    "Reshape": [1], "Slice": [1, 2, 3, 4], "Pad": [1, 3], "Tile": [1], "Expand": [1], "Resize": [1, 2, 3], "Upsample": [1],
+    "TopK": [1], "Squeeze": [1], "Unsqueeze": [1], "Split": [1], "Range": [0, 1, 2], "ConstantOfShape": [0], "OneHot": [1],
+    "Trilu": [1], "CumSum": [1], "CumProd": [1], "CenterCropPad": [1], "Dropout": [1, 2], "ReduceSum": [1], "ReduceMean": [1], "ReduceMax": [1], "ReduceMin": [1], "ReduceProd": [1],
+    "ReduceL1": [1], "ReduceL2": [1], "ReduceLogSum": [1], "ReduceLogSumExp": [1], "ReduceSumSquare": [1], "AffineGrid": [1],
+    "BlackmanWindow": [0], "HannWindow": [0], "HammingWindow": [0], "MelWeightMatrix": [0, 1, 2, 3, 4], "DFT": [1, 2],
+    "STFT": [1, 3], "Col2Im": [1, 2], "MaxUnpool": [2],
+    "LSTM": [1, 2, 3, 7], "GRU": [1, 2, 3], "RNN": [1, 2, 3], "Conv": [1, 2], "ConvTranspose": [1, 2], "DeformConv": [1, 3],
+    "QLinearConv": [1, 2, 3, 4, 5, 6, 7, 8], "ConvInteger": [1, 2, 3], "QLinearMatMul": [1, 2, 3, 4, 5, 6, 7],
+    "MatMulInteger": [1, 2, 3], "QuantizeLinear": [1, 2], "DequantizeLinear": [1, 2], "CausalConvWithState": [1, 2],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node test: its program, or why there is none; and what goes in and must come out."""
+
+    name: str
+    program: Program | None
+    refusal: str
+    inputs: tuple[np.ndarray, ...] = ()
+    outputs: tuple[np.ndarray, ...] = ()
+    rtol: float = 1e-4
+    atol: float = 1e-5
+
+
+def node_cases(target: Isa, wanted: Callable[[str], bool] = lambda name: True) -> list[Case]:
+    """Every node test of onnx, lowered for the target."""
+    from onnx.backend.test.loader import load_model_tests  # noqa: PLC0415  generates all cases when first called
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = {}
+        for test in load_model_tests(kind="node"):
+            if wanted(test.name) and test.name not in found:
+                found[test.name] = _lowered(test, target)
+    return list(found.values())
+
+
+def _lowered(test, target: Isa) -> Case:  # type: ignore[no-untyped-def]
+    model = test.model or onnx.load(Path(test.model_dir) / "model.onnx")
+    try:
+        ins, outs = ([_array(a) for a in side] for side in test.data_sets[0])
+        if not all(isinstance(a, np.ndarray) for a in (*ins, *outs)):
+            raise UnsupportedOpError("sequences and optionals have no fixed shape")
+        graph, kept = _static(model, ins, outs)
+        try:
+            program = program_of(graph, "case", target)
+        except UnsupportedOpError:
+            if len(graph.graph) == 1:
+                raise
+            shapes.complete(graph)
+            while fold_constants.apply(graph):  # as the passes before native do
+                shapes.complete(graph)
+            program = program_of(graph, "case", target)
+    except HastenError as error:
+        return Case(test.name, None, str(error))
+    return Case(test.name, program, "", tuple(kept), tuple(outs), max(test.rtol, 1e-4), max(test.atol, 1e-5))
+
+
+def _array(value: object) -> object:
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def _static(
+    model: onnx.ModelProto, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray]
+) -> tuple[ir.Model, list[np.ndarray]]:
+    """The model with the shapes of its data, inputs that fix shapes as constants; and the data of the other inputs."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    constants = {}
+    for node in model.graph.node:
+        for index in SHAPES.get(node.op_type, []):
+            if index < len(node.input):
+                constants[node.input[index]] = True
+    several = len(model.graph.node) > 1
+    inputs, kept = list(model.graph.input), []
+    del model.graph.input[:]
+    for position, (value, array) in enumerate(zip(inputs, ins, strict=True)):
+        small = several and position and array.dtype.kind in "iu" and array.size <= 16
+        if value.name in constants or small:
+            model.graph.initializer.append(numpy_helper.from_array(array, value.name))
+            continue
+        _fix(value, array.shape)
+        model.graph.input.append(value)
+        kept.append(array)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for value, array in zip(model.graph.output, outs, strict=True):
+        _fix(value, array.shape)
+    graph = ir.from_proto(model)
+    ir_passes.InlinePass()(graph)
+    ir_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    return graph, kept
+
+
+def _fix(value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+    if not value.type.HasField("tensor_type"):
+        return
+    dims = value.type.tensor_type.shape
+    dims.ClearField("dim")
+    for size in shape:
+        dims.dim.add().dim_value = size
+
+
+def run_all(cases: Iterable[Case], target: Isa, flags: Sequence[str] = ("-O1",)) -> dict[str, str]:
+    """Name → what is wrong, for every case that does not give the expected outputs."""
+    todo = [c for c in cases if c.program is not None]
+    batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+    wrong: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(_build, batch, target, Path(folder) / str(i), flags) for i, batch in enumerate(batches)]
+        for batch, job in zip(batches, jobs, strict=True):
+            library, emitted = job.result()
+            for i, (case, made) in enumerate(zip(batch, emitted, strict=True)):
+                try:
+                    _check(case, made, library, f"p{i}")
+                except AssertionError as error:
+                    wrong[case.name] = str(error)
+    return wrong
+
+
+def _build(batch: Sequence[Case], target: Isa, folder: Path, flags: Sequence[str]) -> tuple[ctypes.CDLL, list[Emitted]]:
+    folder.mkdir()
+    needs: set[str] = set()
+    bodies, assembly, emitted = [], [], []
+    for i, case in enumerate(batch):
+        assert case.program is not None
+        out = Emitter(case.program, target, plan(case.program))
+        for step in case.program.steps:
+            step.emit(out)
+        made = out.text(f"p{i}")
+        head = "\n".join(helpers(target, out.needed()))
+        assert head in made.source
+        body = made.source.replace(head, "", 1)
+        static = re.findall(r"^static [^;{]*?\b([a-z]\w*)\(", body, re.MULTILINE)
+        names = [n for n in dict.fromkeys(static)]
+        bodies.append("\n".join(f"#define {n} p{i}_{n}" for n in names) + f"\n/* {case.name} */\n{body}\n")
+        bodies.append("\n".join(f"#undef {n}" for n in names))
+        (folder / f"p{i}.bin").write_bytes(made.weights or b"\0")
+        assembly.append(weights_assembly(f"p{i}", f"p{i}.bin"))
+        needs |= set(out.needed())
+        emitted.append(made)
+    text = "\n".join([*helpers(target, sorted(needs)), *bodies])
+    (folder / "all.c").write_text(text)
+    (folder / "weights.S").write_text("\n".join(assembly))
+    tool = compiler()
+    command = [
+        *tool.command,
+        *tool.flags(target),
+        *flags,
+        "-shared",
+        "-fPIC",
+        "-o",
+        "all.so",
+        "all.c",
+        "weights.S",
+        "-lm",
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:3000]
+    assert "warning" not in done.stderr, done.stderr[:3000]
+    return ctypes.CDLL(str(folder / "all.so")), emitted
+
+
+def _check(case: Case, made: Emitted, library: ctypes.CDLL, prefix: str) -> None:
+    assert case.program is not None
+    weights = library[f"{prefix}_weights"]
+    weights.restype = ctypes.c_void_p
+    run = library[f"{prefix}_run"]
+    run.argtypes = [ctypes.c_void_p] * 4
+    xs = [np.ascontiguousarray(x) for x in case.inputs]
+    for x, view in zip(xs, case.program.inputs, strict=True):
+        assert x.dtype.name == view.dtype, f"input is {x.dtype}, program has {view.dtype}"
+    guard = 64  # bytes behind every output that must stay as they are
+    rooms = [np.full(o.nbytes + guard, 0xA5, np.uint8) for o in case.outputs]
+    arena = np.full(made.arena_bytes + 128, 0xA5, np.uint8)
+    start = (arena.ctypes.data + 63) // 64 * 64
+    ins = (ctypes.c_void_p * max(1, len(xs)))(*(x.ctypes.data for x in xs))
+    results = (ctypes.c_void_p * len(rooms))(*(r.ctypes.data for r in rooms))
+    run(weights(), start, ins, results)
+    for room, expected, view in zip(rooms, case.outputs, case.program.outputs, strict=True):
+        assert expected.dtype.name == view.dtype, f"expected {expected.dtype}, received {view.dtype}"
+        assert view.shape == expected.shape
+        assert (room[expected.nbytes :] == 0xA5).all(), "written past the end"
+        found = room[: expected.nbytes].view(expected.dtype).reshape(expected.shape)
+        if expected.dtype.name in ("float16", "bfloat16"):
+            found, expected = found.astype(np.float32), expected.astype(np.float32)
+            np.testing.assert_allclose(found, expected, rtol=max(case.rtol, 2e-2), atol=1e-3)
+        else:
+            np.testing.assert_allclose(found, expected, rtol=case.rtol, atol=case.atol)
