@@ -30,7 +30,7 @@ __all__ = [
     "to_json",
 ]
 
-Json = Union[None, bool, int, float, str, Sequence["Json"], Mapping[str, "Json"]]
+Json = Union[None, bool, int, float, str, Sequence["Json"], Mapping[str, "Json"]]  # noqa: UP007  (forward names)
 Status = Literal["ok", "skipped", "failed", "wrong", "unstable"]
 
 

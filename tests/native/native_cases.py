@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def graph(nodes, inputs: dict, outputs: dict, weights: dict, opset: int = 20) ->
 def mlp(sizes: Sequence[int], rows: int = 1, activation: str = "Relu", seed: int = 0) -> ir.Model:
     """Dense layers with an activation between them."""
     rng, nodes, weights, name = np.random.default_rng(seed), [], {}, "x"
-    for i, (k, n) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (k, n) in enumerate(itertools.pairwise(sizes)):
         weights[f"w{i}"] = (rng.standard_normal((k, n)) / np.sqrt(k)).astype(np.float32)
         weights[f"b{i}"] = rng.standard_normal(n).astype(np.float32)
         nodes.append(helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"g{i}"]))

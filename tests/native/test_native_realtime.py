@@ -152,7 +152,7 @@ def test_the_callers_floating_point_state_is_untouched():
 
 
 def test_denormals_are_zero_inside_a_call():
-    """A decaying state must end at exactly zero, not among denormals, where arithmetic can be a hundred times slower."""
+    """A decaying state must end at exactly zero, not among denormals, where arithmetic can be 100 times slower."""
     built = Built(recurrent("RNN", 400, 1, 16, seed=1), HERE)
     x = np.zeros((400, 1, 1), np.float32)
     y = built(x)[0]
@@ -166,7 +166,7 @@ MODELS = {
     "lstm": lambda: recurrent("LSTM", 3, 5, 21, batch=2, direction="bidirectional"),
     "gru": lambda: recurrent("GRU", 3, 5, 21, linear_before_reset=1),
 }
-# Sanitizers do not see masked vector stores, so they watch the instruction sets without any; guard pages watch the rest.
+# Sanitizers do not see masked vector stores: they watch instruction sets without any, guard pages the rest.
 WATCHED = ["c", "c-vector", *(n for n in ("x86-64-v2", "aarch64") if n in RUNNABLE)]
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
 
@@ -225,7 +225,8 @@ def _watched(model, target, folder, flags, short=0) -> int:
     (folder / "main.c").write_text(
         _GUARDED + "void hasten_run(const unsigned char *, unsigned char *, const void *const *, void *const *);\n"
         f"_Alignas(64) const unsigned char hasten_weight_data[] = {{{blob}}};\n"
-        f"int main(void) {{ {' '.join(arrays)} unsigned char *arena = aligned_alloc(64, {max(64, emitted.arena_bytes)});\n"
+        f"int main(void) {{ {' '.join(arrays)}\n"
+        f"unsigned char *arena = aligned_alloc(64, {max(64, emitted.arena_bytes)});\n"
         f"const void *i[] = {{{names[0]}}}; void *o[] = {{{names[1]}}};\n"
         "hasten_run(hasten_weight_data, arena, i, o); return 0; }\n"
     )

@@ -251,7 +251,7 @@ static inline void meet(unsigned *flags, const int part, const int parts) {
     __atomic_store_n(&flags[part * 16], mine, __ATOMIC_RELEASE);
     for (int other = 0; other < parts; other++)
         for (int spins = 0; (int)(__atomic_load_n(&flags[other * 16], __ATOMIC_ACQUIRE) - mine) < 0; spins++) {
-            if (spins < 20000)
+            if (spins < 1000)
                 PAUSE();
             else
                 sched_yield();

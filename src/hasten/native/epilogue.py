@@ -112,7 +112,7 @@ class Epilogue:
     def store(
         self, out: Emitter, acc: str, rows: int, width: int, tail: int, column: str, *, row: str, indent: str
     ) -> Iterator[str]:
-        """Applies the epilogue to ``acc[rows][width]`` and stores to ``y``; ``tail``: lanes of the last one (0: all)."""
+        """Applies the epilogue to ``acc[rows][width]``, stores to ``y``; ``tail``: lanes of the last vector (0: all)."""
         ldy = self.columns
         whole = width - 1 if tail else width
         base = f"({row} + i) * {ldy} + {column}" if rows > 1 or row != "0" else column

@@ -1,4 +1,4 @@
-"""Runs a compiled model: opens its library and hands the addresses to the compiled call path (ctypes where there is none)."""
+"""Runs a compiled model: opens its library and hands the addresses to the compiled call path, or to ctypes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _specs(specs: Sequence[TensorSpec]) -> tuple[tuple[int, tuple[int, ...]], ..
 class NativeSession:
     """A library's run function with its weights.
 
-    ``adopt`` points another ``Call`` (the runtime's model) straight at the library, so that nothing stands between them.
+    ``adopt`` points another ``Call`` (the runtime's model) straight at the library: nothing stands between them.
     """
 
     thread_safe = True
@@ -41,7 +41,9 @@ class NativeSession:
             self._run = self._library.hasten_run
             weights = self._library.hasten_weights()
         except (OSError, AttributeError) as error:
-            raise EngineError(f"cannot open compiled model '{path.name}': {error}; build it again on this machine") from error
+            raise EngineError(
+                f"cannot open compiled model '{path.name}': {error}; build it again on this machine"
+            ) from error
         self._run.argtypes, self._run.restype = [ctypes.c_void_p] * 4, None
         address = ctypes.cast(self._run, ctypes.c_void_p).value
         details = artefact.details
