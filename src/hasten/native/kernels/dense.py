@@ -104,6 +104,10 @@ class Dense(Step):
         rows = f"{self.rows} rows of " if self.rows > 1 else ""
         return f"{rows}{self.weight.shape[0]} -> {self.weight.shape[1]}{self._epilogue.title}"
 
+    def accepts(self, name: str, view: View) -> bool:
+        """One dense row may lie anywhere."""
+        return name == "y" and self.rows == 1 and (view.strides[1] == 1 or view.shape[1] == 1)
+
     def macs(self) -> int:
         """M · K · N."""
         return self.rows * int(np.prod(self.weight.shape))

@@ -121,6 +121,10 @@ class Recurrent(Step):
         back = ", backwards" if self.cell.reverse else ""
         return f"{steps} steps x {batch} rows, {self.units} units{back}"
 
+    def accepts(self, name: str, view: View) -> bool:
+        """Last states may lie anywhere, the sequence where its rows are dense."""
+        return name in ("last_h", "last_c") or (name == "y" and (view.strides[2] == 1 or view.shape[2] == 1))
+
     def macs(self) -> int:
         """T · B · G · H²."""
         return self.gates.shape[0] * self.gates.shape[1] * int(np.prod(self.hidden.shape))
@@ -207,7 +211,7 @@ class _Layer:
     ) -> None:  # fmt: skip
         count, units = GATES[self.kind], self.units
         cell = self._cell()
-        first = [None if v is None or _is_zero(v) else low.contiguous(v) for v in first]
+        first = [None if v is None or _is_zero(v) else v for v in first]
         if self.kind == "LSTM" and any(v is not None for v in first):
             first = [v if v is not None else low.data(np.zeros((self.batch, units), np.float32)) for v in first]
         w_bias, r_bias = (

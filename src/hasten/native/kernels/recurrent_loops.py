@@ -15,6 +15,7 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.kernels.recurrent import Recurrent
+    from hasten.native.program import View
 
 __all__ = ["GATES", "Loops", "interleave", "padded_units"]
 
@@ -99,7 +100,7 @@ class Loops:
             if view is not None:
                 high = "to" if self.split else str(units)
                 body.append(
-                    f"        for (int i = {low}; i < {high}; i++) {target}[i] = {label}[b * {view.strides[0]} + i];"
+                    f"        for (int i = {low}; i < {high}; i++) {target}[i] = {label}[b * {view.strides[0]} + i{_times(view)}];"
                 )
             else:
                 body.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = 0.0f;")
@@ -159,7 +160,12 @@ class Loops:
         for label, view, source in (("last_h", step.last_h, "h"), ("last_c", step.last_c, "c")):
             if view is not None:
                 only = "if (part == 0) " if self.split else ""
-                lines.append(f"        {only}__builtin_memcpy({label} + b * {view.strides[0]}, {source}, {4 * units});")
+                at = f"{label} + b * {view.strides[0]}"
+                if view.strides[1] == 1 or units == 1:
+                    lines.append(f"        {only}__builtin_memcpy({at}, {source}, {4 * units});")
+                else:
+                    loop = f"for (int i = 0; i < {units}; i++)"
+                    lines.append(f"        {only}{loop} {label}[b * {view.strides[0]} + i{_times(view)}] = {source}[i];")
         return lines
 
     def _step_body(self) -> list[str]:
@@ -284,6 +290,11 @@ def _clipper(clip: float, out: Emitter) -> Any:
     out.need("v_min", "v_max", "v_set1")
     bound = out.number(clip)
     return lambda text: f"v_min(v_set1({bound}), v_max(v_set1(-{bound}), {text}))"
+
+
+def _times(view: View) -> str:
+    """`` * stride`` where neighbours are not next to each other."""
+    return f" * {view.strides[1]}" if view.strides[1] != 1 else ""
 
 
 def padded_units(units: int, lanes: int) -> int:
