@@ -46,7 +46,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if code.qualified(node.func) not in _COMPILERS or not node.args or is_guarded(node, code):
         return
     loop = code.loop(node)
-    if loop is not None and (code.depends_on_round(node.args[0], loop) or not isinstance(loop, (ast.For, ast.While))):
+    if loop is not None and (_is_new(node, loop, code) or not isinstance(loop, (ast.For, ast.While))):
         return
     if loop is not None and any(code.depends_on_round(k.value, loop) for k in node.keywords):
         return  # a sweep over modes or backends
@@ -61,6 +61,15 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if hot is None or (loop is None and _from_outside(node, code)):
         return
     yield hit(node, f"the model is compiled again, {hot.reason}", *hoist(node, code), safe=True)
+
+
+def _is_new(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True when each round brings another model; `model = torch.compile(model)` wraps the same one again."""
+    model = node.args[0]
+    if isinstance(model, ast.Name):
+        statement = code.statement(node)
+        return any(b.node is not statement for b in code.bound_in(model, loop))
+    return code.depends_on_round(model, loop)
 
 
 def _from_outside(node: ast.Call, code: Code) -> bool:

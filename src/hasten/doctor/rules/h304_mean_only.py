@@ -59,11 +59,14 @@ def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
         return ""
     if isinstance(node.left, ast.Call) and getattr(node.left.func, "id", "") == "sum" and node.left.args:
         return code.names.dotted(node.left.args[0])
-    if isinstance(node.left, ast.Name) and isinstance(node.right, (ast.Name, ast.Constant)):
-        count = getattr(node.right, "value", None)
-        # Seconds to milliseconds is no average.
-        return "" if count in (1000, 1_000_000, 1e3, 1e6, 1e9, 60) else node.left.id
-    return ""
+    if not isinstance(node.right, (ast.Name, ast.Constant)):
+        return ""
+    count = getattr(node.right, "value", None)
+    if count in (1000, 1_000_000, 1_000_000_000, 60) and not code.mentions(f"range({count})"):
+        return ""  # seconds to milliseconds is no average
+    if isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.Sub):
+        return f"-{code.names.dotted(node.left.right)}"
+    return node.left.id if isinstance(node.left, ast.Name) else ""
 
 
 def _times(code: Code) -> set[str]:
@@ -79,6 +82,8 @@ def _times(code: Code) -> set[str]:
             looped = any(True for _ in code.loops(region.start)) or any(True for r in runs for _ in code.loops(r))
             if looped:
                 names |= _kept(region.stop, region.name, code)
+            if any(True for r in runs for _ in code.loops(r)):
+                names.add(f"-{region.name}")  # `(clock() - start) / n`, over a loop that was timed as a whole
     return names
 
 
