@@ -18,10 +18,13 @@ def export(
         Path, typer.Option("-o", "--output", help="Folder of the library: new, or made by export before.")
     ],
     target: Annotated[
-        str, typer.Option(help="aarch64-linux-gnu, x86_64-linux-gnu, …-musl, or [bold]c[/]: plain C for any compiler.")
+        str, typer.Option(help="aarch64-linux-gnu, x86_64-linux-gnu, …-musl, or [bold]c[/]: C for any processor.")
     ] = "c",
     isa: Annotated[
-        str | None, typer.Option(help="Instruction set: x86-64-v2 … x86-64-v4, aarch64, aarch64-dotprod, c.")
+        str | None,
+        typer.Option(
+            help="Instruction set: x86-64-v2 … x86-64-v4, aarch64, aarch64-dotprod, c-vector, c (no vectors)."
+        ),
     ] = None,
     batch: o.Batch = "1",
     trust: o.Trust = False,

@@ -1,0 +1,269 @@
+"""Exported libraries: plain compilers build them, they answer like the model, and notice when they do not."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from native_cases import graph, mlp, recurrent
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from hasten.errors import SettingsError, UnsupportedOpError
+from hasten.graph import reference
+from hasten.native.build import compiler
+from hasten.native.export import Check, Target, export
+
+GCC = ("gcc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror")
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="built for x86-64")
+
+
+def convolutions() -> ir.Model:
+    rng = np.random.default_rng(3)
+    weights = {
+        "w": rng.standard_normal((6, 2, 3, 3)).astype(np.float32),
+        "b": rng.standard_normal(6).astype(np.float32),
+        "d": rng.standard_normal((6, 1, 3, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "d"], ["e"], group=6, strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["e"], ["y"]),
+    ]
+    return graph(nodes, {"x": (1, 2, 9, 7)}, {"y": (1, 6, 1, 1)}, weights)
+
+
+def many_dtypes() -> ir.Model:
+    """int64 indices in; float, bool, int64 and float16 out."""
+    made = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "i"], ["rows"]),
+            helper.make_node("Exp", ["rows"], ["y"]),
+            helper.make_node("Greater", ["y", "one"], ["above"]),
+            helper.make_node("Add", ["i", "i"], ["twice"]),
+            helper.make_node("Cast", ["y"], ["half"], to=TensorProto.FLOAT16),
+        ],
+        "case",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, (3,))],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, (3, 5)),
+            helper.make_tensor_value_info("above", TensorProto.BOOL, (3, 5)),
+            helper.make_tensor_value_info("twice", TensorProto.INT64, (3,)),
+            helper.make_tensor_value_info("half", TensorProto.FLOAT16, (3, 5)),
+        ],
+        [
+            numpy_helper.from_array(np.linspace(-3, 90, 20).astype(np.float32).reshape(4, 5), "table"),
+            numpy_helper.from_array(np.float32(1), "one"),
+        ],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return ir.from_proto(shape_inference.infer_shapes(model))
+
+
+MODELS = {
+    "mlp": lambda: mlp([20, 10, 2]),
+    "lstm": lambda: recurrent("LSTM", 4, 3, 10),
+    "conv": convolutions,
+    "dtypes": many_dtypes,
+}
+
+
+def checks(model: ir.Model, count: int = 2) -> list[Check]:
+    rng, found = np.random.default_rng(1), []
+    for _ in range(count):
+        arrays = []
+        for value in model.graph.inputs:
+            shape, kind = [int(d) for d in value.shape], value.dtype.numpy()
+            made = rng.integers(0, 4, shape) if kind.kind == "i" else rng.standard_normal(shape)
+            arrays.append(made.astype(kind))
+        found.append(Check(tuple(arrays), tuple(reference.run(model, arrays))))
+    return found
+
+
+def exported(name, folder, target, instruction_set=None):
+    model = MODELS[name]()
+    export(model, name, Target.named(target, instruction_set), checks(model), folder)
+    return folder
+
+
+def run(command, folder):
+    return subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
+
+
+def selftest(folder, name, *, launcher=(), build=GCC, sources=None):
+    """Builds the self-test against the static library (or from the sources) and runs it."""
+    parts = sources or [f"lib{name}.a"]
+    built = run([*build, "selftest.c", *parts, "-lm", "-o", "selftest"], folder)
+    assert built.returncode == 0, built.stderr
+    return run([*launcher, "./selftest"], folder)
+
+
+@needs_gcc
+@needs_x86
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("instruction_set", ["x86-64-v2", "x86-64-v3"])
+def test_library_for_x86(name, instruction_set, tmp_path):
+    folder = exported(name, tmp_path / "lib", "x86_64-linux-gnu", instruction_set)
+    done = selftest(folder, name)
+    assert (done.returncode, done.stdout) == (0, "ok: 2 checks\n")
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("instruction_set", ["c-vector", "c"])
+def test_portable_c_under_another_compiler(name, instruction_set, tmp_path):
+    """Every file through gcc without a warning; the self-test passes from the sources and with the library."""
+    folder = exported(name, tmp_path / "lib", "c", instruction_set)
+    sources = [f"{name}.c", f"{name}_weights.c"]
+    done = selftest(folder, name, sources=sources)
+    assert (done.returncode, done.stdout) == (0, "ok: 2 checks\n")
+    assert selftest(folder, name).returncode == 0
+    example = run([*GCC, "main.c", *sources, "-lm", "-o", "example"], folder)
+    assert example.returncode == 0, example.stderr
+    assert re.search(r"^\d+\.\d+ us a call$", run(["./example"], folder).stdout, re.MULTILINE)
+
+
+@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="no qemu-aarch64 here (Debian: qemu-user)")
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "aarch64-linux-musl", "c"])
+def test_library_for_aarch64(name, target, tmp_path):
+    """The library for that processor, and the portable sources compiled for it: both give the model's answers.
+
+    The library needs no C library, so that the emulated program is a static one in every case.
+    """
+    tool = compiler()
+    if not tool.is_zig:
+        pytest.skip("cross builds need zig")
+    folder = exported(name, tmp_path / "lib", target)
+    build = (*tool.command, "-target", "aarch64-linux-musl", "-O1", "-static", "-fno-sanitize=undefined")
+    sources = None if target != "c" else [f"{name}.c", f"{name}_weights.c"]
+    done = selftest(folder, name, launcher=["qemu-aarch64"], build=build, sources=sources)
+    assert (done.returncode, done.stdout) == (0, "ok: 2 checks\n")
+
+
+@needs_gcc
+@pytest.mark.parametrize("target", ["c", "x86_64-linux-gnu"])
+def test_selftest_notices_a_damaged_weight(target, tmp_path):
+    """The control: without it a self-test that compares nothing would pass as well."""
+    if target != "c" and platform.machine() != "x86_64":
+        pytest.skip("built for x86-64")
+    folder = exported("mlp", tmp_path / "lib", target)
+    last_bias = MODELS["mlp"]().graph.initializers["b1"].const_value.numpy()[:1].tobytes()
+    if target == "c":
+        weights = folder / "mlp_weights.c"
+        text, digits = weights.read_text(), last_bias[::-1].hex()
+        assert text.count(digits) == 1
+        weights.write_text(text.replace(digits, "40000000"))
+        sources = ["mlp.c", weights.name]
+    else:
+        data = (folder / "mlp_weights.bin").read_bytes()
+        assert data.count(last_bias) == 1
+        (folder / "mlp_weights.bin").write_bytes(data.replace(last_bias, np.float32(2).tobytes()))
+        sources = ["-march=x86-64-v3", "mlp.c", "mlp_weights.S"]
+    done = selftest(folder, "mlp", sources=sources)
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("gcc") is None, reason="no cmake or C compiler here")
+@pytest.mark.parametrize("target", ["c", "x86_64-linux-gnu"])
+def test_cmake_project_builds_and_tests_itself(target, tmp_path):
+    if target != "c" and platform.machine() != "x86_64":
+        pytest.skip("built for x86-64")
+    folder = exported("lstm", tmp_path / "lib", target)
+    for command in (["cmake", "-S", ".", "-B", "../build"], ["cmake", "--build", "../build"]):
+        done = run(command, folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = run(["ctest", "--test-dir", "../build"], folder)
+    assert "100% tests passed" in done.stdout, done.stdout
+
+
+@needs_x86
+def test_shared_library_needs_nothing(tmp_path):
+    model = MODELS["mlp"]()
+    folder = exported("mlp", tmp_path / "lib", "x86_64-linux-gnu", "x86-64-v2")
+    library = ctypes.CDLL(str(folder / "libmlp.so"))
+    (check,) = checks(model, 1)
+    x, y = check.inputs[0], np.empty_like(check.outputs[0])
+    size = int(re.search(r"MLP_ARENA_BYTES (\d+)", (folder / "mlp.h").read_text())[1])
+    arena = np.zeros(size + 64, np.uint8)
+    start = (arena.ctypes.data + 63) // 64 * 64
+    library.mlp_init(ctypes.c_void_p(start))
+    library.mlp_infer(*(ctypes.c_void_p(p) for p in (start, x.ctypes.data, y.ctypes.data)))
+    np.testing.assert_allclose(y, check.outputs[0], rtol=1e-5, atol=1e-6)
+    if shutil.which("nm"):
+        undefined = run(["nm", "-D", "--undefined-only", "libmlp.so"], folder).stdout.split()
+        assert not [name for name in undefined if name not in ("U", "w")]
+
+
+def test_same_model_same_files(tmp_path):
+    """Two exports differ in nothing; the second replaces the first."""
+    first = {p.name: p.read_bytes() for p in exported("conv", tmp_path / "lib", "c").iterdir()}
+    again = {p.name: p.read_bytes() for p in exported("conv", tmp_path / "lib", "c").iterdir()}
+    texts = [name for name in first if not name.startswith("lib")]
+    assert set(first) == set(again)
+    assert {n: first[n] for n in texts} == {n: again[n] for n in texts}
+    assert [p.name for p in tmp_path.iterdir()] == ["lib"], "no working folder stays behind"
+
+
+@pytest.mark.parametrize("name", ["main", "selftest", "8 bit/ü", "a-b.c"])
+def test_any_name_becomes_an_identifier(name, tmp_path):
+    model = MODELS["mlp"]()
+    files = {p.name for p in export(model, name, Target.named("c"), checks(model), tmp_path / "lib")}
+    header = next(f for f in files if f.endswith(".h"))
+    assert re.fullmatch(r"[A-Za-z_]\w*\.h", header, re.ASCII)
+    assert len(files) == 8
+    if shutil.which("gcc"):
+        assert selftest(tmp_path / "lib", header[:-2]).returncode == 0
+
+
+def test_refusals_leave_nothing(tmp_path):
+    model = MODELS["mlp"]()
+    with pytest.raises(SettingsError, match="unknown target 'z80': expected one of"):
+        Target.named("z80")
+    with pytest.raises(SettingsError, match="does not run on 'aarch64-linux-gnu'"):
+        Target.named("aarch64-linux-gnu", "x86-64-v3")
+    other = tmp_path / "project"
+    other.mkdir()
+    (other / "mlp.h").write_text("mine")
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(SettingsError, match=r"received one with 'notes\.txt' in it"):
+        export(model, "mlp", Target.named("c"), checks(model), other)
+    assert sorted(p.name for p in other.iterdir()) == ["mlp.h", "notes.txt"]
+    with pytest.raises(SettingsError, match="received a file"):
+        export(model, "mlp", Target.named("c"), checks(model), other / "notes.txt")
+    nodes = [helper.make_node("NonZero", ["x"], ["i"]), helper.make_node("Cast", ["i"], ["y"], to=1)]
+    odd = graph(nodes, {"x": (2, 2)}, {"y": (2, "n")}, {})
+    with pytest.raises(UnsupportedOpError, match="NonZero"):
+        export(odd, "odd", Target.named("c"), [], tmp_path / "odd")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["project"]
+
+
+def test_command_line(tmp_path):
+    """The whole way from a file, and one line with exit code 2 for what cannot be done."""
+    onnx.save(ir.to_proto(MODELS["mlp"]()), tmp_path / "policy.onnx")
+    start = [sys.executable, "-c", "from hasten.cli import main; main()", "export"]
+    done = run([*start, "policy.onnx", "-o", "lib", "--target", "c"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"lib/policy.h", "lib/policy.c", "lib/libpolicy.a"} <= set(done.stdout.split())
+    if shutil.which("gcc"):
+        assert selftest(tmp_path / "lib", "policy").returncode == 0
+    for arguments, words in (
+        (["policy.onnx", "-o", "other", "--target", "z80"], "unknown target 'z80'"),
+        (["missing.onnx", "-o", "other"], "missing.onnx"),
+        (["policy.onnx", "-o", "."], "expected an empty or new folder"),
+    ):
+        done = run([*start, *arguments], tmp_path)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lib", "policy.onnx"]
