@@ -11,6 +11,7 @@ import ast
 from dataclasses import dataclass
 
 from hasten.doctor import makers
+from hasten.doctor.flow import reaching
 from hasten.doctor.names import SCOPES, Binding, Function, Names, Scope
 
 __all__ = ["Kind", "Kinds"]
@@ -133,9 +134,9 @@ class Kinds:
         if scope is None:
             return None
         if scope is self.names.scope_of(node) and not isinstance(scope.node, ast.Module | ast.ClassDef):
-            bindings = self._reaching(node, bindings)
+            bindings = reaching(node, bindings, self.names)
         elif scope is self.names.scope_of(node):
-            bindings = self._reaching(node, bindings) or bindings
+            bindings = reaching(node, bindings, self.names) or bindings
         return self._merge(bindings) or self._by_use(node.id, scope, bindings)
 
     def _by_use(self, written: str, scope: Scope | ast.ClassDef | None, bindings: list[Binding]) -> Kind | None:
@@ -160,32 +161,6 @@ class Kinds:
                     elif written.startswith("self.") and written.count(".") == 1:
                         self._used[written, self.names._class_around(self.names.scope_of(node))] = kind
         return self._used
-
-    def _reaching(self, node: ast.Name, bindings: list[Binding]) -> list[Binding]:
-        """The bindings that can hold at ``node``: back to the last one that surely ran before it."""
-        here = (node.lineno, node.col_offset)
-        earlier = [b for b in bindings if _start(b.node) <= here and not _own_value(b, node)]
-        reaching: list[Binding] = []
-        for binding in reversed(earlier):
-            reaching.append(binding)
-            if self._surely_before(binding.node, node):
-                break
-        return reaching or [b for b in bindings if b.role == "parameter"]
-
-    def _surely_before(self, first: ast.AST, node: ast.AST) -> bool:
-        block = self.names.parents.get(first)
-        if isinstance(first, (ast.arg, ast.comprehension, ast.NamedExpr)):
-            return True
-        if isinstance(first, (ast.For, ast.AsyncFor, ast.With, ast.AsyncWith)):
-            block = first
-        around: ast.AST | None = node
-        while around is not None and around is not block:
-            around = self.names.parents.get(around)
-        if around is None:
-            return False
-        if isinstance(block, (ast.If, ast.Try, ast.For, ast.While)):
-            return _arm(block, first, self.names) == _arm(block, node, self.names) or first is block
-        return True
 
     def _merge(self, bindings: list[Binding]) -> Kind | None:
         kinds = []
@@ -478,38 +453,3 @@ def _agree(kinds: list[Kind | None]) -> Kind | None:
 
 def _nothing(node: ast.AST | None) -> bool:
     return node is None or (isinstance(node, ast.Constant) and node.value is None)
-
-
-def _start(node: ast.AST) -> tuple[int, int]:
-    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
-
-
-def _own_value(binding: Binding, node: ast.Name) -> bool:
-    """True when ``node`` stands on the right of the very assignment: ``x = f(x)``."""
-    if binding.value is None or binding.role != "value":
-        return False
-    value = binding.value
-    end = (value.end_lineno or 0, value.end_col_offset or 0)
-    return _start(value) <= (node.lineno, node.col_offset) < end
-
-
-def _arm(block: ast.AST, node: ast.AST, names: Names) -> str:
-    """Which arm of an if, try or loop ``node`` stands in."""
-    child: ast.AST | None = node
-    while child is not None and names.parents.get(child) is not block:
-        child = names.parents.get(child)
-    if child is None:
-        return ""
-    for field, value in ast.iter_fields(block):
-        if value is child or (isinstance(value, list) and any(v is child for v in value)):
-            return field
-    return ""
-
-
-def scope_function(scope: Scope | None) -> Function | ast.Lambda | None:
-    """The function whose namespace holds this one."""
-    while scope is not None:
-        if isinstance(scope.node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            return scope.node
-        scope = scope.parent
-    return None
