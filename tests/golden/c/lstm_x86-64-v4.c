@@ -1,0 +1,150 @@
+/* lstm: compiled by hasten for x86-64-v4.
+   input 0: float32 5x1x3
+   output 0: float32 5x1x1x20
+   output 1: float32 1x1x20
+   weights: 12416 bytes; arena: 3200 bytes. */
+#include <immintrin.h>
+#include <stdint.h>
+#define VL 16 /* float32 values per vector (AVX-512) */
+#define PAUSE() _mm_pause()
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+
+static inline vf v_load(const float *p) { return (vf)_mm512_loadu_ps(p); }
+
+/* the larger; b where either is NaN */
+static inline vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+
+/* the smaller; b where either is NaN */
+static inline vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+
+static inline vf v_set1(float a) { return (vf)_mm512_set1_ps(a); }
+
+/* tanh x = p / q, odd over even polynomials of degree 13 and 6, |x| held to where the quotient reaches 1 */
+static inline void v_tanh_parts(vf x, vf *p, vf *q) {
+    x = v_max(v_set1(-7.90531111f), v_min(v_set1(7.90531111f), x));
+    const vf s = x * x;
+    vf a = v_set1(-2.76076847742355e-16f);
+    a = a * s + 2.00018790482477e-13f;
+    a = a * s + -8.60467152213735e-11f;
+    a = a * s + 5.12229709037114e-08f;
+    a = a * s + 1.48572235717979e-05f;
+    a = a * s + 6.37261928875436e-04f;
+    a = a * s + 4.89352455891786e-03f;
+    vf b = v_set1(1.19825839466702e-06f);
+    b = b * s + 1.18534705686654e-04f;
+    b = b * s + 2.26843463243900e-03f;
+    b = b * s + 4.89352518554385e-03f;
+    *p = a * x;
+    *q = b;
+}
+
+/* h' = σ(o)·tanh c', c' = σ(f)·c + σ(i)·tanh g; σ(x) = (q + p) / 2q with p / q = tanh(x / 2): products share a division */
+static inline vf v_lstm(const vf *a, vf *c) {
+    vf ip, iq, op, oq, fp, fq, gp, gq, cp, cq;
+    v_tanh_parts(0.5f * a[0], &ip, &iq);
+    v_tanh_parts(0.5f * a[1], &op, &oq);
+    v_tanh_parts(0.5f * a[2], &fp, &fq);
+    v_tanh_parts(a[3], &gp, &gq);
+    const vf state = ((fq + fp) * *c) / (fq + fq) + ((iq + ip) * gp) / ((iq + iq) * gq);
+    *c = state;
+    v_tanh_parts(state, &cp, &cq);
+    return ((oq + op) * cp) / ((oq + oq) * cq);
+}
+
+static inline void v_store(float *p, vf a) { _mm512_storeu_ps(p, (__m512)a); }
+
+/* 5 rows of 3 -> 128 */
+static void dense_1(const float *restrict x, const float *restrict w, float *restrict y) {
+    for (int i = 0; i < 2; i++) {
+        const int p = 0 + i * 64;
+        const float *restrict b = w + (long)i * 256;
+        for (int t = 0; t < 1; t++) {
+            const int m = t * 5;
+            vf a[20];
+            for (int i = 0; i < 5; i++)
+                for (int j = 0; j < 4; j++) a[i * 4 + j] = v_load(b + j * VL);
+            for (int k = 0; k < 3; k++) {
+                vf wk[4];
+                for (int j = 0; j < 4; j++) wk[j] = v_load(b + (k + 1) * 64 + j * VL);
+                for (int i = 0; i < 5; i++) {
+                    const vf xk = v_set1(x[(m + i) * 3 + k]);
+                    for (int j = 0; j < 4; j++) a[i * 4 + j] += xk * wk[j];
+                }
+            }
+            for (int i = 0; i < 5; i++) {
+                for (int j = 0; j < 4; j++) {
+                    v_store(y + (m + i) * 128 + p + j * VL, a[i * 4 + j]);
+                }
+            }
+        }
+    }
+}
+
+/* one time step: gates g, state h (and c) -> state n (and c) */
+static inline __attribute__((always_inline)) void lstm_step1(const float *restrict g, const float *restrict w, const float *restrict h, float *restrict n, float *restrict c, const int depth, const int first, const int last, const int back) {
+    for (int i = first; i < last; i++) {
+        const int u = (back ? first + last - 1 - i : i) * VL;
+        const float *x = g + u * 4, *r = w + (long)u * 80;
+        vf a[4];
+        for (int j = 0; j < 4; j++) a[j] = v_load(x + j * VL);
+        const float *hk = back ? h + depth - 1 : h, *rk = back ? r + (depth - 1) * 4 * VL : r;
+        const long hop = back ? -1 : 1, skip = hop * 4 * VL;
+        vf o[4];
+        for (int j = 0; j < 4; j++) o[j] = v_set1(0.0f);
+        for (int k = 0; k < depth / 2; k++, hk += 2 * hop, rk += 2 * skip) {
+            const vf v = v_set1(hk[0]), u = v_set1(hk[hop]);
+            for (int j = 0; j < 4; j++) a[j] += v * v_load(rk + j * VL);
+            for (int j = 0; j < 4; j++) o[j] += u * v_load(rk + skip + j * VL);
+        }
+        if (depth & 1) for (int j = 0; j < 4; j++) a[j] += v_set1(*hk) * v_load(rk + j * VL);
+        for (int j = 0; j < 4; j++) a[j] += o[j];
+        vf state = v_load(c + u);
+        v_store(n + u, v_lstm(a, &state));
+        v_store(c + u, state);
+    }
+}
+
+/* 5 steps x 1 rows, 20 units */
+static void lstm_2(const float *g, const float *w, float *state, float *y, float *last_h) {
+    for (int b = 0; b < 1; b++) {
+        float *h = state, *n = state + 32, *c = state + 64;
+        for (int i = 0; i < 32; i++) h[i] = 0.0f;
+        for (int i = 0; i < 32; i++) c[i] = 0.0f;
+        { /* the first state is zero: nothing to multiply */
+            const int t = 0;
+            lstm_step1(g + ((long)t * 1 + b) * 128, w, h, n, c, 0, 0, 2, 0);
+            __builtin_memcpy(y + (long)t * 20 + b * 20, n, 80);
+            { float *old = h; h = n; n = old; }
+        }
+        for (int s = 1; s < 5; s++) {
+            const int t = s;
+            lstm_step1(g + ((long)t * 1 + b) * 128, w, h, n, c, 20, 0, 2, s & 1);
+            __builtin_memcpy(y + (long)t * 20 + b * 20, n, 80);
+            { float *old = h; h = n; n = old; }
+        }
+        __builtin_memcpy(last_h + b * 20, h, 80);
+    }
+}
+
+#define API __attribute__((visibility("default")))
+extern const unsigned char hasten_weight_data[];
+API const unsigned char *hasten_weights(void);
+const unsigned char *hasten_weights(void) { return hasten_weight_data; }
+API void hasten_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs);
+void hasten_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs) {
+    const unsigned state = _mm_getcsr(); /* denormals count as zero within the call */
+    _mm_setcsr(state | 0x8040);
+    const float *in0 = inputs[0];
+    float *t1 = (float *)(arena + 0); /* 640 */
+    float *t2 = (float *)(arena + 2624); /* 128 */
+    float *out0 = outputs[0];
+    float *out1 = outputs[1];
+    (void)weights;
+    (void)arena;
+    (void)inputs;
+    (void)outputs;
+    dense_1(in0, (const float *)(weights + 0), t1);
+    lstm_2(t1, (const float *)(weights + 2112), t2, out0, out1);
+    _mm_setcsr(state);
+}

@@ -1,0 +1,146 @@
+/* mlp20: compiled by hasten for aarch64.
+   input 0: float32 1x20
+   output 0: float32 1x2
+   weights: 1328 bytes; arena: 256 bytes. */
+#include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+#define VL 4 /* float32 values per vector (NEON) */
+#define PAUSE() __asm__ volatile("yield")
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
+
+static inline vf v_round(vf a) { return (vf)vrndnq_f32((float32x4_t)a); }
+
+static inline vf v_set1(float a) { return (vf)vdupq_n_f32(a); }
+
+/* the larger; NaN where either is NaN */
+static inline vf v_max(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+
+/* the smaller; NaN where either is NaN */
+static inline vf v_min(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+
+/* e^x = 2^n · (1 + q): q = e^f - 1 by a polynomial on |f| <= ln 2 / 2 */
+static inline void v_exp_parts(vf x, vf *n, vf *q) {
+    x = v_max(v_set1(-105.0f), v_min(v_set1(89.0f), x));
+    *n = v_round(x * 1.44269504088896341f);
+    vf f = x - *n * 0.693145751953125f;
+    f = f - *n * 1.428606765330187e-06f;
+    vf p = v_set1(1.991710701e-4f);
+    p = p * f + 1.394728380e-3f;
+    p = p * f + 8.333267061e-3f;
+    p = p * f + 4.166625264e-2f;
+    p = p * f + 1.666666685e-1f;
+    p = p * f + 5.000000083e-1f;
+    *q = p * (f * f) + f;
+}
+
+static inline vi v_toint(vf a) { return (vi)vcvtnq_s32_f32((float32x4_t)a); }
+
+/* a · 2^n, n integral; in two halves so that results near the ends of the range neither overflow nor vanish early */
+static inline vf v_scale(vf a, vf n) {
+    vi k = v_toint(v_max(v_set1(-252.0f), v_min(v_set1(252.0f), n)));
+    vi h = k >> 1;
+    return a * (vf)((h + 127) << 23) * (vf)((k - h + 127) << 23);
+}
+
+static inline vf v_exp(vf x) {
+    vf n, q;
+    v_exp_parts(x, &n, &q);
+    return v_scale(q + 1.0f, n);
+}
+
+static inline float v_hmax(vf a) { return vmaxvq_f32((float32x4_t)a); }
+
+/* the first n lanes of a; the others hold fill */
+static inline vf v_lanes(vf a, int n, float fill) {
+    for (int i = 0; i < VL; i++) if (i >= n) a[i] = fill;
+    return a;
+}
+
+static inline vf v_load(const float *p) { return (vf)vld1q_f32(p); }
+
+static inline vf v_load_n(const float *p, int n) {
+    vf a = {0};
+    __builtin_memcpy(&a, p, sizeof(float) * (size_t)n);
+    return a;
+}
+
+static inline vf v_relu(vf x) { return v_max(v_set1(0.0f), x); }
+
+static inline void v_store(float *p, vf a) { vst1q_f32(p, (float32x4_t)a); }
+
+static inline void v_store_n(float *p, vf a, int n) { __builtin_memcpy(p, &a, sizeof(float) * (size_t)n); }
+
+static inline float v_sum(vf a) { return vaddvq_f32((float32x4_t)a); }
+
+/* 20 -> 10, relu */
+static void dense_1(const float *restrict x, const float *restrict w, float *restrict y) {
+    { /* columns 0 to 9 */
+        const int p = 0;
+        const float *restrict b = w;
+        vf a[6];
+        for (int j = 0; j < 3; j++) a[j] = v_load(b + j * VL); /* the bias */
+        for (int j = 3; j < 6; j++) a[j] = v_set1(0.0f);
+        for (int k = 0; k < 20; k += 2)
+            for (int s = 0; s < 2; s++)
+                for (int j = 0; j < 3; j++) a[s * 3 + j] += v_set1(x[k + s]) * v_load(b + (k + s + 1) * 12 + j * VL);
+        for (int j = 0; j < 3; j++) a[j] += a[3 + j];
+        for (int j = 0; j < 2; j++) {
+            const vf v1 = v_relu(a[j]);
+            v_store(y + p + j * VL, v1);
+        }
+        const vf v2 = v_relu(a[2]);
+        v_store_n(y + p + 8, v2, 2);
+    }
+}
+
+/* 10 -> 2 */
+static void dense_2(const float *restrict x, const float *restrict w, float *restrict y) {
+    { /* columns 0 to 1 */
+        const int p = 0;
+        const float *restrict b = w;
+        vf a[5];
+        a[0] = v_load(b); /* the bias */
+        for (int j = 1; j < 5; j++) a[j] = v_set1(0.0f);
+        for (int k = 0; k < 10; k += 5)
+            for (int s = 0; s < 5; s++)
+                a[s] += v_set1(x[k + s]) * v_load(b + (k + s + 1) * 4);
+        for (int j = 0; j < 2; j++) a[j] += a[3 + j];
+        for (int j = 0; j < 1; j++) a[j] += a[2 + j];
+        for (int j = 0; j < 1; j++) a[j] += a[1 + j];
+        v_store_n(y + p, a[0], 2);
+    }
+}
+
+/* 1 x 2 */
+static void softmax_3(const float *x, float *y) {
+    for (int r = 0; r < 1; r++, x += 2, y += 2) {
+        vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);
+        top = v_max(top, v_lanes(v_load_n(x + 0, 2), 2, -__builtin_inff()));
+        top = v_set1(v_hmax(top));
+        const vf last = v_lanes(v_exp(v_load_n(x + 0, 2) - top), 2, 0.0f);
+        sum += last;
+        const vf scale = v_set1(1.0f / v_sum(sum));
+        v_store_n(y + 0, last * scale, 2);
+    }
+}
+
+#define API __attribute__((visibility("default")))
+extern const unsigned char hasten_weight_data[];
+API const unsigned char *hasten_weights(void);
+const unsigned char *hasten_weights(void) { return hasten_weight_data; }
+API void hasten_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs);
+void hasten_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs) {
+    const float *in0 = inputs[0];
+    float *t1 = (float *)(arena + 0); /* 10 */
+    float *t2 = (float *)(arena + 128); /* 2 */
+    float *out0 = outputs[0];
+    (void)weights;
+    (void)arena;
+    (void)inputs;
+    (void)outputs;
+    dense_1(in0, (const float *)(weights + 0), t1);
+    dense_2(t1, (const float *)(weights + 1088), t2);
+    softmax_3(t2, out0);
+}

@@ -1,0 +1,156 @@
+/* mlp20: compiled by hasten for x86-64-v3.
+   input 0: float32 1x20
+   output 0: float32 1x2
+   weights: 1824 bytes; arena: 256 bytes. */
+#include <immintrin.h>
+#include <stdint.h>
+#define VL 8 /* float32 values per vector (AVX2) */
+#define PAUSE() _mm_pause()
+typedef float vf __attribute__((vector_size(32)));
+typedef int32_t vi __attribute__((vector_size(32)));
+
+static inline vf v_round(vf a) { return (vf)_mm256_round_ps((__m256)a, 8); }
+
+static inline vf v_set1(float a) { return (vf)_mm256_set1_ps(a); }
+
+/* the larger; b where either is NaN */
+static inline vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+
+/* the smaller; b where either is NaN */
+static inline vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+
+/* e^x = 2^n · (1 + q): q = e^f - 1 by a polynomial on |f| <= ln 2 / 2 */
+static inline void v_exp_parts(vf x, vf *n, vf *q) {
+    x = v_max(v_set1(-105.0f), v_min(v_set1(89.0f), x));
+    *n = v_round(x * 1.44269504088896341f);
+    vf f = x - *n * 0.693145751953125f;
+    f = f - *n * 1.428606765330187e-06f;
+    vf p = v_set1(1.991710701e-4f);
+    p = p * f + 1.394728380e-3f;
+    p = p * f + 8.333267061e-3f;
+    p = p * f + 4.166625264e-2f;
+    p = p * f + 1.666666685e-1f;
+    p = p * f + 5.000000083e-1f;
+    *q = p * (f * f) + f;
+}
+
+static inline vi v_toint(vf a) { return (vi)_mm256_cvtps_epi32((__m256)a); }
+
+/* a · 2^n, n integral; in two halves so that results near the ends of the range neither overflow nor vanish early */
+static inline vf v_scale(vf a, vf n) {
+    vi k = v_toint(v_max(v_set1(-252.0f), v_min(v_set1(252.0f), n)));
+    vi h = k >> 1;
+    return a * (vf)((h + 127) << 23) * (vf)((k - h + 127) << 23);
+}
+
+static inline vf v_exp(vf x) {
+    vf n, q;
+    v_exp_parts(x, &n, &q);
+    return v_scale(q + 1.0f, n);
+}
+
+static inline float v_hmax(vf a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* the first n lanes of a; the others hold fill */
+static inline vf v_lanes(vf a, int n, float fill) {
+    for (int i = 0; i < VL; i++) if (i >= n) a[i] = fill;
+    return a;
+}
+
+static inline vf v_load(const float *p) { return (vf)_mm256_loadu_ps(p); }
+
+/* a mask of the first n lanes */
+static inline __m256i v_first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline vf v_load_n(const float *p, int n) { return (vf)_mm256_maskload_ps(p, v_first(n)); }
+
+static inline vf v_relu(vf x) { return v_max(v_set1(0.0f), x); }
+
+static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, (__m256)a); }
+
+static inline void v_store_n(float *p, vf a, int n) { _mm256_maskstore_ps(p, v_first(n), (__m256)a); }
+
+static inline float v_sum(vf a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* 20 -> 10, relu */
+static void dense_1(const float *restrict x, const float *restrict w, float *restrict y) {
+    { /* columns 0 to 9 */
+        const int p = 0;
+        const float *restrict b = w;
+        vf a[8];
+        for (int j = 0; j < 2; j++) a[j] = v_load(b + j * VL); /* the bias */
+        for (int j = 2; j < 8; j++) a[j] = v_set1(0.0f);
+        for (int k = 0; k < 20; k += 4)
+            for (int s = 0; s < 4; s++)
+                for (int j = 0; j < 2; j++) a[s * 2 + j] += v_set1(x[k + s]) * v_load(b + (k + s + 1) * 16 + j * VL);
+        for (int j = 0; j < 4; j++) a[j] += a[4 + j];
+        for (int j = 0; j < 2; j++) a[j] += a[2 + j];
+        const vf v1 = v_relu(a[0]);
+        v_store(y + p, v1);
+        const vf v2 = v_relu(a[1]);
+        v_store_n(y + p + 8, v2, 2);
+    }
+}
+
+/* 10 -> 2 */
+static void dense_2(const float *restrict x, const float *restrict w, float *restrict y) {
+    { /* columns 0 to 1 */
+        const int p = 0;
+        const float *restrict b = w;
+        vf a[5];
+        a[0] = v_load(b); /* the bias */
+        for (int j = 1; j < 5; j++) a[j] = v_set1(0.0f);
+        for (int k = 0; k < 10; k += 5)
+            for (int s = 0; s < 5; s++)
+                a[s] += v_set1(x[k + s]) * v_load(b + (k + s + 1) * 8);
+        for (int j = 0; j < 2; j++) a[j] += a[3 + j];
+        for (int j = 0; j < 1; j++) a[j] += a[2 + j];
+        for (int j = 0; j < 1; j++) a[j] += a[1 + j];
+        v_store_n(y + p, a[0], 2);
+    }
+}
+
+/* 1 x 2 */
+static void softmax_3(const float *x, float *y) {
+    for (int r = 0; r < 1; r++, x += 2, y += 2) {
+        vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);
+        top = v_max(top, v_lanes(v_load_n(x + 0, 2), 2, -__builtin_inff()));
+        top = v_set1(v_hmax(top));
+        const vf last = v_lanes(v_exp(v_load_n(x + 0, 2) - top), 2, 0.0f);
+        sum += last;
+        const vf scale = v_set1(1.0f / v_sum(sum));
+        v_store_n(y + 0, last * scale, 2);
+    }
+}
+
+#define API __attribute__((visibility("default")))
+extern const unsigned char hasten_weight_data[];
+API const unsigned char *hasten_weights(void);
+const unsigned char *hasten_weights(void) { return hasten_weight_data; }
+API void hasten_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs);
+void hasten_run(const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs) {
+    const unsigned state = _mm_getcsr(); /* denormals count as zero within the call */
+    _mm_setcsr(state | 0x8040);
+    const float *in0 = inputs[0];
+    float *t1 = (float *)(arena + 0); /* 10 */
+    float *t2 = (float *)(arena + 128); /* 2 */
+    float *out0 = outputs[0];
+    (void)weights;
+    (void)arena;
+    (void)inputs;
+    (void)outputs;
+    dense_1(in0, (const float *)(weights + 0), t1);
+    dense_2(t1, (const float *)(weights + 1408), t2);
+    softmax_3(t2, out0);
+    _mm_setcsr(state);
+}
