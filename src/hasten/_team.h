@@ -2,7 +2,8 @@
 
    The caller does part 0, the others wait for its job: first spinning for SPIN_NS, then asleep. A call that finds them
    asleep runs alone, without a system call, and wakes them only when calls come close together, so that the next one finds
-   them spinning. Nobody waits for a sleeping thread, and an idle model costs no processor time. */
+   them spinning. A thread that has not shown itself for a while (another program runs on its processor) counts as asleep.
+   Nobody waits for a sleeping thread, and an idle model costs no processor time. */
 
 #include <pthread.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 
 #define MAX_PARTS 8
 #define SPIN_NS 60000
+#define FRESH_NS 20000 /* a spinning thread not seen for so long was taken off its processor */
 
 typedef void (*part_function)(const unsigned char *weights, unsigned char *arena, const void *const *inputs,
                               void *const *outputs, int part, int parts, unsigned *flags);
@@ -30,9 +32,11 @@ struct Team {
     _Alignas(64) uint32_t ticket; /* number of the current job; raised when the job is ready */
     _Alignas(64) unsigned flags[MAX_PARTS * 16];
     _Alignas(64) int asleep; /* how many are, or are about to be */
+    _Alignas(64) int64_t seen[MAX_PARTS * 8]; /* when each thread last showed itself spinning, a cache line each */
     _Alignas(64) int parts, busy, stop;
     unsigned born;
-    int64_t last_ns; /* when the last call began */
+    int64_t last_ns;  /* when the last call began */
+    int64_t ended_ns; /* when all parts were last known to be done */
     part_function run;
     const unsigned char *weights;
     unsigned char *arena;
@@ -63,15 +67,18 @@ static void *work(void *given) {
     Team *team = self->team;
     uint32_t seen = 0;
     for (;;) {
-        int64_t until = now_ns() + SPIN_NS;
+        int64_t now = now_ns(), until = now + SPIN_NS;
         while (__atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen) {
+            __atomic_store_n(&team->seen[self->part * 8], now, __ATOMIC_RELAXED);
             for (int i = 0; i < 64 && __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen; i++) relax();
-            if (now_ns() < until) continue;
+            now = now_ns();
+            if (now < until) continue;
             __atomic_fetch_add(&team->asleep, 1, __ATOMIC_SEQ_CST);
             if (__atomic_load_n(&team->ticket, __ATOMIC_SEQ_CST) == seen)
                 syscall(SYS_futex, &team->ticket, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
             __atomic_fetch_sub(&team->asleep, 1, __ATOMIC_SEQ_CST);
-            until = now_ns() + SPIN_NS;
+            now = now_ns();
+            until = now + SPIN_NS;
         }
         seen = __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE);
         if (team->stop) return NULL;
@@ -125,11 +132,15 @@ static inline int team_run(Team *team, unsigned char *arena, const void *const *
         return 0;
     }
     if (team->born != forks) return 0;
+    if (now - team->ended_ns > FRESH_NS) /* right after a call all are known to be there: no cache line to fetch */
+        for (int part = 1; part < team->parts; part++)
+            if (now - __atomic_load_n(&team->seen[part * 8], __ATOMIC_RELAXED) > FRESH_NS) return 0;
     team->arena = arena;
     team->in = in;
     team->out = out;
     __atomic_fetch_add(&team->ticket, 1, __ATOMIC_SEQ_CST);
     team->run(team->weights, arena, in, out, 0, team->parts, team->flags);
+    team->ended_ns = now_ns();
     return 1;
 }
 
