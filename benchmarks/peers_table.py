@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _PEERS = {
 
 def show(result: dict[str, Any]) -> None:
     """A table a model, then one of all."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     for model in result["models"]:
         if "rows" in model:
             console.print(_one(model))
@@ -35,7 +36,7 @@ def show(result: dict[str, Any]) -> None:
                 console.print(f"  others used {model['load']['cpu_percent']:.0f} % of the machine", style="yellow")
     table = Table(title="best peer / hasten, above 1: hasten is faster")
     for title in ("model", "hasten", "best peer", "p50", "95 %", "p99", "95 %", "max abs error"):
-        table.add_column(title, justify="left" if title in ("model", "hasten", "best peer") else "right")
+        table.add_column(title, justify="left" if title in ("model", "hasten", "best peer") else "right", no_wrap=True)
     for model in _compared(result):
         p50, p99 = model["ratio_p50"], model["ratio_p99"]
         table.add_row(
