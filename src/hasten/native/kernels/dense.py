@@ -128,7 +128,7 @@ class Dense(Step):
         if self.rows == 0:  # an empty batch: nothing to compute
             out.function("dense", self.title, signature, "".join(f"    (void){n};\n" for n in ("x", "w", "y")))
             return
-        out.need("v_load", "v_set1")
+        out.need("v_load", "v_set1", *(("unroll",) if self.rows > 1 else ()))
         lines: list[str] = []
         for run in runs:
             lines += list(self._run(out, run, runs[-1], depth, epilogue, split))
@@ -216,13 +216,13 @@ class Dense(Step):
     def _tile(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue, tile: int, row: str) -> Iterator[str]:
         width, ldx = run.width, self.x.strides[0]
         yield f"            vf a[{tile * width}];"
-        yield f"            for (int i = 0; i < {tile}; i++)"
+        yield f"            UNROLL for (int i = 0; i < {tile}; i++)"
         yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_load(b + j * VL);"
         yield f"            for (int k = 0; k < {depth}; k++) {{"
         yield f"                vf wk[{width}];"
         row_of = f"b + (k + 1) * {width * out.lanes}"
         yield f"                for (int j = 0; j < {width}; j++) wk[j] = v_load({row_of} + j * VL);"
-        yield f"                for (int i = 0; i < {tile}; i++) {{"
+        yield f"                UNROLL for (int i = 0; i < {tile}; i++) {{"
         yield f"                    const vf xk = v_set1(x[({row} + i) * {ldx} + k]);"
         yield f"                    for (int j = 0; j < {width}; j++) a[i * {width} + j] += xk * wk[j];"
         yield "                }"
