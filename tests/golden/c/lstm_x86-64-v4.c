@@ -10,6 +10,8 @@
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 
+#define UNROLL _Pragma("GCC unroll 64") /* this loop is written out by the compiler */
+
 static inline vf v_load(const float *p) { return (vf)_mm512_loadu_ps(p); }
 
 /* the larger; b where either is NaN */
@@ -62,12 +64,12 @@ static void dense_1(const float *restrict x, const float *restrict w, float *res
         for (int t = 0; t < 1; t++) {
             const int m = t * 5;
             vf a[20];
-            for (int i = 0; i < 5; i++)
+            UNROLL for (int i = 0; i < 5; i++)
                 for (int j = 0; j < 4; j++) a[i * 4 + j] = v_load(b + j * VL);
             for (int k = 0; k < 3; k++) {
                 vf wk[4];
                 for (int j = 0; j < 4; j++) wk[j] = v_load(b + (k + 1) * 64 + j * VL);
-                for (int i = 0; i < 5; i++) {
+                UNROLL for (int i = 0; i < 5; i++) {
                     const vf xk = v_set1(x[(m + i) * 3 + k]);
                     for (int j = 0; j < 4; j++) a[i * 4 + j] += xk * wk[j];
                 }
