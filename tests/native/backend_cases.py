@@ -1,4 +1,4 @@
-"""The ONNX project's own node tests for the native compiler: many programs in one C file, so that building them is quick."""
+"""ONNX's own node tests for the native compiler: many programs in one C file, so that building them is quick."""
 
 from __future__ import annotations
 
@@ -30,15 +30,20 @@ from hasten.native.program import Program
 from hasten.passes.fold_constants import fold_constants
 
 BATCH = 60
-# Inputs that say what shape comes out, or hold the weights: native takes them as constants, as exported models have them.
+# Inputs that say what shape comes out, or hold the weights: constants to native, as exported models have them.
 SHAPES = {
-    "Reshape": [1], "Slice": [1, 2, 3, 4], "Pad": [1, 3], "Tile": [1], "Expand": [1], "Resize": [1, 2, 3], "Upsample": [1],
-    "TopK": [1], "Squeeze": [1], "Unsqueeze": [1], "Split": [1], "Range": [0, 1, 2], "ConstantOfShape": [0], "OneHot": [1],
-    "Trilu": [1], "CumSum": [1], "CumProd": [1], "CenterCropPad": [1], "Dropout": [1, 2], "ReduceSum": [1], "ReduceMean": [1], "ReduceMax": [1], "ReduceMin": [1], "ReduceProd": [1],
-    "ReduceL1": [1], "ReduceL2": [1], "ReduceLogSum": [1], "ReduceLogSumExp": [1], "ReduceSumSquare": [1], "AffineGrid": [1],
+    "Reshape": [1], "Slice": [1, 2, 3, 4], "Pad": [1, 3], "Tile": [1], "Expand": [1],
+    "Resize": [1, 2, 3], "Upsample": [1],
+    "TopK": [1], "Squeeze": [1], "Unsqueeze": [1], "Split": [1], "Range": [0, 1, 2],
+    "ConstantOfShape": [0], "OneHot": [1],
+    "Trilu": [1], "CumSum": [1], "CumProd": [1], "CenterCropPad": [1], "Dropout": [1, 2],
+    "ReduceSum": [1], "ReduceMean": [1], "ReduceMax": [1], "ReduceMin": [1], "ReduceProd": [1],
+    "ReduceL1": [1], "ReduceL2": [1], "ReduceLogSum": [1], "ReduceLogSumExp": [1],
+    "ReduceSumSquare": [1], "AffineGrid": [1],
     "BlackmanWindow": [0], "HannWindow": [0], "HammingWindow": [0], "MelWeightMatrix": [0, 1, 2, 3, 4], "DFT": [1, 2],
     "STFT": [1, 3], "Col2Im": [1, 2], "MaxUnpool": [2],
-    "LSTM": [1, 2, 3, 7], "GRU": [1, 2, 3], "RNN": [1, 2, 3], "Conv": [1, 2], "ConvTranspose": [1, 2], "DeformConv": [1, 3],
+    "LSTM": [1, 2, 3, 7], "GRU": [1, 2, 3], "RNN": [1, 2, 3], "Conv": [1, 2],
+    "ConvTranspose": [1, 2], "DeformConv": [1, 3],
     "QLinearConv": [1, 2, 3, 4, 5, 6, 7, 8], "ConvInteger": [1, 2, 3], "QLinearMatMul": [1, 2, 3, 4, 5, 6, 7],
     "MatMulInteger": [1, 2, 3], "QuantizeLinear": [1, 2], "DequantizeLinear": [1, 2], "CausalConvWithState": [1, 2],
 }  # fmt: skip
@@ -59,7 +64,7 @@ class Case:
 
 def node_cases(target: Isa, wanted: Callable[[str], bool] = lambda name: True) -> list[Case]:
     """Every node test of onnx, lowered for the target."""
-    from onnx.backend.test.loader import load_model_tests  # noqa: PLC0415  generates all cases when first called
+    from onnx.backend.test.loader import load_model_tests
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -167,9 +172,15 @@ def _build(batch: Sequence[Case], target: Isa, folder: Path, flags: Sequence[str
         assert head in made.source
         body = made.source.replace(head, "", 1)
         static = re.findall(r"^static [^;{]*?\b([a-z]\w*)\(", body, re.MULTILINE)
-        names = [n for n in dict.fromkeys(static)]
+        names = list(dict.fromkeys(static))
         bodies.append("\n".join(f"#define {n} p{i}_{n}" for n in names) + f"\n/* {case.name} */\n{body}\n")
         bodies.append("\n".join(f"#undef {n}" for n in names))
+        if f"p{i}_weight_data" not in body:  # a plain C program leaves its weights to whoever exports it
+            bodies.append(
+                f"extern const unsigned char p{i}_weight_data[];\n"
+                '__attribute__((visibility("default"))) const unsigned char *'
+                f"p{i}_weights(void) {{ return p{i}_weight_data; }}"
+            )
         (folder / f"p{i}.bin").write_bytes(made.weights or b"\0")
         assembly.append(weights_assembly(f"p{i}", f"p{i}.bin"))
         needs |= set(out.needed())

@@ -1,4 +1,4 @@
-"""ONNX's own node tests through the native compiler: every case runs, or stands in ``backend_unsupported.txt`` with its reason."""
+"""ONNX's own node tests: every case runs, or stands in ``backend_unsupported.txt`` with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random graphs of supported operators, native against ONNX Runtime: shapes, views, fusing and layouts in any combination."""
+"""Random graphs of supported operators against ONNX Runtime: shapes, views, fusing and layouts in any combination."""
 
 from __future__ import annotations
 
@@ -16,7 +16,21 @@ from hasten.errors import UnsupportedOpError
 from hasten.graph import reference
 from hasten.native.isa import isa
 
-UNARY = ["Relu", "Sigmoid", "Tanh", "Abs", "Neg", "Floor", "Erf", "Softsign", "Sin", "HardSigmoid", "LeakyRelu", "Elu", "Mish"]
+UNARY = [
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Abs",
+    "Neg",
+    "Floor",
+    "Erf",
+    "Softsign",
+    "Sin",
+    "HardSigmoid",
+    "LeakyRelu",
+    "Elu",
+    "Mish",
+]
 BINARY = ["Add", "Sub", "Mul", "Max", "Min"]
 REDUCE = ["ReduceSum", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceL1", "ReduceSumSquare"]
 
@@ -47,7 +61,17 @@ class Graph:
 
     def grow(self) -> None:
         """One more node of a random kind."""
-        kinds = [self._unary, self._binary, self._reduce, self._move, self._slice, self._join, self._rows, self._product, self._choose]
+        kinds = [
+            self._unary,
+            self._binary,
+            self._reduce,
+            self._move,
+            self._slice,
+            self._join,
+            self._rows,
+            self._product,
+            self._choose,
+        ]
         kinds[int(self.rng.integers(len(kinds)))](self.pick())
 
     def _unary(self, x: str) -> None:
@@ -101,7 +125,7 @@ class Graph:
         axis = int(self.rng.integers(len(shape)))
         step = int(self.rng.choice([-2, -1, 1, 2]))
         start, end = (0, shape[axis]) if step > 0 else (shape[axis] - 1, -shape[axis] - 1)
-        count = len(range(shape[axis])[:: step])
+        count = len(range(shape[axis])[::step])
         given = [self.weight(np.array([v], np.int64)) for v in (start, end, axis, step)]
         self.add("Slice", [x, *given], tuple(count if d == axis else n for d, n in enumerate(shape)))
 

@@ -1,4 +1,4 @@
-"""Operators of the native compiler beyond ONNX's own cases: dtypes to their edges, indices out of range, fused forms."""
+"""Operators beyond ONNX's own cases: dtypes to their edges, indices out of range, fused forms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from hasten.native.isa import ISAS, isa
 
 def model(nodes, inputs: dict, outputs: list, weights: dict | None = None, opset: int = 21) -> ir.Model:
     """A graph whose inputs are given as name → example array; the types of outputs are inferred."""
-    given = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in inputs.items()]
+    given = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in inputs.items()
+    ]
     made = helper.make_graph(
         nodes, "case", given, [helper.make_empty_tensor_value_info(n) for n in outputs],
         [numpy_helper.from_array(np.asarray(v), n) for n, v in (weights or {}).items()],
@@ -56,8 +58,12 @@ def test_every_vector_function_is_there(name):
 def test_float16_of_every_bit_pattern(target):
     bits = np.arange(65536, dtype=np.uint16)
     with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(unary("Cast", bits.view(np.float16), target, to=1), bits.view(np.float16).astype(np.float32))
-        wide = np.concatenate([np.float32(np.float16([0, 1, 65504, 6e-8, 6e-5])), np.geomspace(1e-9, 1e6, 20000, dtype=np.float32)])
+        np.testing.assert_array_equal(
+            unary("Cast", bits.view(np.float16), target, to=1), bits.view(np.float16).astype(np.float32)
+        )
+        wide = np.concatenate(
+            [np.float32(np.float16([0, 1, 65504, 6e-8, 6e-5])), np.geomspace(1e-9, 1e6, 20000, dtype=np.float32)]
+        )
         wide = np.concatenate([wide, -wide, [np.inf, -np.inf, np.nan, 65519.9, 65520]]).astype(np.float32)
         np.testing.assert_array_equal(unary("Cast", wide, target, to=10), wide.astype(np.float16))
 
@@ -108,7 +114,9 @@ def test_indices_out_of_range_are_held_to_the_axis(dtype):
 
 
 def test_gather_with_a_bad_constant_index_is_refused():
-    graph = model([helper.make_node("Gather", ["x", "i"], ["y"])], {"x": np.ones((2, 2), np.float32)}, ["y"], {"i": np.array([2])})
+    graph = model(
+        [helper.make_node("Gather", ["x", "i"], ["y"])], {"x": np.ones((2, 2), np.float32)}, ["y"], {"i": np.array([2])}
+    )
     with pytest.raises(UnsupportedOpError, match="Gather"):
         program_of(graph, "case", HERE)
 
@@ -129,7 +137,10 @@ def test_comparison_and_choice_are_one_vector_loop():
     for target in RUNNABLE:
         np.testing.assert_allclose(Built(graph, isa(target))(x)[0], reference.run(graph, [x])[0], rtol=1e-5)
     simple = model(
-        [nodes[1], helper.make_node("Where", ["g", "x", "s"], ["y"])], {"x": x, "s": x}, ["y"], {"half": np.float32(0.5)}
+        [nodes[1], helper.make_node("Where", ["g", "x", "s"], ["y"])],
+        {"x": x, "s": x},
+        ["y"],
+        {"half": np.float32(0.5)},
     )
     assert [s.kernel for s in program_of(simple, "case", HERE).steps] == ["elementwise"]
     assert "v_select" in Built(simple, HERE).emitted.source
@@ -180,7 +191,9 @@ def test_if_takes_the_branch_of_the_call(target):
     np.testing.assert_array_equal(built(np.array(False), x)[0], -x)
 
 
-@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceL2", "ReduceLogSumExp", "ReduceProd"])
+@pytest.mark.parametrize(
+    "op", ["ReduceSum", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceL2", "ReduceLogSumExp", "ReduceProd"]
+)
 @pytest.mark.parametrize("axes", [[0], [1], [2], [0, 2], [0, 1], [1, 2], [0, 1, 2]])
 def test_reductions_over_any_axes(op, axes):
     x = np.random.default_rng(3).standard_normal((5, 19, 37)).astype(np.float32)
@@ -195,7 +208,9 @@ def test_extremes_keep_nan():
     x[1, 33] = np.nan
     for op in ("ReduceMax", "ReduceMin"):
         for axis in (0, 1):
-            graph = model([helper.make_node(op, ["x", "a"], ["y"], keepdims=0)], {"x": x}, ["y"], {"a": np.array([axis])})
+            graph = model(
+                [helper.make_node(op, ["x", "a"], ["y"], keepdims=0)], {"x": x}, ["y"], {"a": np.array([axis])}
+            )
             np.testing.assert_array_equal(np.isnan(Built(graph, HERE)(x)[0]), np.isnan(x).any(axis=axis))
 
 
@@ -252,20 +267,25 @@ flags = ("-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined")
 cases = node_cases(HERE, lambda name: bool(re.match({pattern!r}, name)) and "expanded" not in name)
 print(len(cases), run_all(cases, HERE, flags))
 """
-_UNDEFINED = r"test_(add|sub|mul|div|mod|pow|bitshift|cast_.*(INT|FLOAT16|BFLOAT16)|gather|scatter|cumsum|top_k|reduce_.*int|pad|tile)"
+_UNDEFINED = (
+    r"test_(add|sub|mul|div|mod|pow|bitshift|cast_.*(INT|FLOAT16|BFLOAT16)|gather|scatter|cumsum|"
+    r"top_k|reduce_.*int|pad|tile)"
+)
 
 
 @pytest.mark.skipif(HERE.arch == "any", reason="needs the host's own instruction set")
 def test_typed_loops_do_nothing_undefined(tmp_path):
     """With traps in place of undefined behaviour; a shift too far, as control, must trap."""
-    from hasten.native.build import compiler  # noqa: PLC0415
+    from hasten.native.build import compiler
 
     control = tmp_path / "control.c"
     control.write_text("int main(int argc, char **argv) { (void)argv; return 1 << (argc + 40) ? 0 : 1; }\n")
     tool = compiler()
     flags = [f for f in tool.flags(HERE) if "f-visibility" not in f]
     sanitize = ["-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined"]
-    subprocess.run([*tool.command, *flags, *sanitize, "-o", "control", "control.c"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [*tool.command, *flags, *sanitize, "-o", "control", "control.c"], cwd=tmp_path, check=True, capture_output=True
+    )
     assert subprocess.run([tmp_path / "control"], check=False).returncode < 0, "the control must be stopped"
     script = _TRAPPED.format(tests=str(Path(__file__).parent), pattern=_UNDEFINED)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -22,7 +22,7 @@ def static(node: ir.Node, value: ir.Value) -> tuple[int, ...]:
     """
     if value.shape is None or not all(isinstance(d, int) for d in value.shape):
         raise UnsupportedOpError(
-            f"op {node.op_type} (node '{node.name}') has no static output shape: native needs every dimension as a number"
+            f"op {node.op_type} (node '{node.name}') has no static output shape: native needs all dimensions as numbers"
         )
     return tuple(int(d) for d in value.shape)  # type: ignore[arg-type]
 

@@ -307,7 +307,8 @@ _SIMPLE = {
     "Tanh": "tanh", "Exp": "exp", "Abs": "abs", "Sqrt": "sqrt", "Floor": "floor", "Ceil": "ceil", "Round": "round",
     "Sign": "sign", "Log": "log", "Erf": "erf", "Softplus": "softplus", "Softsign": "softsign", "Mish": "mish",
     "HardSwish": "hard_swish", "Reciprocal": "reciprocal", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin",
-    "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
+    "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh",
+    "Acosh": "acosh", "Atanh": "atanh",
 }  # fmt: skip
 _TRUTHS = {
     "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "Equal": "eq", "And": "and", "Or": "or",
@@ -319,7 +320,8 @@ LOWER: Mapping[str, Any] = {
     **{op: _function(name) for op, name in _SIMPLE.items()},
     **{op: _function(name, "bool") for op, name in _TRUTHS.items()},
     **{op: _only(INTEGERS, _function(name)) for op, name in _BITS.items()},
-    "Max": _fold("maximum"), "Min": _fold("minimum"), "Sum": _fold("add"), "Mean": _only(FLOATS, _fold("add", mean=True)),
+    "Max": _fold("maximum"), "Min": _fold("minimum"), "Sum": _fold("add"),
+    "Mean": _only(FLOATS, _fold("add", mean=True)),
     "Clip": _clip, "Gelu": _gelu, "Swish": _swish, "Pow": _pow, "Mod": _mod, "IsNaN": _function("isnan", "bool"),
     "IsInf": _is_inf, "BitShift": _shift, "Where": _choose, "Cast": _cast, "CastLike": _cast, "PRelu": _prelu,
     "Shrink": _shrink, "BatchNormalization": _batch_norm, "OneHot": _one_hot, "Trilu": _trilu, "BitCast": _bit_cast,

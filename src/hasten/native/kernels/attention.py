@@ -168,10 +168,8 @@ def _rotary(low: Lowering, node: ir.Node) -> None:
     attributes = node.attributes
     flat = x.rank == 3
     heads = attributes.get_int("num_heads", 0)
-    if flat:  # (B, S, H · D) → (B, S, H, D); four dimensions come as (B, H, S, D)
-        shaped = low.reshape(x, (*x.shape[:2], heads, x.shape[2] // heads))
-    else:
-        shaped = x.transpose((0, 2, 1, 3))
+    # (B, S, H · D) → (B, S, H, D); four dimensions come as (B, H, S, D)
+    shaped = low.reshape(x, (*x.shape[:2], heads, x.shape[2] // heads)) if flat else x.transpose((0, 2, 1, 3))
     turned = attributes.get_int("rotary_embedding_dim", 0) or shaped.shape[-1]
     half = turned // 2
     parts = []

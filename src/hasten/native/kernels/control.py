@@ -1,6 +1,6 @@
 """``If``: both branches are computed and the condition picks, element by element.
 
-Kernels have no side effects and never read outside a tensor, whatever they are given; so the branch not taken does no harm.
+Kernels have no side effects and never read outside a tensor, so the branch not taken does no harm.
 """
 
 from __future__ import annotations

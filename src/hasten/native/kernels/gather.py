@@ -1,7 +1,7 @@
 """Indices known only at run time: Gather, GatherElements, GatherND, ScatterElements, ScatterND.
 
-Negative indices count from the end. ONNX leaves an index outside the axis undefined; here it is held to the nearest end of
-the axis, so that nothing outside a tensor is ever read or written.
+Negative indices count from the end. ONNX leaves an index outside the axis undefined; here it is held to the nearest end
+of the axis, so that nothing outside a tensor is ever read or written.
 """
 
 from __future__ import annotations

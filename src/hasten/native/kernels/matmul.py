@@ -1,4 +1,4 @@
-"""MatMul, Gemm and Einsum: ``Dense`` where the right-hand side is constant, ``Product`` where both sides come at run time."""
+"""MatMul, Gemm and Einsum: ``Dense`` where the right-hand side is constant, ``Product`` where both come at run time."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ class Product(Step):
             yield f"            for (int j = {low}; j < {high}; j++) {{"
             yield from lines
             out.need("v_store" if count is None else "v_store_n")
-            yield f"                v_store{'' if count is None else '_n'}(y + {row}, {value}{'' if count is None else f', {count}'});"
+            stored = f"v_store(y + {row}, {value})" if count is None else f"v_store_n(y + {row}, {value}, {count})"
+            yield f"                {stored};"
             yield "            }"
         yield "        }"
 

@@ -1,7 +1,7 @@
 """Normalisations: LayerNormalization, RMSNormalization, Instance-, Group-, MeanVariance- and LpNormalization, LRN.
 
-float32 rows take one kernel, ``Normalise``; its epilogue is where scale and bias land. Other dtypes, and axes that do not
-lie together, are put together from reductions and element-wise loops.
+float32 rows take one kernel, ``Normalise``; its epilogue is where scale and bias land. Other dtypes, and axes that do
+not lie together, are put together from reductions and element-wise loops.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _lp_norm(low: Lowering, node: ir.Node) -> None:
 
 
 def _lrn(low: Lowering, node: ir.Node) -> None:
-    """x / (bias + α / n · Σ x²)^β, the sum over n neighbouring channels: shifted reads of one padded copy of the squares."""
+    """x / (bias + α / n · Σ x²)^β over n neighbouring channels: shifted reads of one padded copy of the squares."""
     x, attributes = low.view(node.inputs[0]), node.attributes
     size = attributes.get_int("size", 1)
     alpha, beta, bias = (attributes.get_float(k, d) for k, d in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
@@ -224,5 +224,6 @@ def _lrn(low: Lowering, node: ir.Node) -> None:
 
 LOWER: Mapping[str, Any] = {
     "LayerNormalization": _layer_norm, "RMSNormalization": _layer_norm, "InstanceNormalization": _instance_norm,
-    "GroupNormalization": _group_norm, "MeanVarianceNormalization": _mean_variance, "LpNormalization": _lp_norm, "LRN": _lrn,
+    "GroupNormalization": _group_norm, "MeanVarianceNormalization": _mean_variance,
+    "LpNormalization": _lp_norm, "LRN": _lrn,
 }  # fmt: skip

@@ -174,7 +174,8 @@ class Reduce(Step):
             )  # fmt: skip
             yield from lines
             target = f"y + a * {inner} + {at} + j * VL"
-            yield f"                {f'v_store({target}, {value})' if whole else f'v_store_n({target}, {value}, {width})'};"
+            stored = f"v_store({target}, {value})" if whole else f"v_store_n({target}, {value}, {width})"
+            yield f"                {stored};"
             yield "            }"
             yield "        }"
         yield "    }"
@@ -281,7 +282,7 @@ def _divided(low: Lowering, y: View, count: int) -> View:
 
 
 def _log_sum_exp(low: Lowering, x: View, axes: Sequence[int]) -> View:
-    """max + log Σ exp(x - max); where the maximum is infinite it is left out, so that no infinity meets its negative."""
+    """max + log Σ exp(x - max); an infinite maximum is left out, so that no infinity meets its negative."""
     top = reduce(low, x, axes, "max")
     e, inf, zero = load(top), const(np.inf, x.dtype), const(0.0, x.dtype)
     if x.dtype == "float32":

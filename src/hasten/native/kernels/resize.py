@@ -50,7 +50,7 @@ class Blend(Step):
 
     def macs(self) -> int:
         """Taps of every output."""
-        return self.y.size * self.table.shape[1]
+        return self.y.size * int(self.table.shape[1])
 
     def emit(self, out: Emitter) -> None:
         """Vectors along B, single values where it is narrow."""

@@ -1,7 +1,7 @@
-"""Expressions that are not all float32, one value at a time: the C of integers, booleans, float64, float16 and bfloat16.
+"""Expressions that are not all float32, one value at a time: C of integers, booleans, float64, float16 and bfloat16.
 
-Loops of these are plain C that the compiler turns into vectors where it can. Signed arithmetic wraps (it runs unsigned),
-division by zero gives zero, and a float that does not fit an integer is held to the integer's range: nothing is undefined.
+Loops of these are plain C that the compiler turns into vectors where it can. Nothing is undefined: signed arithmetic
+wraps (it runs unsigned), division by zero gives zero, and a float that does not fit an integer is held to its range.
 float16 and bfloat16 are stored as bits and computed in float32.
 """
 
@@ -51,7 +51,10 @@ _REAL: dict[str, str] = {
 _DOUBLE: dict[str, str] = {
     **{
         name: f"__builtin_{name}({{0}})"
-        for name in ["exp", "log", "log1p", "expm1", "erf", "tanh", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"]
+        for name in (
+            "exp", "log", "log1p", "expm1", "erf", "tanh", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
+            "asinh", "acosh", "atanh",
+        )
     },
     "pow": "__builtin_pow({0}, {1})", "fmod": "__builtin_fmod({0}, {1})", "sigmoid": "(1 / (1 + __builtin_exp(-{0})))",
     "rsqrt": "(1 / __builtin_sqrt({0}))", "silu": "({0} / (1 + __builtin_exp(-{0})))",
@@ -67,7 +70,8 @@ _DOUBLE: dict[str, str] = {
 }  # fmt: skip
 # T the type, U an unsigned one in which it cannot overflow, W the wide function's letter.
 _WHOLE: dict[str, str] = {
-    "add": "(T)((U){0} + (U){1})", "sub": "(T)((U){0} - (U){1})", "mul": "(T)((U){0} * (U){1})", "neg": "(T)(0 - (U){0})",
+    "add": "(T)((U){0} + (U){1})", "sub": "(T)((U){0} - (U){1})", "mul": "(T)((U){0} * (U){1})",
+    "neg": "(T)(0 - (U){0})",
     "square": "(T)((U){0} * (U){0})", "maximum": "({0} > {1} ? {0} : {1})", "minimum": "({0} < {1} ? {0} : {1})",
     "clip_low": "({0} < {1} ? {1} : {0})", "clip_high": "({0} > {1} ? {1} : {0})", "relu": "({0} > 0 ? {0} : 0)",
     "not": "(T)~{0}", "floor": "{0}", "ceil": "{0}", "round": "{0}",
