@@ -40,8 +40,10 @@ class Compiler:
         if self.is_zig:
             triple = target or ("native" if isa.portable else f"{isa.arch}-linux-gnu.2.17")
             cpu = (f"-mcpu={isa.cpu}",) if isa.cpu else ()
-            # Without this zig turns on trapping UBSan.
-            return (*_FLAGS, "-fno-sanitize=undefined", "-D__MM_MALLOC_H", "-target", triple, *cpu)
+            # clang 20 miscompiles sums of byte products in plain C when it joins statements into vectors.
+            plain = ("-fno-slp-vectorize",) if isa.name == "c" else ()
+            # Without the next zig turns on trapping UBSan.
+            return (*_FLAGS, *plain, "-fno-sanitize=undefined", "-D__MM_MALLOC_H", "-target", triple, *cpu)
         return (*_FLAGS, *((f"-march={isa.march}",) if isa.march else ()))
 
 

@@ -11,6 +11,7 @@ from hasten.native.build import compile_library
 from hasten.native.emit import Emitted, emit
 from hasten.native.fuse import fuse
 from hasten.native.isa import Isa
+from hasten.native.kernels.transpose import transposes
 from hasten.native.lower import lower
 from hasten.native.program import Program
 
@@ -28,7 +29,8 @@ class Compiled:
 
 def program_of(model: ir.Model, name: str, isa: Isa) -> Program:
     """The fused program of a graph with static shapes."""
-    return fuse(without_dead_steps(lower(model, name, isa.lanes)))
+    fused = fuse(without_dead_steps(lower(model, name, isa.lanes, unsigned_bytes=isa.arch != "aarch64")))
+    return replace(fused, steps=transposes(fused.steps))
 
 
 def without_dead_steps(program: Program) -> Program:
@@ -42,11 +44,13 @@ def without_dead_steps(program: Program) -> Program:
     return replace(program, steps=kept[::-1])
 
 
-def compile_graph(model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1) -> Compiled:
-    """``model.so`` and ``model.c`` in ``folder``, for one thread or a team.
+def compile_graph(
+    model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1, math: str = "default"
+) -> Compiled:
+    """``model.so`` and ``model.c`` in ``folder``, for one thread or a team; ``math``: one of ``emit.MATH``.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
     program = program_of(model, name, isa)
-    emitted = emit(program, isa, threads=threads)
+    emitted = emit(program, isa, threads=threads, math=math)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

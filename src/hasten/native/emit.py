@@ -15,7 +15,10 @@ from hasten.native.plan import ALIGNMENT, Plan, plan
 from hasten.native.program import C_TYPES, Program, Tensor, View
 from hasten.types import Array
 
-__all__ = ["C_TYPES", "SPLIT_MACS", "Emitted", "Emitter", "emit", "helpers"]
+__all__ = ["C_TYPES", "MATH", "SPLIT_MACS", "Emitted", "Emitter", "emit", "helpers"]
+
+# How exact exp, tanh and their like are: within 6 ULP, 2 ULP, or 5e-4.
+MATH = ("default", "strict", "fast")
 
 # Two threads meet in about 0.1 µs; a step below this is over sooner than the meeting pays.
 SPLIT_MACS = 24_000
@@ -65,6 +68,7 @@ class Emitter:
     isa: Isa
     plan: Plan
     threads: int = 1
+    math: str = "default"
     _functions: list[str] = field(default_factory=list)
     _calls: list[_Call] = field(default_factory=list)
     _needs: set[str] = field(default_factory=set)
@@ -168,7 +172,7 @@ class Emitter:
 
     def text(self, prefix: str, *, profile: bool = False) -> Emitted:
         """The finished file; with ``profile`` it can also stamp the time after every call."""
-        head = "\n".join(helpers(self.isa, self.needed()))
+        head = "\n".join(helpers(self.isa, self.needed(), math=self.math))
         functions = "\n".join(self._functions)
         return Emitted(
             source=_file(self, prefix, head, functions, self._calls) + (_profile(self, prefix) if profile else ""),
@@ -181,13 +185,14 @@ class Emitter:
         )
 
 
-def helpers(isa: Isa, names: Sequence[str]) -> list[str]:
-    """The C text of these vector functions and all they need, types first."""
+def helpers(isa: Isa, names: Sequence[str], *, math: str = "default") -> list[str]:
+    """The C text of these vector functions and all they need, types first; ``math``: one of ``MATH``."""
     stem = {"x86_64": isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(
         isa.arch, isa.name.replace("-", "_")
     )
     base = _snippets(f"{stem}.h")
-    library = {**_snippets("scalar.h"), **_snippets("math.h"), **base}
+    tier = {} if math == "default" else _snippets(f"math_{math}.h")
+    library = {**_snippets("scalar.h"), **_snippets("math.h"), **_snippets("bytes.h"), **tier, **base}
     wanted: list[str] = []
 
     def visit(name: str) -> None:
@@ -328,9 +333,17 @@ def _profile(out: Emitter, prefix: str) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def emit(program: Program, isa: Isa, prefix: str = "hasten", *, threads: int = 1, profile: bool = False) -> Emitted:
-    """The C source and weights of a program for one instruction set and a team of ``threads``."""
-    out = Emitter(program, isa, plan(program), threads)
+def emit(
+    program: Program,
+    isa: Isa,
+    prefix: str = "hasten",
+    *,
+    threads: int = 1,
+    profile: bool = False,
+    math: str = "default",
+) -> Emitted:
+    """The C source and weights of a program for one instruction set, a team of ``threads`` and a tier of ``MATH``."""
+    out = Emitter(program, isa, plan(program), threads, math)
     for out._step, step in enumerate(program.steps):
         step.emit(out)
     return out.text(prefix, profile=profile)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hasten.native.expr import Expr, emit_vector, loads
-from hasten.native.program import View
+from hasten.native.expr import Expr, emit_vector, load_name, loads
+from hasten.native.program import C_TYPES, View
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["Epilogue", "fits"]
+__all__ = ["Epilogue", "fits", "put"]
 
 Role = Literal["scalar", "column", "element"]
 
@@ -82,7 +82,7 @@ class Epilogue:
                 pointer = out.constant(values)
             else:
                 pointer = out.pointer(e.view)
-            found.append((f"const float *e{i}", pointer))
+            found.append((f"const {C_TYPES[e.view.dtype]} *e{i}", pointer))
         return found
 
     def apply(
@@ -99,20 +99,24 @@ class Epilogue:
             i, role = next(n for n, have in enumerate(leaves) if have is e), fits(e.view, self.y)
             if role == "scalar":
                 out.need("v_set1")
-                return f"v_set1(e{i}[0])"
+                return f"v_set1((float)e{i}[0])" if e.view.dtype != "float32" else f"v_set1(e{i}[0])"
             at = f"e{i} + {column if role == 'column' else element}"
             if count is None or (role == "column" and e.view.tensor.kind == "constant"):
-                out.need("v_load")
-                return f"v_load({at})"
-            out.need("v_load_n")
-            return f"v_load_n({at}, {count})"
+                out.need(load_name(e.view))
+                return f"{load_name(e.view)}({at})"
+            out.need(f"{load_name(e.view)}_n")
+            return f"{load_name(e.view)}_n({at}, {count})"
 
         return emit_vector(self.expr, out, leaf, acc=acc, indent=indent)
+
+    def put(self, out: Emitter, place: str, value: str, count: int | None) -> str:
+        """The statement that stores one vector at the C index ``place`` of y; into bytes, its whole numbers."""
+        return put(out, self.y.dtype, f"y + {place}", value, count)
 
     def store(
         self, out: Emitter, acc: str, rows: int, width: int, tail: int, column: str, *, row: str, indent: str
     ) -> Iterator[str]:
-        """Applies the epilogue to ``acc[rows][width]``, stores to ``y``; ``tail``: lanes of the last vector (0: all)."""
+        """Applies the epilogue to ``acc[rows][width]``, stores ``y``; ``tail``: lanes of the last one (0: all)."""
         ldy = self.columns
         whole = width - 1 if tail else width
         base = f"({row} + i) * {ldy} + {column}" if rows > 1 or row != "0" else column
@@ -149,3 +153,12 @@ class Epilogue:
             yield f"{inner}v_store_n(y + {base}{at}, {value}, {tail});"
         if rows > 1 or row != "0":
             yield f"{indent}}}"
+
+
+def put(out: Emitter, dtype: str, place: str, value: str, count: int | None) -> str:
+    """The statement that stores a vector, or ``count`` lanes of it; into int8 or uint8, the whole numbers it holds."""
+    if dtype in ("int8", "uint8"):
+        out.need("v_store_b", "v_toint")
+        return f"v_store_b((uint8_t *)({place}), v_toint({value}), {'VL' if count is None else count});"
+    out.need("v_store" if count is None else "v_store_n")
+    return f"v_store({place}, {value});" if count is None else f"v_store_n({place}, {value}, {count});"

@@ -15,7 +15,10 @@ from hasten.native.program import View
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["ACC", "VECTOR", "Expr", "call", "const", "emit_vector", "is_vector", "load", "loads", "substitute"]
+__all__ = [
+    "ACC", "VECTOR", "Expr", "call", "const", "emit_vector", "is_vector", "load", "load_name", "loads", "substitute",
+    "widened",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,16 @@ ACC = Expr("acc")
 def load(view: View) -> Expr:
     """The view's element at the current position."""
     return Expr("load", view=view, dtype=view.dtype)
+
+
+def widened(view: View) -> Expr:
+    """The view's element, of int8 or uint8, as a float32."""
+    return Expr("load", view=view)
+
+
+def load_name(view: View) -> str:
+    """The vector function that loads elements of the view as float32; ``_n`` behind it where they are few."""
+    return {"int8": "v_load_i8", "uint8": "v_load_u8"}.get(view.dtype, "v_load")
 
 
 def const(value: float, dtype: str = "float32") -> Expr:
@@ -113,10 +126,39 @@ VECTOR: dict[str, tuple[str, tuple[str, ...]]] = {
     "ceil": ("v_ceil({0})", ("v_ceil",)),
     "round": ("v_round({0})", ("v_round",)),
 }
-for _name in (
-    "maximum minimum sign log log1p expm1 erf softplus softsign mish silu gelu gelu_tanh hard_swish reciprocal rsqrt pow "
-    "sin cos tan asin acos atan sinh cosh asinh acosh atanh isnan isinf fmod"
-).split():
+for _name in [
+    "maximum",
+    "minimum",
+    "sign",
+    "log",
+    "log1p",
+    "expm1",
+    "erf",
+    "softplus",
+    "softsign",
+    "mish",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "hard_swish",
+    "reciprocal",
+    "rsqrt",
+    "pow",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "isnan",
+    "isinf",
+    "fmod",
+]:
     VECTOR[_name] = (
         f"v_{_name}({{0}}, {{1}})" if _name in ("maximum", "minimum", "pow", "fmod") else f"v_{_name}({{0}})",
         (f"v_{_name}",),

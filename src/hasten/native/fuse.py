@@ -1,7 +1,7 @@
 """Folds element-wise steps into the step before them: into another element-wise loop, or as the epilogue of a kernel.
 
-A value that has one reader never needs to reach memory. What is folded runs in the reader's place, since by then all its
-other operands are there.
+A value that has one reader never needs to reach memory. What is folded runs in the reader's place, since by then all
+its other operands are there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from hasten.native.epilogue import fits
-from hasten.native.expr import Expr, is_vector, load, loads, substitute
+from hasten.native.expr import Expr, is_vector, loads, substitute
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
@@ -101,7 +101,7 @@ def _write_through(steps: list[Step], copy: Elementwise) -> bool:
             return False
         moved.append((maker, places))
     for maker, places in moved:
-        steps[steps.index(maker)] = replace(maker, nodes=_joined(maker, copy), **places)  # type: ignore[arg-type]
+        steps[steps.index(maker)] = replace(maker, nodes=_joined(maker, copy), **places)
     for reader, found in others:
         assert found is not None
         steps[steps.index(reader)] = found
@@ -125,7 +125,11 @@ def _reread(step: Step, tensor: Tensor, source: View, target: View) -> Step | No
         if isinstance(value, View) and value.tensor is tensor:
             changed[field.name] = move(value)
         elif isinstance(value, Expr):
-            swap = {id(e): load(move(e.view)) for e in loads(value) if e.view is not None and e.view.tensor is tensor}
+            swap = {
+                id(e): replace(e, view=move(e.view))
+                for e in loads(value)
+                if e.view is not None and e.view.tensor is tensor
+            }
             changed[field.name] = substitute(value, swap)
     made = replace(step, **changed)  # type: ignore[arg-type]
     return None if any(v.tensor is tensor for v in made.reads()) else made
@@ -144,7 +148,8 @@ def _moved(view: View, source: View, target: View) -> View | None:
             merged[-1] = (merged[-1][0] * n, s, t)
         else:
             merged.append((n, s, t))
-    offset, rest, room = target.offset, view.offset, []
+    offset, rest = target.offset, view.offset
+    room: list[int] = []
     for n, s, t in merged:
         offset, rest, room = offset + rest // s * t, rest % s, [*room, n - 1 - rest // s]
     strides = []
@@ -180,6 +185,8 @@ def _merge(maker: Step, step: Elementwise, leaves: Sequence[Expr]) -> Step | Non
     y = getattr(maker, "y", None)
     if not hasattr(maker, "epilogue") or not isinstance(y, View) or not y.is_whole or y.dtype != "float32":
         return None
+    if step.y.dtype != "float32" and not maker.STORES_BYTES:
+        return None
     swap: dict[int, Expr] = {id(leaf): maker.epilogue for leaf in leaves}
     for other in loads(step.expr):
         if id(other) in swap:
@@ -188,7 +195,7 @@ def _merge(maker: Step, step: Elementwise, leaves: Sequence[Expr]) -> Step | Non
         moved = _like(other.view, step.y, y)
         if moved is None or fits(moved, y) is None:
             return None
-        swap[id(other)] = load(moved)
+        swap[id(other)] = replace(other, view=moved)
     whole = substitute(step.expr, swap)
     if not is_vector(whole):
         return None
@@ -204,7 +211,7 @@ def _merge_loops(maker: Elementwise, step: Elementwise, leaves: Sequence[Expr]) 
         moved = _like(other.view, maker.y, step.y)
         if moved is None:
             return None
-        swap[id(other)] = load(moved)
+        swap[id(other)] = replace(other, view=moved)
     whole = substitute(maker.expr, swap)
     expr = substitute(step.expr, {id(leaf): whole for leaf in leaves})
     return replace(step, expr=expr) if is_vector(expr) or is_scalar(expr) else None

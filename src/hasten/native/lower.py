@@ -1,4 +1,4 @@
-"""Graph nodes enter, steps leave. Each kernel family brings a table ``LOWER``: operator → function; this file joins them.
+"""Graph nodes enter, steps leave. Each kernel family brings a table ``LOWER``: operator → function; here they join.
 
 Shapes are static here. Operators that only move the point of view (Transpose, Reshape, Slice …) become views and cost
 nothing; a kernel that needs another layout asks for ``contiguous``, which adds a copy only where one is needed.
@@ -27,7 +27,8 @@ Lower = Callable[["Lowering", ir.Node], None]
 
 _LARGEST = 2**31 - 64
 _DTYPES = {d: d.numpy().name for d in (ir.DataType[n] for n in (
-    "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"
+    "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16",
+    "UINT32", "UINT64",
 ))}  # fmt: skip
 # What float16 and bfloat16 go through as they are; everything else computes on them in float32.
 _KEEPS_HALVES = frozenset(
@@ -76,6 +77,8 @@ class Lowering:
     name: str
     lanes: int
     """float32 values per vector of the target: some families pad to it."""
+    unsigned_bytes: bool = True
+    """The target's byte dot products take unsigned inputs (x86), not signed ones (Arm)."""
     steps: list[Step] = field(default_factory=list)
     _views: dict[int, View] = field(default_factory=dict)
     _known: dict[int, Array] = field(default_factory=dict)
@@ -186,12 +189,12 @@ def unsupported(graph: ir.Graph) -> tuple[str, ...]:
     return tuple(sorted({n.op_type for n in graph if n.domain not in ("", "ai.onnx") or n.op_type not in table}))
 
 
-def lower(model: ir.Model, name: str, lanes: int) -> Program:
+def lower(model: ir.Model, name: str, lanes: int, *, unsigned_bytes: bool = True) -> Program:
     """The program of a graph with static shapes.
 
     Raises:  UnsupportedOpError: names the operator and node that have no kernel
     """
-    low = Lowering(name, lanes)
+    low = Lowering(name, lanes, unsigned_bytes)
     inputs = [
         _input(low, v, i) for i, v in enumerate(v for v in model.graph.inputs if v.name not in model.graph.initializers)
     ]
@@ -230,7 +233,7 @@ def lower_nodes(low: Lowering, graph: ir.Graph) -> None:
 
 
 def _widened(low: Lowering, node: ir.Node, family: Lower) -> None:
-    """Lowers a node whose float16 and bfloat16 inputs are float32 meanwhile; results that should be half-wide become so."""
+    """Lowers a node whose float16 and bfloat16 inputs are float32 meanwhile; results become half-wide again."""
     saved: list[tuple[int, View, Array | None]] = []
     for value in node.inputs:
         if value is None or not low.has(value) or id(value) in {s[0] for s in saved}:

@@ -181,6 +181,8 @@ class Step:
     READS: ClassVar[tuple[str, ...]] = ()
     """Fields that hold a view, or views, that the step reads."""
     WRITES: ClassVar[tuple[str, ...]] = ()
+    STORES_BYTES: ClassVar[bool] = False
+    """True where an epilogue may end in int8 or uint8."""
     nodes: tuple[str, ...] = field(default=(), kw_only=True)
     """Names of the graph nodes that this step computes, for the report."""
 

@@ -87,9 +87,9 @@ static inline vi v_dup4(const uint8_t *p) {
 //! v_dot4: types
 /* acc + the sum of four products of unsigned bytes of x with signed bytes of w */
 static inline vi v_dot4(vi acc, vi x, vi w) {
-    uint8_t a[4];
-    int8_t b[4];
-    memcpy(a, &x, 4);
-    memcpy(b, &w, 4);
-    return acc + a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+    const uint32_t a = (uint32_t)x, b = (uint32_t)w;
+    acc += (vi)(a & 255) * (int8_t)(b & 255);
+    acc += (vi)(a >> 8 & 255) * (int8_t)(b >> 8 & 255);
+    acc += (vi)(a >> 16 & 255) * (int8_t)(b >> 16 & 255);
+    return acc + (vi)(a >> 24) * (int8_t)(b >> 24);
 }

@@ -119,7 +119,9 @@ static inline void v_store_i(int32_t *p, vi a, int n) {
 //! v_store_b: types
 /* the low bytes of the first n lanes */
 static inline void v_store_b(uint8_t *p, vi a, int n) {
-    for (int i = 0; i < n; i++) p[i] = (uint8_t)a[i];
+    uint8_t b __attribute__((vector_size(VL))) = __builtin_convertvector(a, __typeof__(b));
+    if (n == VL) __builtin_memcpy(p, &b, VL);
+    else for (int i = 0; i < n; i++) p[i] = b[i];
 }
 //! v_dup4: v_set1i
 static inline vi v_dup4(const uint8_t *p) {
@@ -135,4 +137,14 @@ static inline vi v_dot4(vi acc, vi x, vi w) {
     acc += (vi)(a >> 8 & 255) * ((vi)(b << 16) >> 24);
     acc += (vi)(a >> 16 & 255) * ((vi)(b << 8) >> 24);
     return acc + (vi)(a >> 24) * ((vi)b >> 24);
+}
+//! v_turn: types unroll
+/* a[i][j] and a[j][i] change places */
+static inline void v_turn(vf *a) {
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < i; j++) {
+            const float t = a[i][j];
+            a[i][j] = a[j][i];
+            a[j][i] = t;
+        }
 }

@@ -95,7 +95,9 @@ static inline void v_store_i(int32_t *p, vi a, int n) {
 //! v_store_b: types
 /* the low bytes of the first n lanes */
 static inline void v_store_b(uint8_t *p, vi a, int n) {
-    for (int i = 0; i < n; i++) p[i] = (uint8_t)a[i];
+    uint8_t b __attribute__((vector_size(VL))) = __builtin_convertvector(a, __typeof__(b));
+    if (n == VL) __builtin_memcpy(p, &b, VL);
+    else for (int i = 0; i < n; i++) p[i] = b[i];
 }
 //! v_dup4: types
 static inline vi v_dup4(const uint8_t *p) {
@@ -111,4 +113,22 @@ static inline vi v_dot4(vi acc, vi x, vi w) {
     const __m128i s = _mm_madd_epi16(_mm_and_si128(a, even), _mm_srai_epi16(_mm_slli_epi16(b, 8), 8));
     const __m128i t = _mm_madd_epi16(_mm_srli_epi16(a, 8), _mm_srai_epi16(b, 8));
     return acc + (vi)s + (vi)t;
+}
+//! v_rcp: types
+/* about 1 / x: an estimate of 12 bits, and one step of Newton's; x neither 0 nor infinite */
+static inline vf v_rcp(vf x) {
+    const vf y = (vf)_mm_rcp_ps((__m128)x);
+    return y * (2.0f - x * y);
+}
+//! v_turn: types unroll
+/* a[i][j] and a[j][i] change places: halves interleaved, once for every bit of the index */
+static inline void v_turn(vf *a) {
+    vf b[VL];
+    UNROLL for (int stage = 0; stage < 2; stage++) {
+        UNROLL for (int i = 0; i < VL / 2; i++) {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + VL / 2], 0, 4, 1, 5);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + VL / 2], 2, 6, 3, 7);
+        }
+        UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
+    }
 }

@@ -101,7 +101,9 @@ static inline void v_store_i(int32_t *p, vi a, int n) {
 //! v_store_b: types
 /* the low bytes of the first n lanes */
 static inline void v_store_b(uint8_t *p, vi a, int n) {
-    for (int i = 0; i < n; i++) p[i] = (uint8_t)a[i];
+    uint8_t b __attribute__((vector_size(VL))) = __builtin_convertvector(a, __typeof__(b));
+    if (n == VL) __builtin_memcpy(p, &b, VL);
+    else for (int i = 0; i < n; i++) p[i] = b[i];
 }
 //! v_dup4: types
 static inline vi v_dup4(const uint8_t *p) {
@@ -117,4 +119,22 @@ static inline vi v_dot4(vi acc, vi x, vi w) {
     const __m256i s = _mm256_madd_epi16(_mm256_and_si256(a, even), _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
     const __m256i t = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
     return acc + (vi)s + (vi)t;
+}
+//! v_rcp: types
+/* about 1 / x: an estimate of 12 bits, and one step of Newton's; x neither 0 nor infinite */
+static inline vf v_rcp(vf x) {
+    const vf y = (vf)_mm256_rcp_ps((__m256)x);
+    return y * (2.0f - x * y);
+}
+//! v_turn: types unroll
+/* a[i][j] and a[j][i] change places: halves interleaved, once for every bit of the index */
+static inline void v_turn(vf *a) {
+    vf b[VL];
+    UNROLL for (int stage = 0; stage < 3; stage++) {
+        UNROLL for (int i = 0; i < VL / 2; i++) {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + VL / 2], 0, 8, 1, 9, 2, 10, 3, 11);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + VL / 2], 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+        UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
+    }
 }

@@ -75,7 +75,17 @@ static inline void v_store_i(int32_t *p, vi a, int n) { _mm512_mask_storeu_epi32
 //! v_store_b: types
 /* the low bytes of the first n lanes */
 static inline void v_store_b(uint8_t *p, vi a, int n) {
-    _mm512_mask_cvtepi32_storeu_epi8(p, (__mmask16)((1u << n) - 1), (__m512i)a);
+    const __m128i b = _mm512_cvtepi32_epi8((__m512i)a);
+    if (n == VL) _mm_storeu_si128((__m128i *)p, b);
+    else _mm_mask_storeu_epi8(p, (__mmask16)((1u << n) - 1), b);
+}
+//! v_load_u8_n: types
+static inline vf v_load_u8_n(const uint8_t *p, int n) {
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p)));
+}
+//! v_load_i8_n: types
+static inline vf v_load_i8_n(const int8_t *p, int n) {
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p)));
 }
 //! v_dup4: types
 static inline vi v_dup4(const uint8_t *p) {
@@ -95,3 +105,18 @@ static inline vi v_dot4(vi acc, vi x, vi w) {
     return acc + (vi)s + (vi)t;
 }
 #endif
+//! v_rcp: types
+/* about 1 / x, to 14 bits */
+static inline vf v_rcp(vf x) { return (vf)_mm512_rcp14_ps((__m512)x); }
+//! v_turn: types unroll
+/* a[i][j] and a[j][i] change places: halves interleaved, once for every bit of the index */
+static inline void v_turn(vf *a) {
+    vf b[VL];
+    UNROLL for (int stage = 0; stage < 4; stage++) {
+        UNROLL for (int i = 0; i < VL / 2; i++) {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + VL / 2], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + VL / 2], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
+    }
+}

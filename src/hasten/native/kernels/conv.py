@@ -35,7 +35,7 @@ from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.kernels.winograd import outputs_per_tile, winograd
 from hasten.native.kernels.winograd_line import line_dimension, winograd_line
 from hasten.native.lower_shape import static
-from hasten.native.program import Step, View
+from hasten.native.program import C_TYPES, Step, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Conv(Step):
     groups: int = 1
     epilogue: Expr = ACC
     READS = ("x", "operands")
+    STORES_BYTES = True
     WRITES = ("y",)
 
     @property
@@ -95,7 +96,7 @@ class Conv(Step):
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
             ("const float *restrict weight", out.constant(packed)),
-            ("float *y", out.pointer(self.y)),
+            (f"{C_TYPES[self.y.dtype]} *y", out.pointer(self.y)),
             *self._epilogue.signature(out),
         ]
         loops.function("conv", self.title, signature, split=out.splits(self.macs()))
@@ -197,7 +198,9 @@ def _conv(low: Lowering, node: ir.Node) -> None:
     bias, extra = bias_of(low, node, weight.shape[0], x.rank)
     spec = ConvSpec(static(node, node.outputs[0])[2:], bias, node.attributes.get_int("group", 1))
     if spec.groups > 1 and spec.groups == weight.shape[0] == x.shape[1]:
-        y = depthwise(low, x, weight, window, spec)
+        step = depthwise(low, x, weight, window, spec)
+        assert step is not None
+        y = step.y
     else:
         y = convolution(low, x, weight, window, spec)
     finish(low, node, y, extra)

@@ -12,7 +12,7 @@ from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.spatial import ConvSpec, Window, axes_of, channels_last, padded, reach_ends
 from hasten.native.kernels.sweep import Sweep, choose, pack, peels
 from hasten.native.kernels.sweep_loops import Loops, columns_of
-from hasten.native.program import Step, View
+from hasten.native.program import C_TYPES, Step, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ class Depthwise(Step):
     bias: Array
     window: Window
     epilogue: Expr = ACC
+    zero: float = 0.0
+    """What x, where it holds bytes, holds for zero."""
     READS = ("x", "operands")
+    STORES_BYTES = True
     WRITES = ("y",)
 
     @property
@@ -61,28 +64,34 @@ class Depthwise(Step):
         """One function: rows × panels × tiles."""
         channels = self.y.shape[1]
         axes = axes_of(self.x, self.y, self.window)
-        sweep = Sweep(axes, channels, broadcast=False, masked=self.x.tensor.kind in ("input", "output"))
+        masked = self.x.tensor.kind in ("input", "output")
+        sweep = Sweep(axes, channels, broadcast=False, masked=masked, source=self.x.dtype, zero=self.zero)
         schedule = choose(sweep, out.isa)
         assert schedule is not None, "lowering pads what cannot be peeled"
         taps = np.moveaxis(self.weight, 0, -1).reshape(1, *(a.kernel for a in axes), 1, channels)
         packed = pack(taps, self.bias.reshape(1, channels), sweep, schedule, out.lanes)
         loops = Loops(sweep, schedule, out, self._epilogue)
         signature = [
-            ("const float *restrict x", out.pointer(self.x)),
+            (f"const {C_TYPES[self.x.dtype]} *restrict x", out.pointer(self.x)),
             ("const float *restrict weight", out.constant(packed)),
-            ("float *y", out.pointer(self.y)),
+            (f"{C_TYPES[self.y.dtype]} *y", out.pointer(self.y)),
             *self._epilogue.signature(out),
         ]
         loops.function("depthwise", self.title, signature, split=out.splits(self.macs()))
 
 
-def depthwise(low: Lowering, x: View, weight: Array, window: Window, spec: ConvSpec) -> View:
-    """Adds the steps of one depthwise convolution; returns where its result lies."""
+def depthwise(
+    low: Lowering, x: View, weight: Array, window: Window, spec: ConvSpec, *, zero: float = 0.0
+) -> Depthwise | None:
+    """Adds the steps of one depthwise convolution; returns its last one. None for bytes that would need padding first."""
     order = channels_last(x.rank)
     if x.strides[1] != 1:
         x = low.contiguous(x, order)
     y = low.new((x.shape[0], weight.shape[0], *spec.sizes), "float32", order)
     if not peels(axes_of(x, y, window)):
+        if x.dtype != "float32":
+            return None
         x, window = padded(low, x, window, reach_ends(x, spec.sizes, window), fill=0.0)
-    low.add(Depthwise(x, y, weight, spec.bias, window))
-    return y
+    step = Depthwise(x, y, weight, spec.bias, window, zero=zero)
+    low.add(step)
+    return step

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from hasten.native.expr import Expr, emit_vector, is_vector, loads
+from hasten.native.epilogue import put
+from hasten.native.expr import Expr, emit_vector, is_vector, load_name, loads
 from hasten.native.kernels.typed import emit_scalar
 from hasten.native.program import C_TYPES, Step, View
 
@@ -49,8 +50,8 @@ class Elementwise(Step):
         if not is_vector(self.expr):
             self._emit_scalars(out, leaves, dims)
             return
-        signature = [("float *y", out.pointer(self.y))]
-        signature += [(f"const float *x{i}", out.pointer(v)) for i, v in enumerate(views[1:])]
+        signature = [(f"{C_TYPES[self.y.dtype]} *y", out.pointer(self.y))]
+        signature += [(f"const {C_TYPES[v.dtype]} *x{i}", out.pointer(v)) for i, v in enumerate(views[1:])]
         lines, indent = [], "    "
         for d, (n, _) in enumerate(dims[:-1]):
             lines.append(f"{indent}for (int i{d} = 0; i{d} < {n}; i{d}++) {{")
@@ -59,7 +60,7 @@ class Elementwise(Step):
         for k in range(len(views)):
             terms = [f"i{d} * {s[k]}" for d, (_, s) in enumerate(dims[:-1]) if s[k]]
             bases.append(" + ".join(terms))
-        body = _Body(self.expr, leaves, bases, strides, out)
+        body = _Body(self.expr, leaves, bases, strides, out, self.y.dtype)
         full, rest = divmod(count, out.lanes)
         if full:
             lines.append(f"{indent}for (int i = 0; i < {full * out.lanes}; i += VL) {{")
@@ -79,7 +80,7 @@ class Elementwise(Step):
             terms = [f"i{d}" + (f" * {s[k]}" if s[k] != 1 else "") for d, (_, s) in enumerate(dims) if s[k]]
             return " + ".join(terms) or "0"
 
-        own, types = C_TYPES[self.y.dtype], [C_TYPES[e.dtype] for e in leaves]
+        own, types = C_TYPES[self.y.dtype], [C_TYPES[v.dtype] for v in (e.view for e in leaves) if v is not None]
         expr = self.expr
         if expr.op == "bits":  # the same bytes under another name
             own, expr = types[0], expr.args[0]
@@ -108,37 +109,46 @@ class _Body:
     bases: list[str]
     strides: tuple[int, ...]
     out: Emitter
+    dtype: str = "float32"
 
     def lines(self, i: str, rest: int | None, indent: str) -> list[str]:
         def leaf(e: Expr) -> str:
             k = 1 + next(n for n, have in enumerate(self.leaves) if have is e)
             stride = self.strides[k]
+            assert e.view is not None
+            name = load_name(e.view)
             if stride == 0:
                 self.out.need("v_set1")
-                return f"v_set1(x{k - 1}[{self.bases[k] or '0'}])"
+                wide = "" if name == "v_load" else "(float)"
+                return f"v_set1({wide}x{k - 1}[{self.bases[k] or '0'}])"
             if stride == 1:
                 at = " + ".join(filter(None, (f"x{k - 1}", self.bases[k], i if i != "0" else "")))
-                self.out.need("v_load" if rest is None else "v_load_n")
-                return f"v_load({at})" if rest is None else f"v_load_n({at}, {rest})"
+                self.out.need(name if rest is None else f"{name}_n")
+                return f"{name}({at})" if rest is None else f"{name}_n({at}, {rest})"
             at = " + ".join(filter(None, (f"x{k - 1}", self.bases[k], f"({i}) * {stride}")))
-            self.out.need("v_gather")
-            return f"v_gather({at}, {stride}, {'VL' if rest is None else rest})"
+            name = name.replace("load", "gather")
+            self.out.need(name)
+            return f"{name}({at}, {stride}, {'VL' if rest is None else rest})"
 
         lines, result = emit_vector(self.expr, self.out, leaf, indent=indent)
         stride = self.strides[0]
         if stride == 1:
             at = " + ".join(filter(None, ("y", self.bases[0], i if i != "0" else "")))
-            self.out.need("v_store" if rest is None else "v_store_n")
-            store = f"v_store({at}, {result});" if rest is None else f"v_store_n({at}, {result}, {rest});"
+            store = put(self.out, self.dtype, at, result, rest)
         else:
             at = " + ".join(filter(None, ("y", self.bases[0], f"({i}) * {stride}")))
-            self.out.need("v_scatter")
-            store = f"v_scatter({at}, {stride}, {result}, {'VL' if rest is None else rest});"
+            lanes = "VL" if rest is None else rest
+            if self.dtype == "float32":
+                self.out.need("v_scatter")
+                store = f"v_scatter({at}, {stride}, {result}, {lanes});"
+            else:
+                self.out.need("v_scatter_b", "v_toint")
+                store = f"v_scatter_b((uint8_t *)({at}), {stride}, v_toint({result}), {lanes});"
         return [*lines, f"{indent}{store}"]
 
 
 def collapse(views: list[View]) -> list[tuple[int, tuple[int, ...]]]:
-    """Dimensions as (count, stride per view), outermost first in the first view's memory, neighbours merged where all allow."""
+    """Dimensions as (count, stride per view), outermost first in the first view's memory, merged where all allow."""
     first = views[0]
     order = sorted((d for d in range(first.rank) if first.shape[d] != 1), key=lambda d: -abs(first.strides[d]))
     dims: list[tuple[int, tuple[int, ...]]] = []

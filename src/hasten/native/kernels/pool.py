@@ -18,7 +18,7 @@ from hasten.native.kernels.spatial import Axis, Window, axes_of, axis_of, channe
 from hasten.native.kernels.sweep import Sweep, choose, peels
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.lower_shape import static
-from hasten.native.program import Step, View
+from hasten.native.program import C_TYPES, Step, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Pool(Step):
     scales: tuple[Array, ...] = ()
     epilogue: Expr = ACC
     READS = ("x", "operands")
+    STORES_BYTES = True
     WRITES = ("y",)
 
     @property
@@ -94,7 +95,10 @@ class Pool(Step):
         )  # fmt: skip
         schedule = choose(sweep, out.isa)
         assert schedule is not None, "lowering pads what cannot be peeled"
-        signature = [("const float *restrict x", out.pointer(self.x)), ("float *y", out.pointer(self.y))]
+        signature = [
+            ("const float *restrict x", out.pointer(self.x)),
+            (f"{C_TYPES[self.y.dtype]} *y", out.pointer(self.y)),
+        ]
         uneven = [i for i, s in enumerate(self.scales) if len(set(s.tolist())) > 1]
         signature += [(f"const float *scale{i}", out.constant(self.scales[i])) for i in uneven]
         finish = partial(_scale, out, sweep.axes, self.scales) if self.scales else None
@@ -132,6 +136,7 @@ class GlobalPool(Step):
     scale: float = 1.0
     epilogue: Expr = ACC
     READS = ("x", "operands")
+    STORES_BYTES = True
     WRITES = ("y",)
 
     @property
@@ -168,7 +173,10 @@ class GlobalPool(Step):
             body.append("    }")
         if batch > 1:
             body.append("    }")
-        signature = [("const float *restrict x", out.pointer(self.x)), ("float *y", out.pointer(self.y))]
+        signature = [
+            ("const float *restrict x", out.pointer(self.x)),
+            (f"{C_TYPES[self.y.dtype]} *y", out.pointer(self.y)),
+        ]
         out.function("globalpool", self.title, [*signature, *self._epilogue.signature(out)], "\n".join(body))
 
     def _channels(self, out: Emitter, column: str, count: int | None, parts: int) -> list[str]:
@@ -176,7 +184,7 @@ class GlobalPool(Step):
         xs = self.x.strides[2]
         base = f"x + {column}" + (f" + n * {self.x.strides[0]}" if batch > 1 else "")
         load = f"v_load(at + {{}} * {xs})" if count is None else f"v_load_n(at + {{}} * {xs}, {count})"
-        out.need("v_load" if count is None else "v_load_n", "v_store" if count is None else "v_store_n")
+        out.need("v_load" if count is None else "v_load_n")
         update = self.reduction.update.format(a="a[i]", b=load.format("(p + i)"))
         rounds = positions // parts * parts
         lines = [f"        const float *at = {base};", f"        vf a[{parts}];"]
@@ -197,9 +205,7 @@ class GlobalPool(Step):
         element = column + (f" + n * {channels}" if batch > 1 else "")
         place = column if channels > 1 else "n" if batch > 1 else "0"
         found, value = self._epilogue.apply(out, "a[0]", column=place, element=element, count=count, indent="        ")
-        lines += found
-        end = ")" if count is None else f", {count})"
-        lines.append(f"        v_store{'' if count is None else '_n'}(y + {element}, {value}{end};")
+        lines += [*found, f"        {self._epilogue.put(out, element, value, count)}"]
         return lines
 
 

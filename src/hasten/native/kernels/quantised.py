@@ -1,8 +1,8 @@
-"""int8: QuantizeLinear and DequantizeLinear, and the products between them on the processor's byte dot products.
+"""int8: the products between DequantizeLinear and QuantizeLinear on the processor's byte dot products.
 
-A graph says DequantizeLinear → Conv → Relu → QuantizeLinear in float32. What it means is a sum of byte products, one scale a
-channel and a rounding. The pattern is recognised at its QuantizeLinear; the float32 steps that it replaces have no reader
-any more and are dropped.
+A graph says DequantizeLinear → Conv → Relu → QuantizeLinear in float32. What it means is a sum of byte products, one
+scale a channel and a rounding. The pattern is recognised at its QuantizeLinear; the float32 steps that it replaces have
+no reader any more and are dropped.
 
 Four bytes of neighbouring inputs meet four bytes of weights in each 32-bit lane. The dot products take unsigned inputs on
 x86 and signed ones on Arm: inputs of the other kind are shifted by 128 while they are copied into the padded image, and
@@ -22,7 +22,18 @@ import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
 from hasten.native.kernels.byte_products import ByteConv, Requantise
-from hasten.native.kernels.spatial import channels_last, window_of
+from hasten.native.kernels.depthwise import depthwise
+from hasten.native.kernels.quantised_values import (
+    BYTES,
+    Scale,
+    dequantize,
+    held_as,
+    quantize,
+    requantised,
+    scale_of,
+    shift_of,
+)
+from hasten.native.kernels.spatial import ConvSpec, Window, channels_last, window_of
 from hasten.native.program import Step, View
 from hasten.types import Array
 
@@ -30,164 +41,32 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.lower import Lowering
 
-__all__ = ["LOWER", "Dequantise", "Quantise"]
-
-_BYTES = ("int8", "uint8")
+__all__ = ["LOWER"]
 
 
-@dataclass(eq=False)
-class Quantise(Step):
-    """``y = saturate(round(x / scale) + zero)``, ties to even.
-
-    Shapes:  x, y: the same memory order, dense · scale, zero (channels,) over the middle of (outer, channels, inner)
-    """
-
-    x: View
-    y: View
-    scale: Array
-    zero: Array
-    layout: tuple[int, int, int]
-    READS = ("x",)
-    WRITES = ("y",)
-
-    @property
-    def title(self) -> str:
-        """The dtype and how many values."""
-        return f"to {self.y.dtype}, {self.x.size} values"
-
-    def emit(self, out: Emitter) -> None:
-        """One loop a channel."""
-        limits = np.iinfo(self.y.dtype)
-        body = [
-            "            float v = x[i] / s[c];",
-            f"            v = v > {limits.max}.0f - z[c] ? {limits.max}.0f - z[c] : v;",
-            f"            v = v > {limits.min}.0f - z[c] ? v : {limits.min}.0f - z[c];",
-            f"            y[i] = ({limits.dtype}_t)((int)__builtin_rintf(v) + (int)z[c]);",
-        ]
-        _emit_channels(out, self, ("float", f"{self.y.dtype}_t"), body)
-
-
-@dataclass(eq=False)
-class Dequantise(Step):
-    """``y = (x - zero) · scale``. Shapes as ``Quantise``."""
-
-    x: View
-    y: View
-    scale: Array
-    zero: Array
-    layout: tuple[int, int, int]
-    READS = ("x",)
-    WRITES = ("y",)
-
-    @property
-    def title(self) -> str:
-        """The dtype and how many values."""
-        return f"from {self.x.dtype}, {self.x.size} values"
-
-    def emit(self, out: Emitter) -> None:
-        """One loop a channel."""
-        source = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t"}[self.x.dtype]
-        _emit_channels(out, self, (source, "float"), ["            y[i] = ((float)x[i] - z[c]) * s[c];"])
-
-
-def _emit_channels(out: Emitter, step: Quantise | Dequantise, types: tuple[str, str], body: list[str]) -> None:
-    outer, channels, inner = step.layout
-    lines = [
-        f"    for (int o = 0; o < {outer}; o++)",
-        f"        for (int c = 0; c < {channels}; c++, x += {inner}, y += {inner})",
-        f"        for (int i = 0; i < {inner}; i++) {{",
-        *body,
-        "        }",
-    ]
-    signature = [
-        (f"const {types[0]} *restrict x", out.pointer(step.x)),
-        (f"{types[1]} *restrict y", out.pointer(step.y)),
-        ("const float *restrict s", out.constant(step.scale.astype(np.float32))),
-        ("const float *restrict z", out.constant(step.zero.astype(np.float32))),
-    ]
-    out.function(step.kernel, step.title, signature, "\n".join(lines))
-
-
-# ---- lowering ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """A constant scale and zero point, of a tensor or of each channel."""
-
-    scale: Array
-    zero: Array
-
-    @property
-    def is_scalar(self) -> bool:
-        return self.scale.size == 1
-
-
-def _scale_of(low: Lowering, node: ir.Node, first: int = 1) -> _Scale:
-    scale = low.constant(node.inputs[first])
-    given = node.inputs[first + 1] if len(node.inputs) > first + 1 else None
-    zero = low.constant(given) if low.has(given) else np.zeros_like(scale)
-    if scale is None or zero is None or scale.dtype != np.float32:
-        raise UnsupportedOpError(
-            f"op {node.op_type} (node '{node.name}') needs a constant float32 scale and zero point"
-        )
-    return _Scale(scale.reshape(-1), np.broadcast_to(zero.astype(np.float32).reshape(-1), scale.reshape(-1).shape))
-
-
-def _channels(node: ir.Node, view: View, scale: _Scale) -> tuple[View, tuple[int, int, int]]:
-    """The view, dense, and (outer, channels, inner) of its memory for the axis of the scales."""
-    order = view.order
-    if scale.is_scalar:
-        return view, (1, 1, view.size)
-    if node.attributes.get_int("block_size", 0):
-        raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') with block_size has no native kernel")
-    axis = node.attributes.get_int("axis", 1) % view.rank
-    assert order is not None
-    at = order.index(axis)
-    sizes = [view.shape[d] for d in order]
-    return view, (int(np.prod(sizes[:at])), sizes[at], int(np.prod(sizes[at + 1 :])))
-
-
-def _dequantize(low: Lowering, node: ir.Node) -> None:
-    scale, data = _scale_of(low, node), low.constant(node.inputs[0])
-    if data is not None:
-        shape = [1] * data.ndim
-        if not scale.is_scalar:
-            shape[node.attributes.get_int("axis", 1) % data.ndim] = -1
-        factor = scale.scale.reshape(shape) if data.ndim else scale.scale.reshape(())
-        zero = scale.zero.reshape(shape) if data.ndim else scale.zero.reshape(())
-        low.know(node.outputs[0], ((data.astype(np.float32) - zero) * factor).astype(np.float32))
-        return
-    x = low.view(node.inputs[0])
-    if x.dtype not in (*_BYTES, "int32"):
-        raise UnsupportedOpError(f"op DequantizeLinear (node '{node.name}') on {x.dtype} has no native kernel")
-    x = x if x.order is not None else low.contiguous(x)
-    x, layout = _channels(node, x, scale)
-    y = low.new(x.shape, "float32", x.order)
-    low.add(Dequantise(x, y, scale.scale, scale.zero, layout))
-    low.set(node.outputs[0], y)
+def _scalars(low: Lowering, node: ir.Node, first: int = 1) -> Scale:
+    scale = scale_of(low, node, first)
+    if scale is None:
+        raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') needs a constant scale and zero point")
+    return scale
 
 
 def _quantize(low: Lowering, node: ir.Node) -> None:
-    scale = _scale_of(low, node)
+    scale = scale_of(low, node)
     dtype = node.outputs[0].dtype
     name = dtype.numpy().name if dtype is not None else ""
-    if name not in _BYTES or low.view(node.inputs[0]).dtype != "float32":
-        raise UnsupportedOpError(f"op QuantizeLinear (node '{node.name}') to {name} has no native kernel")
-    if scale.is_scalar and (found := _byte_pattern(low, node, scale, name)) is not None:
-        low.set(node.outputs[0], found)
-        return
-    x = low.view(node.inputs[0])
-    x = x if x.order is not None else low.contiguous(x)
-    x, layout = _channels(node, x, scale)
-    y = low.new(x.shape, name, x.order)
-    low.add(Quantise(x, y, scale.scale, scale.zero, layout))
-    low.set(node.outputs[0], y)
+    if scale is not None and scale.is_scalar and name in BYTES:
+        held = held_as(low, node.outputs[0], name)
+        if (found := _byte_pattern(low, node, scale, (name, held))) is not None:
+            low.set(node.outputs[0], found)
+            return
+    quantize(low, node, name)
 
 
-def _byte_pattern(low: Lowering, node: ir.Node, out: _Scale, dtype: str) -> View | None:
-    """DequantizeLinear → Conv, Gemm or MatMul (→ Add) → Relu or Clip → this node, as one byte product; None elsewhere."""
-    value, limits = node.inputs[0], np.iinfo(dtype)
+def _byte_pattern(low: Lowering, node: ir.Node, out: Scale, dtypes: tuple[str, str]) -> View | None:
+    """DequantizeLinear → Conv, Gemm, MatMul (→ Add) → Relu or Clip → this node as one byte product; None elsewhere."""
+    (declared, dtype), value = dtypes, node.inputs[0]
+    limits, shift = np.iinfo(declared), 128 if dtypes[0] != dtypes[1] else 0
     low_bound, high_bound = float(limits.min), float(limits.max)
     scale, zero = float(out.scale[0]), float(out.zero[0])
     maker = value.producer() if value is not None else None
@@ -239,16 +118,17 @@ def _byte_pattern(low: Lowering, node: ir.Node, out: _Scale, dtype: str) -> View
     requantise = Requantise(
         factor.astype(np.float32),
         (columns.astype(np.float64) / scale).astype(np.float32),
-        int(zero),
-        int(low_bound),
-        int(high_bound),
+        int(zero) + shift,
+        int(low_bound) + shift,
+        int(high_bound) + shift,
     )
+    zero_of_x = int(x_scale.zero[0])
     if maker.op_type == "Conv":
-        return _conv(low, maker, (x, int(x_scale.zero[0])), weight, requantise, dtype)
-    return _product(low, (x, int(x_scale.zero[0])), weight, requantise, dtype)
+        return _conv(low, maker, (x, zero_of_x), weight, requantise, dtype)
+    return _product(low, (x, zero_of_x), weight, requantise, dtype)
 
 
-def _byte_operand(low: Lowering, maker: ir.Node) -> tuple[View, _Scale, Array, Array] | None:
+def _byte_operand(low: Lowering, maker: ir.Node) -> tuple[View, Scale, Array, Array] | None:
     """The bytes behind a product's two inputs: x with its scale, weights without zero point, their scales."""
     sources = []
     for value in maker.inputs[:2]:
@@ -257,11 +137,13 @@ def _byte_operand(low: Lowering, maker: ir.Node) -> tuple[View, _Scale, Array, A
             return None
         sources.append(producer)
     x = low._views.get(id(sources[0].inputs[0]))
-    if x is None or x.dtype not in _BYTES or low.constant(sources[0].inputs[0]) is not None:
+    if x is None or x.dtype not in BYTES or low.constant(sources[0].inputs[0]) is not None:
         return None
-    x_scale, w_scale = _scale_of(low, sources[0]), _scale_of(low, sources[1])
+    x_scale, w_scale = scale_of(low, sources[0]), scale_of(low, sources[1])
+    if x_scale is None or w_scale is None:
+        return None
     data = low.constant(sources[1].inputs[0])
-    if data is None or data.dtype.name not in _BYTES or not x_scale.is_scalar:
+    if data is None or data.dtype.name not in BYTES or not x_scale.is_scalar:
         return None
     if not w_scale.is_scalar:
         # One scale an output channel: rows of a convolution's weights, columns of a matrix's (rows where transposed).
@@ -276,6 +158,7 @@ def _byte_operand(low: Lowering, maker: ir.Node) -> tuple[View, _Scale, Array, A
         weight = data.astype(np.int32) - int(w_scale.zero[0])
     if weight.min(initial=0) < -128 or weight.max(initial=0) > 127:
         return None
+    x_scale = Scale(x_scale.scale, x_scale.zero + shift_of(sources[0].inputs[0], x))
     return x, x_scale, weight.astype(np.int8), w_scale.scale
 
 
@@ -284,10 +167,13 @@ def _conv(
 ) -> View | None:
     """A byte convolution; None where it is grouped (those stay in float32) or not 1-D or 2-D."""
     x, zero = given
-    if node.attributes.get_int("group", 1) != 1 or x.rank not in (3, 4):
-        return None
+    groups = node.attributes.get_int("group", 1)
     window = window_of(node, x.shape[2:], weight.shape[2:])
     shape = _out_shape(node)
+    if groups == weight.shape[0] == x.shape[1] and groups > 1 and requantise is not None:
+        return _apart(low, given, weight, (window, shape), requantise, dtype)
+    if groups != 1 or x.rank not in (3, 4):
+        return None
     if x.rank == 3:
         images = low.contiguous(x, channels_last(3))
         image = View.whole(images.tensor, (x.shape[0], 1, x.shape[2], x.shape[1]))
@@ -304,6 +190,27 @@ def _conv(
     target = View.whole(y.tensor, (shape[0], *sizes, shape[1]))
     taps = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0))
     low.add(ByteConv.of(low, image, target, taps, (strides, dilations, pads), zero, requantise))
+    return y
+
+
+def _apart(
+    low: Lowering, given: tuple[View, int], weight: Array, form: tuple[Window, tuple[int, ...]], requantise: Requantise,
+    dtype: str,
+) -> View | None:  # fmt: skip
+    """A depthwise convolution of bytes. Its sums are whole numbers that float32 holds exactly."""
+    (x, zero), (window, shape) = given, form
+    if int(np.prod(weight.shape[1:])) * 128 * 255 >= 2**24:
+        return None
+    nothing = np.zeros(weight.shape[0], np.float32)
+    spec = ConvSpec(shape[2:], nothing, weight.shape[0])
+    step = depthwise(low, x, weight.astype(np.float32), window, spec, zero=zero)
+    if step is None:
+        return None
+    y = low.new(step.y.shape, dtype, step.y.order)
+    step.epilogue = requantised(
+        low, y, requantise.factor, requantise.offset, (requantise.zero, requantise.low, requantise.high)
+    )
+    step.y = y
     return y
 
 
@@ -343,7 +250,7 @@ def _signed(low: Lowering, node: ir.Node, index: int, zero: Array) -> Array:
     Raises:  UnsupportedOpError: computed at run time, or too wide without it
     """
     data = low.constant(node.inputs[index])
-    if data is None or data.dtype.name not in _BYTES:
+    if data is None or data.dtype.name not in BYTES:
         raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') needs constant int8 or uint8 weights")
     wide = data.astype(np.int32) - zero.astype(np.int32)
     if wide.min(initial=0) < -128 or wide.max(initial=0) > 127:
@@ -355,11 +262,11 @@ def _signed(low: Lowering, node: ir.Node, index: int, zero: Array) -> Array:
 
 def _qlinear(low: Lowering, node: ir.Node) -> None:
     conv = node.op_type == "QLinearConv"
-    x, x_scale = low.view(node.inputs[0]), _scale_of(low, node, 1)
-    w_scale, y_scale = _scale_of(low, node, 4), _scale_of(low, node, 6)
+    x, x_scale = low.view(node.inputs[0]), _scalars(low, node, 1)
+    w_scale, y_scale = _scalars(low, node, 4), _scalars(low, node, 6)
     dtype = node.outputs[0].dtype
     name = dtype.numpy().name if dtype is not None else ""
-    if not (x_scale.is_scalar and y_scale.is_scalar) or x.dtype not in _BYTES or name not in _BYTES:
+    if not (x_scale.is_scalar and y_scale.is_scalar) or x.dtype not in BYTES or name not in BYTES:
         raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') with a scale per channel of x or y")
     data = low.constant(node.inputs[3])
     rank = 0 if data is None else data.ndim
@@ -395,8 +302,8 @@ def _integer(low: Lowering, node: ir.Node) -> None:
     if conv and data is not None and zero.size > 1:
         zero = zero.reshape(-1, *(1,) * (data.ndim - 1))
     weight = _signed(low, node, 1, zero)
-    given = (x, int(zeros[0].reshape(-1)[0]))
-    made = _conv(low, node, given, weight, None, "int32") if conv else _product(low, given, weight, None, "int32")
+    source = (x, int(zeros[0].reshape(-1)[0]))
+    made = _conv(low, node, source, weight, None, "int32") if conv else _product(low, source, weight, None, "int32")
     low.set(node.outputs[0], _need(made, node))
 
 
@@ -457,6 +364,6 @@ def _dynamic(low: Lowering, node: ir.Node) -> None:
 
 
 LOWER: Mapping[str, Any] = {
-    "QuantizeLinear": _quantize, "DequantizeLinear": _dequantize, "QLinearConv": _qlinear, "QLinearMatMul": _qlinear,
+    "QuantizeLinear": _quantize, "DequantizeLinear": dequantize, "QLinearConv": _qlinear, "QLinearMatMul": _qlinear,
     "ConvInteger": _integer, "MatMulInteger": _integer, "DynamicQuantizeLinear": _dynamic,
 }  # fmt: skip

@@ -63,6 +63,10 @@ class Sweep:
     """Vector functions that ``update`` and ``start`` call."""
     masked: bool = False
     """The last vector of input channels must not be read past its tail."""
+    source: str = "float32"
+    """The dtype of the input; bytes only where channels stay apart."""
+    zero: float = 0.0
+    """What the input holds where it means zero."""
     dot: int = 0
     """Not 0: so many lanes hold input channels, and every output channel has an accumulator, summed over at the end."""
 

@@ -17,7 +17,7 @@ from hasten.native.expr import Expr
 from hasten.native.kernels.dense import Panel
 from hasten.native.kernels.spatial import Axis, Segment, segments
 from hasten.native.kernels.sweep import STATIC_GROUPS, Schedule, Sweep, runs_of, tap_groups
-from hasten.native.program import View
+from hasten.native.program import C_TYPES, View
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
@@ -40,6 +40,7 @@ _CHEAP = frozenset(
         "clip_high",
         "maximum",
         "minimum",
+        "round",
     }
     | {"abs", "leaky_relu", "prelu"}
 )
@@ -268,7 +269,7 @@ class Loops:
             terms.append("column")
         elif sweep.groups > 1:
             terms.append(f"g * {sweep.depth * sweep.depth_stride}")
-        lines = [f"const float *at = {_sum(*terms)};"]
+        lines = [f"const {C_TYPES[sweep.source]} *at = {_sum(*terms)};"]
         if sweep.weighted:
             inside = axis.kernel * sweep.steps * wide
             lines.append(f"const float *v = {_sum('w', str(wide), f'{index} * {inside}' if index else '')};")
@@ -363,13 +364,22 @@ class Loops:
         whole = width - 1 if sweep.masked and run.tail else width
         lines = []
         if whole:
-            self.out.need("v_load")
-            lines += _each("j", whole, [statement("j", f"v_load(at + {_sum(index, 'j * VL')})")])
+            lines += _each("j", whole, [statement("j", self._channels(_sum(index, "j * VL"), ""))])
         if whole < width:
-            self.out.need("v_load_n")
             at = _sum(index, str(whole * self.out.lanes))
-            lines.append(statement(str(whole), f"v_load_n(at + {at}, {run.tail})"))
+            lines.append(statement(str(whole), self._channels(at, f", {run.tail}")))
         return lines
+
+    def _channels(self, index: str, count: str) -> str:
+        """A vector of channels of the input; bytes become floats, without their zero point."""
+        sweep = self.sweep
+        name = {"int8": "v_load_i8", "uint8": "v_load_u8"}.get(sweep.source, "v_load") + ("_n" if count else "")
+        self.out.need(name)
+        found = f"{name}(at + {index}{count})"
+        if sweep.zero:
+            self.out.need("v_set1")
+            found = f"({found} - v_set1({self.out.number(sweep.zero)}))"
+        return found
 
     def _meets(self, s: Segment, q: int, done: int, size: int) -> bool:
         axis = self.inner
@@ -406,12 +416,7 @@ class Loops:
         element = _sum("e", skip)
         lines, value = self.epilogue.apply(self.out, acc, column=column, element=element, count=count, indent="")
         yield from lines
-        if count is None:
-            self.out.need("v_store")
-            yield f"v_store(y + {element}, {value});"
-        else:
-            self.out.need("v_store_n")
-            yield f"v_store_n(y + {element}, {value}, {count});"
+        yield self.epilogue.put(self.out, element, value, count)
 
 
 def _heavy(expr: Expr) -> bool:
