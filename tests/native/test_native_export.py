@@ -175,11 +175,11 @@ def test_selftest_notices_a_damaged_weight(target, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("gcc") is None, reason="no cmake or C compiler here")
-@pytest.mark.parametrize("target", ["c", "x86_64-linux-gnu"])
-def test_cmake_project_builds_and_tests_itself(target, tmp_path):
+@pytest.mark.parametrize(("target", "instruction_set"), [("c", None), ("c", "c"), ("x86_64-linux-gnu", None)])
+def test_cmake_project_builds_and_tests_itself(target, instruction_set, tmp_path):
     if target != "c" and platform.machine() != "x86_64":
         pytest.skip("built for x86-64")
-    folder = exported("lstm", tmp_path / "lib", target)
+    folder = exported("lstm", tmp_path / "lib", target, instruction_set)
     for command in (["cmake", "-S", ".", "-B", "../build"], ["cmake", "--build", "../build"]):
         done = run(command, folder)
         assert done.returncode == 0, done.stdout + done.stderr
