@@ -248,7 +248,7 @@ def cmake(library: Library) -> str:
     """``CMakeLists.txt``: library, example, self-test as a test."""
     name, plain = library.name, library.isa.portable
     weights = f"{name}_weights.c" if plain else f"{name}_weights.S"
-    flags = "-O3 -ffp-contract=fast" + (f" -march={library.isa.march}" if library.isa.march else "")
+    flags = " ".join(("-O3", "-ffp-contract=fast", *library.isa.compiler_flags))
     languages = "C" if plain else "C ASM"
     # clang 20 miscompiles sums of byte products in C without vectors when it joins statements into vectors.
     slp = f"\ntarget_compile_options({name} PRIVATE $<$<C_COMPILER_ID:Clang>:-fno-slp-vectorize>)"

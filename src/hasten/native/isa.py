@@ -28,6 +28,12 @@ class Isa:
     features: frozenset[str] = frozenset()
 
     @property
+    def compiler_flags(self) -> tuple[str, ...]:
+        """What gcc and clang call this instruction set; nothing for C without any."""
+        extra = self.cpu.split("+")[1:] if self.arch == "x86_64" else ()
+        return (*((f"-march={self.march}",) if self.march else ()), *(f"-m{name}" for name in extra))
+
+    @property
     def portable(self) -> bool:
         """True for C without any processor's own instructions."""
         return self.arch == "any"
