@@ -38,29 +38,60 @@ def _vectorise(steps: list[Step]) -> bool:
     return changed
 
 
+class _Uses:
+    """Who reads and who makes each tensor, kept up to date while steps are folded."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.readers: dict[Tensor, list[Step]] = {}
+        self.makers: dict[Tensor, list[Step]] = {}
+        for step in steps:
+            self._add(step)
+
+    def _add(self, step: Step) -> None:
+        for table, views in ((self.readers, step.reads()), (self.makers, step.writes())):
+            for tensor in dict.fromkeys(v.tensor for v in views):
+                table.setdefault(tensor, []).append(step)
+
+    def drop(self, step: Step) -> None:
+        """The step is gone."""
+        for table, views in ((self.readers, step.reads()), (self.makers, step.writes())):
+            for tensor in dict.fromkeys(v.tensor for v in views):
+                table[tensor].remove(step)
+
+    def swap(self, old: Step, new: Step) -> None:
+        """One step stands for another."""
+        self.drop(old)
+        self._add(new)
+
+
 def _fold_all(steps: list[Step]) -> None:
-    changed = True
+    uses, changed = _Uses(steps), True
     while changed:
-        changed = False
-        for position, step in enumerate(steps):
-            if isinstance(step, Elementwise) and step.expr.op == "load" and _write_through(steps, step):
-                changed = True
-                break
-            if isinstance(step, Elementwise) and (found := _fold(steps, step, position)) is not None:
-                producer, merged = found
-                steps[position] = merged
-                steps.remove(producer)
-                changed = True
-                break
+        changed, position = False, 0
+        while position < len(steps):
+            step = steps[position]
+            if isinstance(step, Elementwise):
+                if step.expr.op == "load" and _write_through(steps, step, uses):
+                    changed = True
+                    continue
+                found = _fold(steps, step, position, uses)
+                if found is not None:
+                    producer, merged = found
+                    uses.drop(producer)
+                    uses.swap(step, merged)
+                    steps[position] = merged
+                    steps.remove(producer)
+                    changed, position = True, steps.index(merged)
+                    continue
+            position += 1
 
 
-def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, Step] | None:
+def _fold(steps: list[Step], step: Elementwise, position: int, uses: _Uses) -> tuple[Step, Step] | None:
     for tensor in dict.fromkeys(e.view.tensor for e in loads(step.expr) if e.view is not None):
         leaves = [e for e in loads(step.expr) if e.view is not None and e.view.tensor is tensor]
         if tensor.kind != "temporary" or not all(_same_place(e.view, step.y) for e in leaves if e.view is not None):
             continue
-        users = [s for s in steps if any(v.tensor is tensor for v in s.reads())]
-        makers = [s for s in steps if any(v.tensor is tensor for v in s.writes())]
+        users, makers = uses.readers.get(tensor, []), uses.makers.get(tensor, [])
         if len(users) != 1 or len(makers) != 1:
             continue
         merged = _merge(makers[0], step, leaves)
@@ -71,7 +102,7 @@ def _fold(steps: list[Step], step: Elementwise, position: int) -> tuple[Step, St
     return None
 
 
-def _write_through(steps: list[Step], copy: Elementwise) -> bool:
+def _write_through(steps: list[Step], copy: Elementwise, uses: _Uses) -> bool:
     """A copy of all of a tensor, to wherever: those who made it can write there themselves, and others read it there.
 
     Others must then find it as it was, only elsewhere: with the same strides.
@@ -79,8 +110,7 @@ def _write_through(steps: list[Step], copy: Elementwise) -> bool:
     source = copy.expr.view
     assert source is not None
     tensor = source.tensor
-    makers = [s for s in steps if any(v.tensor is tensor for v in s.writes())]
-    readers = [s for s in steps if any(v.tensor is tensor for v in s.reads())]
+    makers, readers = list(uses.makers.get(tensor, [])), list(uses.readers.get(tensor, []))
     if tensor.kind != "temporary" or not makers or not source.is_whole:
         return False
     others = [(s, _reread(s, tensor, source, copy.y)) for s in readers if s is not copy]
@@ -100,12 +130,12 @@ def _write_through(steps: list[Step], copy: Elementwise) -> bool:
         if sum(v.tensor is tensor for v in maker.writes()) != len(places):
             return False
         moved.append((maker, places))
-    for maker, places in moved:
-        steps[steps.index(maker)] = replace(maker, nodes=_joined(maker, copy), **places)
-    for reader, found in others:
-        assert found is not None
-        steps[steps.index(reader)] = found
+    swaps = [(m, replace(m, nodes=_joined(m, copy), **places)) for m, places in moved]
+    for old, new in (*swaps, *((s, found) for s, found in others if found is not None)):
+        steps[steps.index(old)] = new
+        uses.swap(old, new)
     steps.remove(copy)
+    uses.drop(copy)
     return True
 
 
