@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from native_cases import RUNNABLE
 from scipy import special
 
 from hasten.native.build import compile_library
-from hasten.native.emit import Emitted, helpers
+from hasten.native.emit import MATH, Emitted, helpers
 from hasten.native.isa import isa
 
 
@@ -49,16 +50,18 @@ def sweep():
     return np.resize(x[~tiny], -(-len(x) // 16) * 16)
 
 
-@pytest.fixture(scope="module", params=RUNNABLE)
-def functions(request):
-    """Every function of one instruction set, compiled into one library that maps arrays."""
-    target = isa(request.param)
-    text = "\n".join(helpers(target, [f"v_{n}" for n in UNARY] + ["v_load", "v_store", "v_pow", "v_fmod"]))
+@cache
+def mapped(instruction_set, math):
+    """Every function of one instruction set and tier, compiled into one library that maps arrays."""
+    target = isa(instruction_set)
+    asked = [f"v_{n}" for n in UNARY] + ["v_gelu_tanh", "v_load", "v_store", "v_pow", "v_fmod", "v_lstm"]
+    text = "\n".join(helpers(target, asked, math=math))
     text += '\n#define API __attribute__((visibility("default")))\n'
-    for name in UNARY:
+    for name in (*UNARY, "gelu_tanh"):
         text += (
             f"API void map_{name}(const float *x, float *y, long n);\n"
-            f"void map_{name}(const float *x, float *y, long n) {{ for (long i = 0; i < n; i += VL) v_store(y + i, v_{name}(v_load(x + i))); }}\n"
+            f"void map_{name}(const float *x, float *y, long n) "
+            f"{{ for (long i = 0; i < n; i += VL) v_store(y + i, v_{name}(v_load(x + i))); }}\n"
         )
     for name in ("pow", "fmod"):
         text += (
@@ -66,13 +69,40 @@ def functions(request):
             f"void map_{name}(const float *a, const float *b, float *y, long n) "
             f"{{ for (long i = 0; i < n; i += VL) v_store(y + i, v_{name}(v_load(a + i), v_load(b + i))); }}\n"
         )
-    extra = ("-lm",) if target.name == "c" else ()
+    text += (
+        "API void map_lstm(const float *x, float *c, float *y, long n);\n"
+        "void map_lstm(const float *x, float *c, float *y, long n) { for (long i = 0; i < n; i += VL) { "
+        "vf a[4], s = v_load(c + i); for (long g = 0; g < 4; g++) a[g] = v_load(x + g * n + i); "
+        "v_store(y + i, v_lstm(a, &s)); v_store(c + i, s); } }\n"
+    )
+    extra = ("-Werror", "-lm") if target.name == "c" else ("-Werror",)
     with tempfile.TemporaryDirectory() as folder:
         return ctypes.CDLL(str(compile_library(Emitted(text, b"", 0, (), 0), target, Path(folder), extra)))
 
 
+@pytest.fixture(scope="module", params=RUNNABLE)
+def functions(request):
+    return mapped(request.param, "default")
+
+
+@pytest.fixture(scope="module", params=RUNNABLE)
+def strict(request):
+    return mapped(request.param, "strict")
+
+
+@pytest.fixture(scope="module", params=RUNNABLE)
+def fast(request):
+    return mapped(request.param, "fast")
+
+
 def pointer(a):
     return ctypes.c_void_p(a.ctypes.data)
+
+
+def applied(functions, name, x):
+    y = np.empty_like(x)
+    getattr(functions, f"map_{name}")(pointer(x), pointer(y), ctypes.c_long(len(x)))
+    return y
 
 
 def check(x, found, expected, ulps, absolute):
@@ -107,13 +137,73 @@ def test_within_its_bound(functions, name):
         check(x, y, reference(x.astype(np.float64)), ulps, absolute)
 
 
-def test_bounded_functions_stay_in_range(functions):
+# Where the form above cancels in float64 itself, another one.
+EXACT = {
+    "gelu": lambda x: x * special.ndtr(x),
+    "gelu_tanh": lambda x: x * sigmoid(1.5957691216057308 * (x + 0.044715 * x**3)),
+}
+
+
+@pytest.mark.parametrize("name", [*UNARY, "gelu_tanh"])
+def test_strict_functions_are_within_two_ulp(strict, name):
+    """Every argument, sines of the largest numbers too; nothing is allowed for cancellation."""
     x = sweep()
+    reference = EXACT.get(name) or UNARY[name][0]
+    with np.errstate(all="ignore"):
+        check(x, applied(strict, name, x), reference(x.astype(np.float64)), min(UNARY.get(name, (0, 2))[1], 2), 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["exp", "sigmoid", "tanh", "erf", "gelu", "gelu_tanh", "softplus", "log", "silu", "mish"]
+)
+def test_fast_functions_are_within_their_bound(fast, name):
+    """Off by 5e-4 at most, or by that share of a result above 1; NaN and infinities as they must be."""
+    x = sweep()
+    y = applied(fast, name, x)
+    with np.errstate(all="ignore"):
+        expected = (EXACT.get(name) or UNARY[name][0])(x.astype(np.float64))
+        rounded = expected.astype(np.float32)
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(rounded))
+        np.testing.assert_array_equal(y[np.isinf(x)], rounded[np.isinf(x)])
+        finite = np.isfinite(rounded) & np.isfinite(y)
+        assert np.all(finite | np.isnan(rounded) | (y == rounded) | (np.abs(expected) > 3.4e38))
+        error = np.abs(y - expected)[finite] / np.maximum(1, np.abs(expected[finite]))
+        relative = np.abs(y - expected)[finite] / np.abs(expected[finite])
+    assert error.max() <= 5e-4, f"{error.max()} at {x[finite][error.argmax()]}"
+    if name == "exp":
+        assert np.nanmax(relative[expected[finite] > 1e-37]) <= 5e-4
+
+
+def test_fast_functions_are_exact_at_zero(fast):
+    x = np.zeros(16, np.float32)
+    for name, value in (("exp", 1), ("sigmoid", 0.5), ("tanh", 0), ("erf", 0), ("gelu", 0), ("silu", 0)):
+        np.testing.assert_array_equal(applied(fast, name, x), np.full(16, value, np.float32), err_msg=name)
+    np.testing.assert_array_equal(applied(fast, "log", x + 1), x)
+
+
+@pytest.mark.parametrize("instruction_set", RUNNABLE)
+@pytest.mark.parametrize("tier", MATH)
+def test_bounded_functions_stay_in_range(tier, instruction_set):
+    functions, x = mapped(instruction_set, tier), sweep()
     for name, low, high in (("sigmoid", 0, 1), ("tanh", -1, 1), ("erf", -1, 1), ("sin", -1, 1), ("cos", -1, 1)):
-        y = np.empty_like(x)
-        getattr(functions, f"map_{name}")(pointer(x), pointer(y), ctypes.c_long(len(x)))
+        y = applied(functions, name, x)
         kept = y[~np.isnan(y)]
         assert kept.min() >= low and kept.max() <= high, name
+
+
+@pytest.mark.parametrize("instruction_set", RUNNABLE)
+@pytest.mark.parametrize("tier,allowed", [("default", 2e-6), ("strict", 1.5e-7), ("fast", 5e-4)])
+def test_lstm_cell(tier, allowed, instruction_set):
+    """New state and result."""
+    functions, n = mapped(instruction_set, tier), 100_000
+    rng = np.random.default_rng(2)
+    gates, c = rng.normal(0, 4, (4, n)).astype(np.float32), rng.uniform(-1, 1, n).astype(np.float32)
+    i, o, f, g = gates.astype(np.float64)
+    state = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    y = np.empty_like(c)
+    functions.map_lstm(pointer(gates), pointer(c), pointer(y), ctypes.c_long(n))
+    np.testing.assert_allclose(c, state, rtol=0, atol=allowed)
+    np.testing.assert_allclose(y, sigmoid(o) * np.tanh(state), rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("name,reference", [("pow", np.power), ("fmod", np.fmod)])
