@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Sequence
 
 from hasten.engines import BuildRequest, Offer
+from hasten.engines.onnxruntime import QUANTISED, quantised_graph
 from hasten.errors import EngineError, UnsupportedOpError
 from hasten.graph import read
 from hasten.native.compile import compile_graph
 from hasten.native.isa import for_host
+from hasten.native.precision import STORED
 from hasten.records import Artefact, Candidate
 
 __all__ = ["ENGINE"]
@@ -20,7 +22,7 @@ __all__ = ["ENGINE"]
 _RELEASE_GIL_MACS = 150_000
 
 
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", *STORED, *QUANTISED)
 
 
 class NativeEngine:
@@ -52,7 +54,14 @@ class NativeEngine:
             raise EngineError("native needs the portable graph: no importer could read this source")
         target = for_host()
         threads = request.candidate.threads
-        built = compile_graph(read(request.graph), target, request.folder, request.source.stem, threads=threads)
+        precision = request.candidate.precision
+        graph = request.graph
+        if precision in QUANTISED:
+            graph = quantised_graph(request)
+        built = compile_graph(
+            read(graph), target, request.folder, request.source.stem, threads=threads,
+            precision=precision if precision in STORED else "float32",
+        )  # fmt: skip
         if threads > 1 and not built.emitted.splits:
             raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")
         macs = sum(step.macs() for step in built.program.steps)

@@ -13,6 +13,7 @@ from hasten.native.fuse import fuse
 from hasten.native.isa import Isa
 from hasten.native.kernels.transpose import transposes
 from hasten.native.lower import lower
+from hasten.native.precision import reduce_weights
 from hasten.native.program import Program
 
 __all__ = ["Compiled", "compile_graph", "program_of"]
@@ -27,10 +28,10 @@ class Compiled:
     program: Program
 
 
-def program_of(model: ir.Model, name: str, isa: Isa) -> Program:
-    """The fused program of a graph with static shapes."""
+def program_of(model: ir.Model, name: str, isa: Isa, *, precision: str = "float32") -> Program:
+    """The fused program of a graph with static shapes; ``precision``: how its weights are stored."""
     fused = fuse(without_dead_steps(lower(model, name, isa.lanes, unsigned_bytes=isa.arch != "aarch64")))
-    return replace(fused, steps=transposes(fused.steps))
+    return reduce_weights(replace(fused, steps=transposes(fused.steps)), precision)
 
 
 def without_dead_steps(program: Program) -> Program:
@@ -45,12 +46,15 @@ def without_dead_steps(program: Program) -> Program:
 
 
 def compile_graph(
-    model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1, math: str = "default"
-) -> Compiled:
+    model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1, math: str = "default",
+    precision: str = "float32",
+) -> Compiled:  # fmt: skip
     """``model.so`` and ``model.c`` in ``folder``, for one thread or a team; ``math``: one of ``emit.MATH``.
+
+    ``precision``: "float32", or one of ``precision.STORED``.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = program_of(model, name, isa)
+    program = program_of(model, name, isa, precision=precision)
     emitted = emit(program, isa, threads=threads, math=math)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

@@ -15,6 +15,7 @@ import numpy as np
 
 from hasten.native.epilogue import Epilogue
 from hasten.native.expr import ACC, Expr
+from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
 from hasten.native.program import Step, View
 from hasten.types import Array
 
@@ -81,6 +82,8 @@ class Dense(Step):
     weight: Array
     bias: Array
     epilogue: Expr = ACC
+    storage: str = "float32"
+    """How the weights are kept; see ``LOADS``."""
     READS = ("x", "operands")
     WRITES = ("y",)
 
@@ -121,14 +124,14 @@ class Dense(Step):
         packed = pack(self.weight.astype(np.float32), self.bias.astype(np.float32), out.lanes, runs)
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
-            ("const float *restrict w", out.constant(packed)),
+            (f"const {WEIGHT_TYPES[self.storage]} *restrict w", out.constant(stored(packed, self.storage))),
             ("float *restrict y", out.pointer(self.y)),
             *epilogue.signature(out),
         ]
         if self.rows == 0:  # an empty batch: nothing to compute
             out.function("dense", self.title, signature, "".join(f"    (void){n};\n" for n in ("x", "w", "y")))
             return
-        out.need("v_load", "v_set1", *(("unroll",) if self.rows > 1 else ()))
+        out.need(LOADS[self.storage], "v_set1", *(("unroll",) if self.rows > 1 else ()))
         lines: list[str] = []
         for run in runs:
             lines += list(self._run(out, run, runs[-1], depth, epilogue, split))
@@ -155,11 +158,11 @@ class Dense(Step):
             end = run.start + (run.width - 1) * out.lanes + (run.tail or out.lanes)
             yield f"    {{ /* columns {run.start} to {end - 1} */"
             yield f"        const int p = {run.start};"
-            yield "        const float *restrict b = w;"
+            yield f"        const {WEIGHT_TYPES[self.storage]} *restrict b = w;"
         else:
             yield f"    for (int i = {low}; i < {high}; i++) {{"
             yield f"        const int p = {run.start} + i * {stride};"
-            yield f"        const float *restrict b = w + (long)i * {(depth + 1) * stride};"
+            yield f"        const {WEIGHT_TYPES[self.storage]} *restrict b = w + (long)i * {(depth + 1) * stride};"
         if self.rows == 1:
             yield from self._row(out, run, depth, epilogue)
         else:
@@ -175,9 +178,9 @@ class Dense(Step):
         whole = depth // split * split
         each = f"for (int j = 0; j < {width}; j++) " if width > 1 else ""
         lane = " + j * VL" if width > 1 else ""
-        add = "+= v_set1(x[{x}]) * v_load(b + {at} * " + f"{stride}{lane});"
+        add = f"+= v_set1(x[{{x}}]) * {LOADS[self.storage]}(b + {{at}} * {stride}{lane});"
         yield f"        vf a[{split * width}];"
-        yield f"        {each}a[{'j' if width > 1 else '0'}] = v_load(b{lane}); /* the bias */"
+        yield f"        {each}a[{'j' if width > 1 else '0'}] = {LOADS[self.storage]}(b{lane}); /* the bias */"
         if split == 1:
             yield f"        for (int k = 0; k < {depth}; k++)"
             yield f"            {each}a[{'j' if width > 1 else '0'}] {add.format(x='k', at='(k + 1)')}"
@@ -217,11 +220,11 @@ class Dense(Step):
         width, ldx = run.width, self.x.strides[0]
         yield f"            vf a[{tile * width}];"
         yield f"            UNROLL for (int i = 0; i < {tile}; i++)"
-        yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_load(b + j * VL);"
+        yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = {LOADS[self.storage]}(b + j * VL);"
         yield f"            for (int k = 0; k < {depth}; k++) {{"
         yield f"                vf wk[{width}];"
         row_of = f"b + (k + 1) * {width * out.lanes}"
-        yield f"                for (int j = 0; j < {width}; j++) wk[j] = v_load({row_of} + j * VL);"
+        yield f"                for (int j = 0; j < {width}; j++) wk[j] = {LOADS[self.storage]}({row_of} + j * VL);"
         yield f"                UNROLL for (int i = 0; i < {tile}; i++) {{"
         yield f"                    const vf xk = v_set1(x[({row} + i) * {ldx} + k]);"
         yield f"                    for (int j = 0; j < {width}; j++) a[i * {width} + j] += xk * wk[j];"

@@ -21,8 +21,10 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
+from hasten.native.expr import call, load
 from hasten.native.kernels.byte_products import ByteConv, Requantise
 from hasten.native.kernels.depthwise import depthwise
+from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.quantised_values import (
     BYTES,
     Scale,
@@ -148,7 +150,7 @@ def _byte_operand(low: Lowering, maker: ir.Node) -> tuple[View, Scale, Array, Ar
     if not w_scale.is_scalar:
         # One scale an output channel: rows of a convolution's weights, columns of a matrix's (rows where transposed).
         axis = sources[1].attributes.get_int("axis", 1) % data.ndim
-        wanted = 0 if maker.op_type == "Conv" or maker.attributes.get_int("transB", 0) else 1
+        wanted = 0 if maker.op_type == "Conv" or maker.attributes.get_int("transB", 0) != 0 else 1
         if axis != wanted:
             return None
         shape = [1] * data.ndim
@@ -290,9 +292,12 @@ def _integer(low: Lowering, node: ir.Node) -> None:
     """ConvInteger and MatMulInteger: the exact int32 sums."""
     x = low.view(node.inputs[0])
     zeros: list[Array] = []
+    late: View | None = None  # a zero point of x that is known at run time only
     for i in (2, 3):
         given = node.inputs[i] if len(node.inputs) > i else None
         data = low.constant(given) if low.has(given) else np.zeros((), np.int32)
+        if i == 2 and data is None and low.view(given).size == 1 and node.op_type == "MatMulInteger":
+            late, data = low.view(given), np.zeros((), np.int32)
         if data is None or (i == 2 and data.size != 1):
             raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') needs a constant zero point")
         zeros.append(data)
@@ -304,7 +309,20 @@ def _integer(low: Lowering, node: ir.Node) -> None:
     weight = _signed(low, node, 1, zero)
     source = (x, int(zeros[0].reshape(-1)[0]))
     made = _conv(low, node, source, weight, None, "int32") if conv else _product(low, source, weight, None, "int32")
-    low.set(node.outputs[0], _need(made, node))
+    made = _need(made, node)
+    low.set(node.outputs[0], made if late is None else _without_zero(low, made, late, weight))
+
+
+def _without_zero(low: Lowering, sums: View, zero: View, weight: Array) -> View:
+    """``Σ x · w - zero · Σ w``: the sums as if x had been counted from its zero point."""
+    columns = low.data(weight.astype(np.int32).sum(axis=0, dtype=np.int32)).broadcast(sums.shape)
+    flat = zero.reshape(())
+    assert flat is not None
+    wide = call("cast", load(flat.broadcast(sums.shape)), dtype="int32")
+    expr = call("sub", load(sums), call("mul", wide, load(columns), dtype="int32"), dtype="int32")
+    y = low.new(sums.shape, "int32")
+    low.add(Elementwise(y, expr))
+    return y
 
 
 @dataclass(eq=False)

@@ -106,6 +106,8 @@ class Recurrent(Step):
     peephole: Array | None = None
     state_bias: Array | None = None
     lengths: View | None = None
+    storage: str = "float32"
+    """How the weights of the state are kept; see ``storage.LOADS``."""
     READS = ("gates", "first_h", "first_c", "lengths")
     WRITES = ("scratch", "y", "last_h", "last_c")
 

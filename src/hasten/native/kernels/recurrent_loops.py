@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Loops:
     def __post_init__(self) -> None:
         self.count = GATES[self.step.cell.kind]
         self.lanes = self.out.lanes
+        self.kept, self.load = WEIGHT_TYPES[self.step.storage], LOADS[self.step.storage]
         self.padded = padded_units(self.step.units, self.lanes)
         self.blocks = self.padded // self.lanes  # a block: one vector of units, all its gates
         # Splitting pays earlier here than elsewhere: each part's share of the weights then fits a nearer cache.
@@ -44,9 +46,9 @@ class Loops:
         """Both functions, through the emitter."""
         step, out = self.step, self.out
         units, padded, lanes = step.units, self.padded, self.lanes
-        out.need("v_load", "v_store", "v_set1")
+        out.need("v_load", "v_store", "v_set1", self.load)
         steps, batch, columns = step.gates.shape
-        weights = out.constant(_pack_hidden(step.hidden, self.count, padded, lanes))
+        weights = out.constant(stored(_pack_hidden(step.hidden, self.count, padded, lanes), step.storage))
         name = out.fresh(f"{step.kernel}_step")
         extra = (
             [("const float *restrict p", out.constant(_pad(step.peephole, padded)))]
@@ -56,7 +58,7 @@ class Loops:
         if step.state_bias is not None:
             extra.append(("const float *restrict q", out.constant(_pad(step.state_bias[None], padded))))
         names = "".join(", " + d.split("restrict ")[1] for d, _ in extra)
-        cell_args = "const float *restrict g, const float *restrict w, const float *restrict h, float *restrict n"
+        cell_args = f"const float *restrict g, const {self.kept} *restrict w, const float *restrict h, float *restrict n"
         cell_args += (
             ", float *restrict c"
             + "".join(f", {d}" for d, _ in extra)
@@ -68,7 +70,7 @@ class Loops:
             + "\n".join(self._step_body())
             + "\n}\n"
         )
-        signature = [("const float *g", out.pointer(step.gates)), ("const float *w", weights), *extra]
+        signature = [("const float *g", out.pointer(step.gates)), (f"const {self.kept} *w", weights), *extra]
         signature.append(("float *state", out.pointer(step.scratch)))
         views = {
             "y": step.y,
@@ -176,7 +178,8 @@ class Loops:
             # Every other step walks the weights backwards: those used last are still in the nearest cache.
             "    for (int i = first; i < last; i++) {",
             "        const int u = (back ? first + last - 1 - i : i) * VL;",
-            f"        const float *x = g + u * {count}, *r = w + (long)u * {count * units};",
+            f"        const float *x = g + u * {count};",
+            f"        const {self.kept} *r = w + (long)u * {count * units};",
             f"        vf a[{count}];",
         ]
         if self.step.cell.kind == "GRU":
@@ -192,7 +195,8 @@ class Loops:
     def _products(self, width: int) -> list[str]:
         """``a[width] += h · R`` for one block of units, two k at a time so that sums need not wait for each other."""
         lines = [
-            f"        const float *hk = back ? h + depth - 1 : h, *rk = back ? r + (depth - 1) * {width} * VL : r;",
+            "        const float *hk = back ? h + depth - 1 : h;",
+            f"        const {self.kept} *rk = back ? r + (depth - 1) * {width} * VL : r;",
             f"        const long hop = back ? -1 : 1, skip = hop * {width} * VL;",
         ]
         return [
@@ -201,10 +205,10 @@ class Loops:
             f"        for (int j = 0; j < {width}; j++) o[j] = v_set1(0.0f);",
             "        for (int k = 0; k < depth / 2; k++, hk += 2 * hop, rk += 2 * skip) {",
             "            const vf v = v_set1(hk[0]), u = v_set1(hk[hop]);",
-            f"            for (int j = 0; j < {width}; j++) a[j] += v * v_load(rk + j * VL);",
-            f"            for (int j = 0; j < {width}; j++) o[j] += u * v_load(rk + skip + j * VL);",
+            f"            for (int j = 0; j < {width}; j++) a[j] += v * {self.load}(rk + j * VL);",
+            f"            for (int j = 0; j < {width}; j++) o[j] += u * {self.load}(rk + skip + j * VL);",
             "        }",
-            f"        if (depth & 1) for (int j = 0; j < {width}; j++) a[j] += v_set1(*hk) * v_load(rk + j * VL);",
+            f"        if (depth & 1) for (int j = 0; j < {width}; j++) a[j] += v_set1(*hk) * {self.load}(rk + j * VL);",
             f"        for (int j = 0; j < {width}; j++) a[j] += o[j];",
         ]
 
@@ -254,7 +258,7 @@ class Loops:
         padded, units, out, cell = self.padded, self.step.units, self.out, self.step.cell
         clip, (f, g) = _clipper(cell.clip, out), cell.activations
         walk = f"    for (int u = 0; u < {padded}; u += VL) {{"
-        block = f"        const float *r = w + (long)u * {3 * units}, *x = g + u * 3;"
+        block = f"        const {self.kept} *r = w + (long)u * {3 * units}; const float *x = g + u * 3;"
         return [
             "    (void)first, (void)last, (void)back;",
             f"    float *reset = c, *update = c + {padded};",
@@ -263,8 +267,8 @@ class Loops:
             "        vf z = v_load(x), s = v_load(x + VL);",
             "        for (int k = 0; k < depth; k++, r += 3 * VL) {",
             "            const vf v = v_set1(h[k]);",
-            "            z += v * v_load(r);",
-            "            s += v * v_load(r + VL);",
+            f"            z += v * {self.load}(r);",
+            f"            s += v * {self.load}(r + VL);",
             "        }",
             f"        v_store(update + u, {f.text(clip('z'), out)});",
             f"        v_store(reset + u, {f.text(clip('s'), out)} * v_load(h + u));",
@@ -273,10 +277,10 @@ class Loops:
             block,
             "        vf a = v_load(x + 2 * VL), b = v_set1(0.0f);",
             "        for (int k = 0; k + 1 < depth; k += 2, r += 6 * VL) {",
-            "            a += v_set1(reset[k]) * v_load(r + 2 * VL);",
-            "            b += v_set1(reset[k + 1]) * v_load(r + 5 * VL);",
+            f"            a += v_set1(reset[k]) * {self.load}(r + 2 * VL);",
+            f"            b += v_set1(reset[k + 1]) * {self.load}(r + 5 * VL);",
             "        }",
-            "        if (depth & 1) a += v_set1(reset[depth - 1]) * v_load(r + 2 * VL);",
+            f"        if (depth & 1) a += v_set1(reset[depth - 1]) * {self.load}(r + 2 * VL);",
             "        a += b;",
             f"        const vf fresh = {g.text(clip('a'), out)};",
             "        v_store(n + u, fresh + v_load(update + u) * (v_load(h + u) - fresh));",
