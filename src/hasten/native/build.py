@@ -44,7 +44,7 @@ class Compiler:
             plain = ("-fno-slp-vectorize",) if isa.name == "c" else ()
             # Without the next zig turns on trapping UBSan.
             return (*_FLAGS, *plain, "-fno-sanitize=undefined", "-D__MM_MALLOC_H", "-target", triple, *cpu)
-        return (*_FLAGS, *((f"-march={isa.march}",) if isa.march else ()))
+        return (*_FLAGS, *isa.compiler_flags)
 
 
 @cache

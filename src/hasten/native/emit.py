@@ -274,7 +274,8 @@ def _run_body(out: Emitter, calls: Sequence[_Call], *, team: bool) -> list[str]:
     lines += [f"    {line}" for line in out.plan.declarations(C_TYPES)]
     used = set(re.findall(r"\w+", " ".join(a for call in calls for a in call.arguments)))
     lines += [f"    (void){name};" for name in map(out.plan.name, out.plan.tensors) if name not in used]
-    lines += ["    (void)weights;", "    (void)arena;", "    (void)inputs;", "    (void)outputs;"]
+    used.update(re.findall(r"\w+", " ".join(lines)))
+    lines += [f"    (void){name};" for name in ("weights", "arena", "inputs", "outputs") if name not in used]
     met = True
     for call in calls:
         extra = ("part", "parts", "flags") if team else ("0", "1", "0")

@@ -106,10 +106,6 @@ void hasten_run(const unsigned char *weights, unsigned char *arena, const void *
     const float *in0 = inputs[0];
     float *t1 = (float *)(arena + 0); /* 768 */
     float *out0 = outputs[0];
-    (void)weights;
-    (void)arena;
-    (void)inputs;
-    (void)outputs;
     conv_1(in0, (const float *)(weights + 0), t1);
     pool_2(t1, out0);
     _mm_setcsr(state);

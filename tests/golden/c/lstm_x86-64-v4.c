@@ -87,10 +87,12 @@ static void dense_1(const float *restrict x, const float *restrict w, float *res
 static inline __attribute__((always_inline)) void lstm_step1(const float *restrict g, const float *restrict w, const float *restrict h, float *restrict n, float *restrict c, const int depth, const int first, const int last, const int back) {
     for (int i = first; i < last; i++) {
         const int u = (back ? first + last - 1 - i : i) * VL;
-        const float *x = g + u * 4, *r = w + (long)u * 80;
+        const float *x = g + u * 4;
+        const float *r = w + (long)u * 80;
         vf a[4];
         for (int j = 0; j < 4; j++) a[j] = v_load(x + j * VL);
-        const float *hk = back ? h + depth - 1 : h, *rk = back ? r + (depth - 1) * 4 * VL : r;
+        const float *hk = back ? h + depth - 1 : h;
+        const float *rk = back ? r + (depth - 1) * 4 * VL : r;
         const long hop = back ? -1 : 1, skip = hop * 4 * VL;
         vf o[4];
         for (int j = 0; j < 4; j++) o[j] = v_set1(0.0f);
@@ -142,10 +144,6 @@ void hasten_run(const unsigned char *weights, unsigned char *arena, const void *
     float *t2 = (float *)(arena + 2624); /* 128 */
     float *out0 = outputs[0];
     float *out1 = outputs[1];
-    (void)weights;
-    (void)arena;
-    (void)inputs;
-    (void)outputs;
     dense_1(in0, (const float *)(weights + 0), t1);
     lstm_2(t1, (const float *)(weights + 2112), t2, out0, out1);
     _mm_setcsr(state);

@@ -117,10 +117,6 @@ void hasten_run(const unsigned char *weights, unsigned char *arena, const void *
     float *t1 = (float *)(arena + 0); /* 10 */
     float *t2 = (float *)(arena + 128); /* 2 */
     float *out0 = outputs[0];
-    (void)weights;
-    (void)arena;
-    (void)inputs;
-    (void)outputs;
     dense_1(in0, (const float *)(weights + 0), t1);
     dense_2(t1, (const float *)(weights + 960), t2);
     softmax_3(t2, out0);
