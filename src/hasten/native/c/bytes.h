@@ -83,3 +83,14 @@ static inline void v_scatter_b(uint8_t *p, long stride, vi a, int n) {
     v_store_b(b, a, VL);
     for (int i = 0; i < n; i++) p[i * stride] = b[i];
 }
+//! v_low_bf16: v_frombits
+/* the first of two bfloat16 in every lane */
+static inline vf v_low_bf16(vi a) {
+#if VL == 1
+    return v_frombits((vi)((uint32_t)a << 16));
+#else
+    return v_frombits(a << 16);
+#endif
+}
+//! v_high_bf16: v_frombits
+static inline vf v_high_bf16(vi a) { return v_frombits(a & -65536); }
