@@ -8,7 +8,7 @@ weights, and a tile of output positions × vectors of channels stays in register
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +53,17 @@ class ByteConv(Step):
     zero: int
     requantise: Requantise | None
     READS = ("x",)
-    WRITES = ("image", "y")
+
+    @property
+    def is_copied(self) -> bool:
+        """True where the image is not x itself."""
+        return self.image.tensor is not self.x.tensor
+
+    def writes(self) -> Iterator[View]:
+        """y, and the image where there is one of its own."""
+        yield self.y
+        if self.is_copied:
+            yield self.image
 
     @staticmethod
     def of(
@@ -72,7 +82,12 @@ class ByteConv(Step):
             x = View(x.tensor, (1, 1, positions, channels), (0, 0, channels, 1), x.offset)
             y = View(y.tensor, (1, 1, positions, y.shape[3]), (0, 0, y.shape[3], 1), y.offset)
             batch, rows, columns = 1, 1, positions
-        image = low.new((batch, rows, columns, channels), "uint8")
+        # Read where it lies: nothing to pad nor to shift, and its last four bytes have readable ones behind them.
+        plain = (rows, columns) == x.shape[1:3] and (x.dtype == "uint8") == low.unsigned_bytes
+        if plain and (x.tensor.kind == "temporary" or channels % 4 == 0):
+            image = replace(x, tensor=x.tensor)
+        else:
+            image = low.new((batch, rows, columns, channels), "uint8")
         return ByteConv(x, y, image, weight, ((sh, sw), (dh, dw), (ph, pw)), zero, requantise)
 
     @property
@@ -127,8 +142,7 @@ class _Writer:
         padded = self.panels * self.width * out.lanes
         sums = -self.stored_zero * step.weight.astype(np.int64).sum(axis=(0, 1, 2))
         signature = [
-            (f"const {step.x.dtype}_t *restrict x", out.pointer(step.x)),
-            ("uint8_t *restrict p", out.pointer(step.image)),
+            *self._images(),
             ("const int8_t *restrict w", out.constant(self._pack())),
             ("const int32_t *restrict b", out.constant(_widen(sums.astype(np.int32), padded))),
         ]
@@ -143,7 +157,8 @@ class _Writer:
         batch, rows, columns, _ = step.y.shape
         tile, image = self.tile, step.image.shape
         tiles = columns // tile
-        lines = [*self._copy(), f"    for (int r = 0; r < {batch * rows}; r++) {{"]
+        copy = self._copy() if step.is_copied else ()
+        lines = [*copy, f"    for (int r = 0; r < {batch * rows}; r++) {{"]
         row = (
             f"((r / {rows}) * {image[1]} + (r % {rows}) * {step.geometry[0][0]})"
             if batch > 1
@@ -159,6 +174,15 @@ class _Writer:
             lines.append("        }")
         lines.append("    }")
         out.function(step.kernel, step.title, signature, "\n".join(lines))
+
+    def _images(self) -> list[tuple[str, str]]:
+        step, out = self.step, self.out
+        if not step.is_copied:
+            return [("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.x)})")]
+        return [
+            (f"const {step.x.dtype}_t *restrict x", out.pointer(step.x)),
+            ("uint8_t *restrict p", out.pointer(step.image)),
+        ]
 
     def _copy(self) -> Iterator[str]:
         step = self.step
