@@ -21,7 +21,7 @@ def run(
     home = tmp_path_factory.getbasetemp() / "cli-home"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    monkeypatch.delenv("HASTEN_DEBUG", raising=False)
+    monkeypatch.setenv("HASTEN_DEBUG", "")  # not deleted: a test that turns it on must not leave it on
 
     def call(*arguments: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["hasten", *map(str, arguments)])

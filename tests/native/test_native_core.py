@@ -223,13 +223,15 @@ def test_a_compiler_is_found():
 @pytest.mark.parametrize("shape", [(1, 33, 70), (3, 16, 32), (2, 5, 200), (1, 64, 997)])
 def test_turned_copies(target, shape):
     """Channels first against channels last: any size, whole blocks and what is left of them."""
-    model = graph([helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 1])], {"x": shape}, {"y": (shape[0], shape[2], shape[1])}, {})
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 1])
+    model = graph([node], {"x": shape}, {"y": (shape[0], shape[2], shape[1])}, {})
     assert [s.kernel for s in program_of(model, "case", isa(target)).steps] == ["transpose"]
     check(model, target, tolerance=0)
 
 
 def test_turned_images_merge_height_and_width():
-    model = graph([helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 3, 1])], {"x": (2, 3, 24, 20)}, {"y": (2, 24, 20, 3)}, {})
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 3, 1])
+    model = graph([node], {"x": (2, 3, 24, 20)}, {"y": (2, 24, 20, 3)}, {})
     (step,) = program_of(model, "case", HERE).steps
     assert step.title == "480 x 3, turned"
     check(model, HERE.name, tolerance=0)

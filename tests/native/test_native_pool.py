@@ -195,7 +195,8 @@ UNLISTED = {
 
 @cache
 def node_tests() -> dict[str, Any]:
-    return {case.name: case for op in OPERATORS for case in collect_testcases(op)}
+    # All of them, then a choice: asking onnx for one operator's cases hides the others from every later test.
+    return {c.name: c for c in collect_testcases() if c.model.graph.node[0].op_type in OPERATORS}
 
 
 @pytest.mark.parametrize("name", sorted(node_tests()))
@@ -212,4 +213,4 @@ def test_onnx_node(name: str) -> None:
     proto.ir_version = max(proto.ir_version, 8)
     built = build(ir.from_proto(onnx.shape_inference.infer_shapes(proto)), host_isas()[-1])
     (got,) = call(built, np.ascontiguousarray(inputs[0]))
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, want, rtol=max(case.rtol, 1e-4), atol=max(case.atol, 1e-5))

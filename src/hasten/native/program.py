@@ -205,7 +205,7 @@ class Step:
                 yield from value
 
     def accepts(self, name: str, view: View) -> bool:
-        """True where the step can write its result ``name`` straight to this view, which may lie inside a larger tensor."""
+        """True where the step can write its result ``name`` straight to this view, maybe inside a larger tensor."""
         return False
 
     @property

@@ -8,7 +8,10 @@ from typing import Any
 
 __all__ = ["FAMILIES", "families"]
 
-FAMILIES = ("arithmetic", "matmul", "conv", "conv_transpose", "pool", "movement", "rows", "reduce", "norm", "gather", "resize", "attention", "control", "recurrent", "quantised")
+FAMILIES = (
+    "arithmetic", "matmul", "conv", "conv_transpose", "pool", "movement", "rows", "reduce", "norm", "gather", "resize",
+    "attention", "control", "recurrent", "quantised",
+)  # fmt: skip
 
 
 def families() -> Iterator[Mapping[str, Any]]:
