@@ -1,4 +1,4 @@
-"""Emitted code for aarch64, built here and run under qemu: models against the reference, mathematics against float64."""
+"""Emitted code for aarch64, run under qemu: models against the reference, mathematics against float64."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def run(request, tmp_path_factory):
     target, folder = isa(request.param), tmp_path_factory.mktemp(request.param)
     built = subprocess.run(
         [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", f"-mcpu={target.cpu}", "-static",
-         "-O2", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror",
+         "-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror",
          "-o", "program", *sources(target, folder)],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from native_cases import RUNNABLE
+from native_cases import RUNNABLE, mlp
 from scipy import special
 
+from hasten.api.settings import Settings
+from hasten.engines import Offer
+from hasten.engines.native import ENGINE
+from hasten.errors import SettingsError
 from hasten.native.build import compile_library
-from hasten.native.emit import MATH, Emitted, helpers
+from hasten.native.compile import program_of
+from hasten.native.emit import MATH, Emitted, emit, helpers
 from hasten.native.isa import isa
 
 
@@ -29,10 +34,13 @@ UNARY = {
     "acos": (np.arccos, 6, 0), "sinh": (np.sinh, 6, 0), "cosh": (np.cosh, 6, 0), "asinh": (np.arcsinh, 6, 0),
     "acosh": (np.arccosh, 6, 0), "atanh": (np.arctanh, 6, 0), "relu": (lambda x: np.maximum(x, 0), 0, 0),
     "silu": (lambda x: x * sigmoid(x), 6, 1e-36), "softsign": (lambda x: x / (1 + np.abs(x)), 3, 0),
-    "softplus": (lambda x: np.logaddexp(0, x), 6, 0), "gelu": (lambda x: 0.5 * x * (1 + special.erf(x / np.sqrt(2))), 8, 4e-7),
+    "softplus": (lambda x: np.logaddexp(0, x), 6, 0),
+    "gelu": (lambda x: 0.5 * x * (1 + special.erf(x / np.sqrt(2))), 8, 4e-7),
     "mish": (lambda x: x * np.tanh(np.logaddexp(0, x)), 8, 0), "rsqrt": (lambda x: 1 / np.sqrt(x), 2, 0),
-    "reciprocal": (lambda x: 1 / x, 1, 0), "round": (np.round, 0, 0), "floor": (np.floor, 0, 0), "ceil": (np.ceil, 0, 0),
-    "abs": (np.abs, 0, 0), "sqrt": (np.sqrt, 1, 0), "sign": (np.sign, 0, 0), "hard_swish": (lambda x: x * np.clip(x / 6 + 0.5, 0, 1), 4, 1e-6),
+    "reciprocal": (lambda x: 1 / x, 1, 0), "round": (np.round, 0, 0), "floor": (np.floor, 0, 0),
+    "ceil": (np.ceil, 0, 0),
+    "abs": (np.abs, 0, 0), "sqrt": (np.sqrt, 1, 0), "sign": (np.sign, 0, 0),
+    "hard_swish": (lambda x: x * np.clip(x / 6 + 0.5, 0, 1), 4, 1e-6),
 }  # fmt: skip
 
 
@@ -224,3 +232,25 @@ def test_binary_functions(functions, name, reference):
     getattr(functions, f"map_{name}")(pointer(a), pointer(b), pointer(y), ctypes.c_long(len(a)))
     with np.errstate(all="ignore"):
         check(a, y, reference(a.astype(np.float64), b.astype(np.float64)), 2, 0)
+
+
+@pytest.mark.parametrize("asked,offered", [("default", [()]), ("strict", [("strict",)]), ("fast", [(), ("fast",)])])
+def test_tiers_are_offered_when_asked_for(asked, offered):
+    offer = Offer("onnx", ".onnx", has_graph=True, threads=(1,), math=Settings(math=asked).math)
+    assert [tuple(v for _, v in c.options) for c in ENGINE.candidates(offer)] == offered
+    assert (Settings(math=asked).allowed is None) == (asked != "fast")
+
+
+def test_an_unknown_tier_is_refused():
+    with pytest.raises(SettingsError, match="math: expected one of default, strict, fast, received 'loose'"):
+        Settings(math="loose")
+    with pytest.raises(SettingsError, match="unknown mathematics 'loose'"):
+        helpers(isa("c"), ["v_exp"], math="loose")
+
+
+def test_only_the_asked_tier_changes_the_emitted_code():
+    program = program_of(mlp([4, 4, 2], activation="Tanh"), "case", isa("c"))
+    default, strict, fast = (emit(program, isa("c"), math=tier).source for tier in MATH)
+    assert default == emit(program, isa("c")).source
+    assert "d_tanh" in strict and "d_tanh" not in default + fast
+    assert "v_rcp" in fast and "v_rcp" not in default + strict

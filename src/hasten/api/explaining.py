@@ -42,10 +42,10 @@ def explain(model: Any, sample: Any = None, *, settings: Settings | None = None)
 
     Raises:  UnsupportedOpError: the native compiler lacks an operator; SourceError: the model cannot be read
     """
-    peaks = host.peaks(measure)
+    peaks, used = host.peaks(measure), settings or Settings()
     with tempfile.TemporaryDirectory(prefix="hasten-") as work:
-        found = subject(model, sample, settings or Settings(), Path(work))
-        timed = profile(found.model, for_host(), found.checks[0][0], peaks)
+        found = subject(model, sample, used, Path(work))
+        timed = profile(found.model, for_host(), found.checks[0][0], peaks, math=used.math)
     return Explanation(found.name, timed, peaks, for_host().name)
 
 

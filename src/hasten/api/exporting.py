@@ -37,4 +37,4 @@ def export(
     with tempfile.TemporaryDirectory(prefix="hasten-") as work:
         found = subject(model, None, used, Path(work))
         checks = [Check(given, expected, allowed.absolute, allowed.relative) for given, expected in found.checks]
-        return export_graph(found.model, found.name, chosen, checks, Path(output))
+        return export_graph(found.model, found.name, chosen, checks, Path(output), math=used.math)

@@ -188,6 +188,7 @@ def plan(
         threads=settings.threads or _thread_counts(),
         batches=sizes,
         quick=settings.quick,
+        math=settings.math,
     )
     chosen = {name: home for name, home in ENGINES.items() if not settings.engines or name in settings.engines}
     candidates, skipped = gather(offer, chosen)

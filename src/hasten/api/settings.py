@@ -9,6 +9,7 @@ from typing import Any
 
 from hasten.engines import ENGINES
 from hasten.errors import SettingsError
+from hasten.native.emit import MATH
 from hasten.tune.choose import OBJECTIVES
 from hasten.tune.plan import Bounds, Limits
 from hasten.verify import METRICS, Tolerance
@@ -39,6 +40,8 @@ class Settings:
     """Input name → every dimension, where more than the batch is free."""
     precision: str = "float32"
     """float32, one lower precision by name, or ``auto``: all of them, under ``tolerance`` or ``data``."""
+    math: str = "default"
+    """How exact exp, tanh … are in native code: ``default`` within 6 ULP, ``strict`` 2 ULP, ``fast`` 5e-4."""
     threads: tuple[int, ...] = ()
     """Thread counts to try; empty: one, and every physical core."""
     objective: str = "p99"
@@ -73,6 +76,7 @@ class Settings:
         _whole_numbers("threads", self.threads)
         _one_of("objective", self.objective, OBJECTIVES)
         _one_of("precision", self.precision, (*PRECISIONS, "auto"))
+        _one_of("math", self.math, MATH)
         _one_of("metric", self.metric, tuple(METRICS))
         for engine in self.engines:
             _one_of("engine", engine, tuple(ENGINES))
@@ -99,12 +103,14 @@ class Settings:
 
     @property
     def allowed(self) -> Tolerance | None:
-        """The tolerance that the user asked for, by number or by naming a precision; None: the default."""
+        """The tolerance asked for: by number, or by naming a precision or fast mathematics; None: the default."""
         if self.tolerance is not None:
             return Tolerance.uniform(self.tolerance)
-        if self.precision in ("float32", "auto") or self.data is not None:
+        if self.data is not None:
             return None
-        return Tolerance.named(self.precision.removesuffix("-dynamic"))
+        if self.precision in ("float32", "auto"):
+            return Tolerance.named("float16") if self.math == "fast" else None
+        return Tolerance.named(self.precision.removesuffix("-dynamic").removesuffix("-weights"))
 
     @property
     def bounds(self) -> Bounds:

@@ -14,6 +14,7 @@ from hasten.api.settings import Settings
 from hasten.bundle import Contents, Entry
 from hasten.engines import BuildRequest
 from hasten.engines import engine as engine_named
+from hasten.engines.native import math_option
 from hasten.errors import MissingLibraryError, VerifyError
 from hasten.records import Artefact, Candidate, to_json
 from hasten.runtime import Model
@@ -88,7 +89,8 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> Cont
 
 def _built(source: Source, path: Path | None, size: int, given: tuple[Settings, Path, Path]) -> Artefact:
     settings, folder, rows = given
-    candidate = Candidate(settings.engines[0], settings.precision, settings.threads[0], size)
+    options = math_option(settings.math) if settings.engines[0] == "native" else ()
+    candidate = Candidate(settings.engines[0], settings.precision, settings.threads[0], size, options)
     built = folder / f"built{size}"
     built.mkdir()
     request = BuildRequest(

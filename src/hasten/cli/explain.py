@@ -19,6 +19,7 @@ def explain(
     model: Annotated[Path, typer.Argument(help="A .hasten file, or a model file.")],
     batch: o.Batch = "1",
     shapes: o.Shapes = None,
+    math: o.Math = "default",
     trust: o.Trust = False,
     code: Annotated[bool, typer.Option("--code", help="Print the emitted C instead.")] = False,
     json: o.AsJson = False,
@@ -27,7 +28,7 @@ def explain(
     from hasten.api.explaining import explain as explain_model  # noqa: PLC0415  (numpy, onnx: not for --help)
     from hasten.api.settings import Settings  # noqa: PLC0415
 
-    settings = Settings(batch=o.whole_numbers_of("batch", batch), shapes=o.shapes_of(shapes), trust=trust)
+    settings = Settings(batch=o.whole_numbers_of("batch", batch), shapes=o.shapes_of(shapes), math=math, trust=trust)
     found = explain_model(model, settings=settings)
     if code:
         print(found.profile.source)

@@ -27,6 +27,7 @@ def export(
         ),
     ] = None,
     batch: o.Batch = "1",
+    math: o.Math = "default",
     trust: o.Trust = False,
     json: o.AsJson = False,
 ) -> None:
@@ -34,7 +35,7 @@ def export(
     from hasten.api.exporting import export as export_model  # noqa: PLC0415  (numpy, onnx: not for --help)
     from hasten.api.settings import Settings  # noqa: PLC0415
 
-    settings = Settings(batch=o.whole_numbers_of("batch", batch), trust=trust)
+    settings = Settings(batch=o.whole_numbers_of("batch", batch), math=math, trust=trust)
     files = export_model(model, output, target=target, instruction_set=isa, settings=settings)
     if json:
         import json as json_module  # noqa: PLC0415  (the option has taken its name)

@@ -20,6 +20,7 @@ __all__ = [
     "Data",
     "Engines",
     "Fresh",
+    "Math",
     "MaxDrop",
     "MaxLatency",
     "MaxMemory",
@@ -50,7 +51,11 @@ Sample = Annotated[
     Path | None, typer.Option(help="Real inputs (.npy, .npz, .csv, .json) to check and time with, besides random ones.")
 ]
 Precision = Annotated[
-    str, typer.Option(help="float32, one of float16 bfloat16 int8-weights int8-dynamic int8, or [bold]auto[/] to try them all.")
+    str,
+    typer.Option(help="float32 float16 bfloat16 int8-weights int8-dynamic int8, or [bold]auto[/] to try them all."),
+]
+Math = Annotated[
+    str, typer.Option(help="How exact exp, tanh … are in native code: default (6 ULP), strict (2 ULP) or fast (5e-4).")
 ]
 Tolerance = Annotated[
     float | None, typer.Option(help="Absolute and relative error allowed, such as 1e-3; default: rounding alone.")

@@ -40,6 +40,8 @@ class Offer:
     threads: tuple[int, ...] = (1, 2)
     batches: tuple[int, ...] = (1,)
     quick: bool = False
+    math: str = "default"
+    """How exact exp, tanh and their like are, where the engine brings its own: default, strict or fast."""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,18 @@ from hasten.native.isa import for_host
 from hasten.native.precision import STORED
 from hasten.records import Artefact, Candidate
 
-__all__ = ["ENGINE"]
+__all__ = ["ENGINE", "math_option"]
 
-# A call that takes longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
+# A call longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
 _RELEASE_GIL_MACS = 150_000
 
 
 PRECISIONS = ("float32", *STORED, *QUANTISED)
+
+
+def math_option(tier: str) -> tuple[tuple[str, str], ...]:
+    """A candidate's options for one tier of mathematics; none for the default."""
+    return () if tier == "default" else (("math", tier),)
 
 
 class NativeEngine:
@@ -37,15 +42,17 @@ class NativeEngine:
         return "no C compiler: install hasten[native]"
 
     def candidates(self, offer: Offer) -> Sequence[Candidate]:
-        """One per batch and precision that the compiler knows."""
+        """One per batch, precision and tier of mathematics; fast functions stand beside the default ones."""
         if not offer.has_graph:
             return ()
+        tiers = ("default", "fast") if offer.math == "fast" else (offer.math,)
         return [
-            Candidate("native", precision, threads, batch)
+            Candidate("native", precision, threads, batch, math_option(tier))
             for batch in offer.batches
             for precision in offer.precisions
             for threads in offer.threads
             if precision in PRECISIONS
+            for tier in tiers
         ]
 
     def build(self, request: BuildRequest) -> Artefact:
@@ -60,7 +67,7 @@ class NativeEngine:
             graph = quantised_graph(request)
         built = compile_graph(
             read(graph), target, request.folder, request.source.stem, threads=threads,
-            precision=precision if precision in STORED else "float32",
+            precision=precision if precision in STORED else "float32", math=request.candidate.option("math", "default"),
         )  # fmt: skip
         if threads > 1 and not built.emitted.splits:
             raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")

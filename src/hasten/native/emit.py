@@ -10,6 +10,7 @@ from importlib import resources
 
 import numpy as np
 
+from hasten.errors import SettingsError
 from hasten.native.isa import Isa
 from hasten.native.plan import ALIGNMENT, Plan, plan
 from hasten.native.program import C_TYPES, Program, Tensor, View
@@ -186,7 +187,12 @@ class Emitter:
 
 
 def helpers(isa: Isa, names: Sequence[str], *, math: str = "default") -> list[str]:
-    """The C text of these vector functions and all they need, types first; ``math``: one of ``MATH``."""
+    """The C text of these vector functions and all they need, types first; ``math``: one of ``MATH``.
+
+    Raises:  SettingsError: another tier
+    """
+    if math not in MATH:
+        raise SettingsError(f"unknown mathematics '{math}': expected one of {', '.join(MATH)}")
     stem = {"x86_64": isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(
         isa.arch, isa.name.replace("-", "_")
     )

@@ -64,13 +64,15 @@ class Profile:
     """The emitted C."""
 
 
-def profile(model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None) -> Profile:
+def profile(
+    model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None, *, math: str = "default"
+) -> Profile:
     """The profile of a graph with static shapes on ``arrays``.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
     program = program_of(model, "model", isa)
-    emitted = emit(program, isa, profile=True)
+    emitted = emit(program, isa, profile=True, math=math)
     if len(arrays) != len(program.inputs):
         raise InputError(f"cannot profile: expected {len(program.inputs)} arrays, received {len(arrays)}")
     with tempfile.TemporaryDirectory(prefix="hasten-") as folder:

@@ -68,7 +68,9 @@ class Target:
         return Target(triple, chosen)
 
 
-def export(model: ir.Model, name: str, target: Target, checks: Sequence[Check], folder: Path) -> tuple[Path, ...]:
+def export(
+    model: ir.Model, name: str, target: Target, checks: Sequence[Check], folder: Path, *, math: str = "default"
+) -> tuple[Path, ...]:
     """The files of the library in ``folder``, which appears whole or not at all; an older export there is replaced.
 
     Shapes:  model: static shapes
@@ -78,7 +80,8 @@ def export(model: ir.Model, name: str, target: Target, checks: Sequence[Check], 
     identifier = _identifier(name)
     _must_be_ours(folder, identifier)
     program = program_of(model, name, target.isa)
-    library = Library(identifier, program, emit(program, target.isa, identifier), target.triple, target.isa)
+    emitted = emit(program, target.isa, identifier, math=math)
+    library = Library(identifier, program, emitted, target.triple, target.isa)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
