@@ -128,7 +128,7 @@ def _tolerance(plan: Plan, chosen: Sequence[Entry]) -> Tolerance:
     allowed = plan.tolerance or Tolerance()
     lower = [e.artefact.candidate.precision for e in chosen if e.artefact.candidate.precision != "float32"]
     if plan.labelled is not None and lower:
-        allowed = max((Tolerance.named(p.removesuffix("-dynamic")) for p in lower), key=lambda t: t.absolute)
+        allowed = max((Tolerance.named(p.split("-")[0]) for p in lower), key=lambda t: t.absolute)
     return replace(allowed, integer=max(1, allowed.integer)) if plan.quantised else allowed
 
 

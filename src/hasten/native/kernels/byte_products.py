@@ -1,8 +1,8 @@
 """Convolutions and matrix products of bytes into 32-bit sums, one scale a channel, rounded back to bytes.
 
-The input is copied once into a padded image (shifted by 128 where the dot product wants the other signedness). Each row of a
-window is then one run of neighbouring bytes, taken four at a time: four bytes go to all lanes, meet ``[vector][lane][4]``
-weights, and a tile of output positions × vectors of channels stays in registers.
+An input with borders, or of the signedness that the dot product does not take, is copied once into a padded image
+(shifted by 128). Each row of a window is then one run of neighbouring bytes, taken four at a time: four bytes go to all
+lanes, meet ``[vector][lane][4]`` weights, and a tile of output positions × vectors of channels stays in registers.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class _Writer:
 
     def write(self) -> None:
         step, out = self.step, self.out
-        out.need("v_loadi", "v_dup4", "v_dot4")
+        out.need("v_loadi", "v_dup4", "v_dot4", "unroll")
         padded = self.panels * self.width * out.lanes
         sums = -self.stored_zero * step.weight.astype(np.int64).sum(axis=(0, 1, 2))
         signature = [
@@ -210,7 +210,7 @@ class _Writer:
         yield f"{indent}for (int n = 0; n < {self.panels}; n++) {{"
         inner = indent + "    "
         yield f"{inner}vi a[{tile * width}];"
-        yield f"{inner}for (int i = 0; i < {tile}; i++)"
+        yield f"{inner}UNROLL for (int i = 0; i < {tile}; i++)"
         yield f"{inner}    for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_loadi(b + (n * {width} + j) * VL);"
         yield f"{inner}const int8_t *wk = w + (long)n * {len(self.runs) * self.fours * width * lanes * 4};"
         if len(self.runs) == len({r[0] for r in self.runs}):
@@ -219,13 +219,15 @@ class _Writer:
         else:
             kw = step.weight.shape[1]
             yield f"{inner}for (int run = 0; run < {len(self.runs)}; run++) {{"
-            yield f"{inner}    const uint8_t *from = at + (run / {kw}) * {dh * columns * channels} + (run % {kw}) * {dw * channels};"
+            place = f"(run / {kw}) * {dh * columns * channels} + (run % {kw}) * {dw * channels}"
+            yield f"{inner}    const uint8_t *from = at + {place};"
         yield f"{inner}    for (int k = 0; k < {self.fours}; k++, wk += {width * lanes * 4}) {{"
         yield f"{inner}        vi v[{width}];"
-        yield f"{inner}        for (int j = 0; j < {width}; j++) v[j] = v_loadi((const int32_t *)(wk + j * {lanes * 4}));"
-        yield f"{inner}        for (int i = 0; i < {tile}; i++) {{"
+        each, acc = f"for (int j = 0; j < {width}; j++)", f"a[i * {width} + j]"
+        yield f"{inner}        {each} v[j] = v_loadi((const int32_t *)(wk + j * {lanes * 4}));"
+        yield f"{inner}        UNROLL for (int i = 0; i < {tile}; i++) {{"
         yield f"{inner}            const vi four = v_dup4(from + i * {stride * channels} + 4 * k);"
-        yield f"{inner}            for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_dot4(a[i * {width} + j], four, v[j]);"
+        yield f"{inner}            {each} {acc} = v_dot4({acc}, four, v[j]);"
         yield f"{inner}        }}"
         yield f"{inner}    }}"
         yield f"{inner}}}"
@@ -235,7 +237,7 @@ class _Writer:
     def _store(self, tile: int, column: str, indent: str) -> Iterator[str]:
         step, width, lanes = self.step, self.width, self.out.lanes
         count = step.weight.shape[3]
-        yield f"{indent}for (int i = 0; i < {tile}; i++)"
+        yield f"{indent}UNROLL for (int i = 0; i < {tile}; i++)"
         yield f"{indent}    for (int j = 0; j < {width}; j++) {{"
         body = indent + "        "
         yield f"{body}const int c = (n * {width} + j) * VL;"
@@ -251,14 +253,15 @@ class _Writer:
             yield f"{body}v_store_i({place}, a[i * {width} + j], {left});"
         else:
             yield f"{body}vf v = v_tofloat(a[i * {width} + j]) * v_load(f + c) + v_load(o + c);"
-            yield f"{body}v = v_max(v_set1({found.low - found.zero}.0f), v_min(v_set1({found.high - found.zero}.0f), v));"
+            low, high = (f"v_set1({bound - found.zero}.0f)" for bound in (found.low, found.high))
+            yield f"{body}v = v_max({low}, v_min({high}, v));"
             yield f"{body}v_store_b({place}, v_toint(v) + v_set1i({found.zero}), {left});"
         yield f"{indent}    }}"
 
     def _pack(self) -> Array:
         """``[panel][run][four][vector][lane][4]``, zero where channels or bytes run out."""
         step, lanes, width = self.step, self.out.lanes, self.width
-        kh, kw, channels, count = step.weight.shape
+        count = step.weight.shape[3]
         length = self.runs[0][2]
         runs = step.weight.reshape(len(self.runs), length, count)
         done = np.zeros((len(self.runs), self.fours * 4, self.panels * width * lanes), np.int8)

@@ -261,7 +261,8 @@ class Dense(Step):
         width, ldx = run.width, self.x.strides[0]
         yield f"            vf a[{tile * width}];"
         yield f"            UNROLL for (int i = 0; i < {tile}; i++)"
-        yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = {LOADS[self.storage]}(b + j * VL);"
+        bias = f"{LOADS[self.storage]}(b + j * VL)"
+        yield f"                for (int j = 0; j < {width}; j++) a[i * {width} + j] = {bias};"
         yield f"            for (int k = 0; k < {depth}; k++) {{"
         yield f"                vf wk[{width}];"
         row_of = f"b + (k + 1) * {width * out.lanes}"
