@@ -6,7 +6,6 @@ time. int8 weights carry one scale an output channel, applied to the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STORED", "reduce_weights"]
 
-_F16_SMALLEST, _F16_LARGEST = 2.0**-14, 65504.0
+_F16_LARGEST = 65504.0
 
 
 def _dense(step: Dense, storage: str) -> Step:

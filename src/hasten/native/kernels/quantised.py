@@ -4,9 +4,9 @@ A graph says DequantizeLinear → Conv → Relu → QuantizeLinear in float32. W
 scale a channel and a rounding. The pattern is recognised at its QuantizeLinear; the float32 steps that it replaces have
 no reader any more and are dropped.
 
-Four bytes of neighbouring inputs meet four bytes of weights in each 32-bit lane. The dot products take unsigned inputs on
-x86 and signed ones on Arm: inputs of the other kind are shifted by 128 while they are copied into the padded image, and
-what that adds is taken out of the bias when the code is compiled, as is the input's zero point.
+Four bytes of neighbouring inputs meet four bytes of weights in each 32-bit lane. The dot products take unsigned inputs
+on x86 and signed ones on Arm: inputs of the other kind are shifted by 128 while they are copied into the padded image,
+and what that adds is taken out of the bias when the code is compiled, as is the input's zero point.
 
 Source: ONNX operators QuantizeLinear-24, QLinearConv-10, QLinearMatMul-21, ConvInteger-10, MatMulInteger-10.
 """
