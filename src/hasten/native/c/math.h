@@ -193,7 +193,7 @@ static inline vf v_isinf(vf x) { return v_select(v_abs(x) == __builtin_inff(), v
    past 7e15, where neighbouring floats are many turns apart, the angle counts as zero */
 static inline vi v_quarter(vf x, vf *r) {
     vi k;
-    if (v_hmax(v_abs(x)) <= 200.0f) {
+    if (v_hmax(v_select(x == x, v_abs(x), v_set1(0.0f))) <= 200.0f) { /* a NaN must not hide a large angle */
         const vf n = v_round(x * 0.636619772367581343f);
         *r = ((x - n * 1.5703125f) - n * 4.83751296997070312e-4f) - n * 7.54978941586159635e-8f;
         k = v_toint(n);

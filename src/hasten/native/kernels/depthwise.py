@@ -83,7 +83,7 @@ class Depthwise(Step):
 def depthwise(
     low: Lowering, x: View, weight: Array, window: Window, spec: ConvSpec, *, zero: float = 0.0
 ) -> Depthwise | None:
-    """Adds the steps of one depthwise convolution; returns its last one. None for bytes that would need padding first."""
+    """Adds the steps of one depthwise convolution; returns its last one, None for bytes that would need padding."""
     order = channels_last(x.rank)
     if x.strides[1] != 1:
         x = low.contiguous(x, order)

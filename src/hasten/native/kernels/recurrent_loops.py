@@ -58,7 +58,8 @@ class Loops:
         if step.state_bias is not None:
             extra.append(("const float *restrict q", out.constant(_pad(step.state_bias[None], padded))))
         names = "".join(", " + d.split("restrict ")[1] for d, _ in extra)
-        cell_args = f"const float *restrict g, const {self.kept} *restrict w, const float *restrict h, float *restrict n"
+        cell_args = f"const float *restrict g, const {self.kept} *restrict w, "
+        cell_args += "const float *restrict h, float *restrict n"
         cell_args += (
             ", float *restrict c"
             + "".join(f", {d}" for d, _ in extra)
@@ -102,7 +103,8 @@ class Loops:
             if view is not None:
                 high = "to" if self.split else str(units)
                 body.append(
-                    f"        for (int i = {low}; i < {high}; i++) {target}[i] = {label}[b * {view.strides[0]} + i{_times(view)}];"
+                    f"        for (int i = {low}; i < {high}; i++) "
+                    f"{target}[i] = {label}[b * {view.strides[0]} + i{_times(view)}];"
                 )
             else:
                 body.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = 0.0f;")
@@ -167,7 +169,8 @@ class Loops:
                     lines.append(f"        {only}__builtin_memcpy({at}, {source}, {4 * units});")
                 else:
                     loop = f"for (int i = 0; i < {units}; i++)"
-                    lines.append(f"        {only}{loop} {label}[b * {view.strides[0]} + i{_times(view)}] = {source}[i];")
+                    place = f"{label}[b * {view.strides[0]} + i{_times(view)}]"
+                    lines.append(f"        {only}{loop} {place} = {source}[i];")
         return lines
 
     def _step_body(self) -> list[str]:
