@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -254,3 +255,17 @@ def test_only_the_asked_tier_changes_the_emitted_code():
     assert default == emit(program, isa("c")).source
     assert "d_tanh" in strict and "d_tanh" not in default + fast
     assert "v_rcp" in fast and "v_rcp" not in default + strict
+
+
+@pytest.mark.parametrize("tier", MATH)
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_every_function_names_what_it_needs(target, tier):
+    """Each function is emitted with all that it calls, and before what calls it."""
+    for name in [f"v_{n}" for n in UNARY] + ["v_pow", "v_fmod", "v_lstm"]:
+        known: set[str] = set()
+        for text in helpers(isa(target), [name], math=tier):
+            code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+            defined = set(re.findall(r"\b([vs]_\w+)\(", "\n".join(re.findall(r"^static[^{]*", code, re.MULTILINE))))
+            called = set(re.findall(r"\b([vs]_\w+)\(", code)) - defined
+            assert called <= known, f"{name}: {called - known} in {sorted(defined)}"
+            known |= defined

@@ -188,7 +188,7 @@ static inline vf v_minimum(vf a, vf b) { return v_select(a == a, v_min(a, b), a)
 static inline vf v_isnan(vf x) { return v_select(x == x, v_set1(0.0f), v_set1(1.0f)); }
 //! v_isinf: v_abs v_select v_set1
 static inline vf v_isinf(vf x) { return v_select(v_abs(x) == __builtin_inff(), v_set1(1.0f), v_set1(0.0f)); }
-//! v_quarter: v_round v_toint v_hmax v_abs v_lane
+//! v_quarter: v_round v_toint v_hmax v_abs v_select v_set1 v_lane
 /* x = r + k·π/2 with |r| <= π/4; returns k modulo 4. Past 200 the reduction is done in double,
    past 7e15, where neighbouring floats are many turns apart, the angle counts as zero */
 static inline vi v_quarter(vf x, vf *r) {
