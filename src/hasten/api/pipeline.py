@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +37,10 @@ __all__ = ["Outcome", "benchmark", "optimize", "study"]
 OnEvent = Callable[[Event], None]
 _EXAMPLES = 4
 _PLAYOFF_S, _QUICK_PLAYOFF_S = 6.0, 1.5
+# The whole run, and what the search gets however long reading the model took.
+_TOTAL_S, _QUICK_TOTAL_S = 88.0, 18.0
+_LEAST_S, _QUICK_LEAST_S = 20.0, 5.0
+_WRITING_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ def study(
     Ctrl-C ends the search early: what was measured until then is judged and written. ``command`` is what the report
     says to type to repeat it.
     """
+    started = time.monotonic()
     if output is not None:
         _must_be_writable(output)
     with _workplace() as work:
@@ -124,7 +130,7 @@ def study(
 
         _tell(on_event, "rewriting the graph")
         graphs = prepare.graphs(source, sizes, examples[0], work)
-        plan = prepare.plan(source, graphs, settings, examples, (work, store))
+        plan = _within_time(prepare.plan(source, graphs, settings, examples, (work, store)), settings, started)
 
         trials, interrupted = _searched(plan, on_event)
         verdicts = {} if output is None else _decided(plan, settings, trials, interrupted, on_event)
@@ -147,6 +153,17 @@ def study(
         )
         report = describe(_name(model), source, graphs, (plan, settings), finished)
         return Outcome(report, output, interrupted)
+
+
+def _within_time(plan: Plan, settings: Settings, started: float) -> Plan:
+    """The plan with what is left for the search of a run's whole time; a budget that the user gave stays."""
+    if settings.budget_s is not None:
+        return plan
+    total, least, play = (
+        (_QUICK_TOTAL_S, _QUICK_LEAST_S, _QUICK_PLAYOFF_S) if settings.quick else (_TOTAL_S, _LEAST_S, _PLAYOFF_S)
+    )
+    left = total - play - _WRITING_S - (time.monotonic() - started)
+    return replace(plan, limits=replace(plan.limits, budget_s=max(least, min(plan.limits.budget_s, left))))
 
 
 def _searched(plan: Plan, on_event: OnEvent) -> tuple[tuple[Trial, ...], bool]:

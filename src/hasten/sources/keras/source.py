@@ -29,7 +29,7 @@ from hasten.types import Array, TensorSpec
 __all__ = ["flat_call", "open_keras"]
 
 _SLOW_S = 0.3
-_PATIENCE = 4
+_PATIENCE = 2
 """Slow calls before compiling, which costs as much as several of them."""
 
 
