@@ -41,17 +41,41 @@ static inline void v_tanh_parts(vf x, vf *p, vf *q) {
     *q = b;
 }
 
-/* h' = σ(o)·tanh c', c' = σ(f)·c + σ(i)·tanh g; σ(x) = (q + p) / 2q with p / q = tanh(x / 2): products share a division */
+static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); }
+
+/* e^x = 2^n · (1 + q): q = e^f - 1 by a polynomial on |f| <= ln 2 / 2 */
+static inline void v_exp_parts(vf x, vf *n, vf *q) {
+    x = v_max(v_set1(-105.0f), v_min(v_set1(89.0f), x));
+    *n = v_round(x * 1.44269504088896341f);
+    vf f = x - *n * 0.693145751953125f;
+    f = f - *n * 1.428606765330187e-06f;
+    vf p = v_set1(1.991710701e-4f);
+    p = p * f + 1.394728380e-3f;
+    p = p * f + 8.333267061e-3f;
+    p = p * f + 4.166625264e-2f;
+    p = p * f + 1.666666685e-1f;
+    p = p * f + 5.000000083e-1f;
+    *q = p * (f * f) + f;
+}
+
+/* a · 2^n, n integral */
+static inline vf v_scale(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)n); }
+
+static inline vf v_exp(vf x) {
+    vf n, q;
+    v_exp_parts(x, &n, &q);
+    return v_scale(q + 1.0f, n);
+}
+
+/* h' = σ(o)·tanh c', c' = σ(f)·c + σ(i)·tanh g; with σ(x) = 1 / (1 + e^-x) and tanh = p / q each product is one division,
+   and a closed gate is exactly zero */
 static inline vf v_lstm(const vf *a, vf *c) {
-    vf ip, iq, op, oq, fp, fq, gp, gq, cp, cq;
-    v_tanh_parts(0.5f * a[0], &ip, &iq);
-    v_tanh_parts(0.5f * a[1], &op, &oq);
-    v_tanh_parts(0.5f * a[2], &fp, &fq);
+    vf gp, gq, cp, cq;
     v_tanh_parts(a[3], &gp, &gq);
-    const vf state = ((fq + fp) * *c) / (fq + fq) + ((iq + ip) * gp) / ((iq + iq) * gq);
+    const vf state = *c / (1.0f + v_exp(-a[2])) + gp / (gq * (1.0f + v_exp(-a[0])));
     *c = state;
     v_tanh_parts(state, &cp, &cq);
-    return ((oq + op) * cp) / ((oq + oq) * cq);
+    return cp / (cq * (1.0f + v_exp(-a[1])));
 }
 
 static inline void v_store(float *p, vf a) { _mm512_storeu_ps(p, (__m512)a); }

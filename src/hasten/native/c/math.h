@@ -96,18 +96,16 @@ static inline vf v_tanh(vf x) {
     v_tanh_parts(x, &p, &q);
     return v_max(v_set1(-1.0f), v_min(v_set1(1.0f), p / q));
 }
-//! v_lstm: v_tanh_parts
-/* h' = σ(o)·tanh c', c' = σ(f)·c + σ(i)·tanh g; σ(x) = (q + p) / 2q with p / q = tanh(x / 2): products share a division */
+//! v_lstm: v_tanh_parts v_exp
+/* h' = σ(o)·tanh c', c' = σ(f)·c + σ(i)·tanh g; with σ(x) = 1 / (1 + e^-x) and tanh = p / q each product is one division,
+   and a closed gate is exactly zero */
 static inline vf v_lstm(const vf *a, vf *c) {
-    vf ip, iq, op, oq, fp, fq, gp, gq, cp, cq;
-    v_tanh_parts(0.5f * a[0], &ip, &iq);
-    v_tanh_parts(0.5f * a[1], &op, &oq);
-    v_tanh_parts(0.5f * a[2], &fp, &fq);
+    vf gp, gq, cp, cq;
     v_tanh_parts(a[3], &gp, &gq);
-    const vf state = ((fq + fp) * *c) / (fq + fq) + ((iq + ip) * gp) / ((iq + iq) * gq);
+    const vf state = *c / (1.0f + v_exp(-a[2])) + gp / (gq * (1.0f + v_exp(-a[0])));
     *c = state;
     v_tanh_parts(state, &cp, &cq);
-    return ((oq + op) * cp) / ((oq + oq) * cq);
+    return cp / (cq * (1.0f + v_exp(-a[1])));
 }
 //! v_erf: v_exp v_abs v_copysign v_select v_min v_set1
 /* |x| < 1: an odd polynomial; beyond: 1 - e^-p(|x|), p fitted to -log erfc */
