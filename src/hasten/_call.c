@@ -165,7 +165,10 @@ static inline void compute(Native *native, unsigned char *arena, const void *con
     Team *team = native->team && !native->team->busy ? native->team : NULL;
     if (team) team->busy = 1;
     PyThreadState *state = release ? PyEval_SaveThread() : NULL;
-    if (!team || !team_run(team, arena, in, out)) native->run(native->weights, arena, in, out);
+    if (!team || !team_run(team, arena, in, out)) {
+        native->run(native->weights, arena, in, out);
+        if (team) team_left(team);
+    }
     if (release) PyEval_RestoreThread(state);
     if (team) team->busy = 0;
 }
@@ -378,8 +381,10 @@ static PyObject *Call_rows(PyObject *object, PyObject *args) {
     native->refs++;
     PyThreadState *state = PyEval_SaveThread();
     for (Py_ssize_t r = 0; r < rows; r++) {
-        if (!team || !team_run(team, native->arena[arena], (const void *const *)in, out))
+        if (!team || !team_run(team, native->arena[arena], (const void *const *)in, out)) {
             native->run(native->weights, native->arena[arena], (const void *const *)in, out);
+            if (team) team_left(team);
+        }
         for (int i = 0; i < self->inputs; i++) in[i] = (char *)in[i] + self->input[i].bytes;
         for (int i = 0; i < self->outputs; i++) out[i] = (char *)out[i] + self->output[i].bytes;
     }

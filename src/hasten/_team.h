@@ -35,7 +35,7 @@ struct Team {
     _Alignas(64) int64_t seen[MAX_PARTS * 8]; /* when each thread last showed itself spinning, a cache line each */
     _Alignas(64) int parts, busy, stop;
     unsigned born;
-    int64_t last_ns;  /* when the last call began */
+    int64_t left_ns;  /* when the last call ended, alone or not */
     int64_t ended_ns; /* when all parts were last known to be done */
     part_function run;
     const unsigned char *weights;
@@ -125,10 +125,9 @@ static Team *team_new(part_function run, const unsigned char *weights, int parts
 /* Runs the model with the team and returns 1, or returns 0 at once where the team is not ready: then run it alone.
    One call at a time: `busy` is the caller's, under the GIL. */
 static inline int team_run(Team *team, unsigned char *arena, const void *const *in, void *const *out) {
-    const int64_t now = now_ns(), gap = now - team->last_ns;
-    team->last_ns = now;
+    const int64_t now = now_ns();
     if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST)) {
-        if (gap < SPIN_NS && team->born == forks) wake(team);
+        if (now - team->left_ns < SPIN_NS && team->born == forks) wake(team);
         return 0;
     }
     if (team->born != forks) return 0;
@@ -140,9 +139,12 @@ static inline int team_run(Team *team, unsigned char *arena, const void *const *
     team->out = out;
     __atomic_fetch_add(&team->ticket, 1, __ATOMIC_SEQ_CST);
     team->run(team->weights, arena, in, out, 0, team->parts, team->flags);
-    team->ended_ns = now_ns();
+    team->ended_ns = team->left_ns = now_ns();
     return 1;
 }
+
+/* Told after a call that ran alone. */
+static inline void team_left(Team *team) { team->left_ns = now_ns(); }
 
 #else /* no futex: one thread */
 
@@ -158,4 +160,5 @@ static inline int team_run(Team *team, unsigned char *arena, const void *const *
     (void)team, (void)arena, (void)in, (void)out;
     return 0;
 }
+static inline void team_left(Team *team) { (void)team; }
 #endif
