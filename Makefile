@@ -28,7 +28,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks peers --docs
+	$(BIN)/python -m benchmarks peers
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict --site-dir site
