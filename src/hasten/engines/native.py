@@ -80,7 +80,12 @@ class NativeEngine:
             outputs=request.outputs,
             portable=False,
             target=target.name,
-            details={"arena_bytes": built.emitted.arena_bytes, "release_gil": macs > _RELEASE_GIL_MACS, "macs": macs},
+            details={
+                "arena_bytes": built.emitted.arena_bytes,
+                "weights_bytes": len(built.emitted.weights),
+                "release_gil": macs > _RELEASE_GIL_MACS,
+                "macs": macs,
+            },
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ except ImportError:  # installed without a C compiler: slower, equal answers
     _call = None
 
 __all__ = ["NativeSession", "open_session"]
+
+_LARGE_PAGE = 2 << 20
+# Half of a common second-level cache; fewer weights fit there wherever their pages lie.
+_MANY_BYTES = 512 << 10
 
 
 def _specs(specs: Sequence[TensorSpec]) -> tuple[tuple[int, tuple[int, ...]], ...]:
@@ -47,6 +52,9 @@ class NativeSession:
         self._run.argtypes, self._run.restype = [ctypes.c_void_p] * 4, None
         address = ctypes.cast(self._run, ctypes.c_void_p).value
         details = artefact.details
+        self._memory = _large_pages(weights, int(details.get("weights_bytes", 0)))
+        if self._memory is not None:
+            weights = _aligned(self._memory)
         threads = artefact.candidate.threads
         part = ctypes.cast(self._library.hasten_part, ctypes.c_void_p).value if threads > 1 else 0
         self._native = (address, weights, int(details["arena_bytes"]), bool(details["release_gil"]), part, threads)
@@ -62,7 +70,8 @@ class NativeSession:
         if _call is None:
             model._set_target(self.call, _specs(self.inputs), slow)
         else:
-            model._set_native(*self._native, _specs(self.inputs), _specs(self.outputs), slow, self._library)
+            kept = (self._library, self._memory)
+            model._set_native(*self._native, _specs(self.inputs), _specs(self.outputs), slow, kept)
 
     def rows(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...], count: int) -> None:
         """Runs ``count`` rows, one after the other, from stacked inputs into stacked outputs.
@@ -88,6 +97,29 @@ class NativeSession:
 
     def close(self) -> None:
         """Nothing to free: the library lives as long as the calls that use it."""
+
+
+def _large_pages(weights: int, count: int) -> mmap.mmap | None:
+    """A copy of many weights in large pages, or None where they stay in the library.
+
+    Small pages lie anywhere in physical memory, so that some sets of a cache get more lines than they hold while others
+    stay empty: the same weights are then read at 75 to 100 GB/s as luck has it, from a large page always at the best.
+    """
+    if count < _MANY_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    try:
+        room = (-(-count // _LARGE_PAGE) + 1) * _LARGE_PAGE  # one more, to start on a boundary
+        memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    except (OSError, ValueError):  # no memory to spare, or a kernel without large pages
+        return None
+    ctypes.memmove(_aligned(memory), weights, count)
+    return memory
+
+
+def _aligned(memory: mmap.mmap) -> int:
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return -(-start // _LARGE_PAGE) * _LARGE_PAGE
 
 
 def _refuse(*arrays: Any, **named: Any) -> Any:

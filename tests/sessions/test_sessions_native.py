@@ -1,0 +1,43 @@
+"""The compiled session: where its weights lie changes nothing about its answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from hasten.engines import BuildRequest
+from hasten.engines.native import ENGINE
+from hasten.records import Artefact, Candidate
+from hasten.sessions.native import NativeSession
+from hasten.types import TensorSpec
+
+
+def built(folder: Path, size: int) -> tuple[Artefact, np.ndarray]:
+    weight = np.random.default_rng(size).standard_normal((size, size)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "square",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, size))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (1, size))],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    path = folder / "square.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    x, y = (TensorSpec(name, "float32", (1, size)) for name in "xy")
+    candidate = Candidate("native", "float32", 1, 1)
+    return ENGINE.build(BuildRequest(candidate, path, path, "onnx", (x,), (y,), folder)), weight
+
+
+@pytest.mark.parametrize("size", [40, 401])
+def test_answers_do_not_depend_on_where_weights_lie(tmp_path: Path, size: int) -> None:
+    artefact, weight = built(tmp_path, size)
+    session = NativeSession(artefact)
+    assert (session._memory is not None) == (size == 401), "640 kB move to large pages, 6 kB stay"
+    x = np.random.default_rng(0).standard_normal((1, size)).astype(np.float32)
+    expected = x.astype(np.float64) @ weight
+    for _ in range(3):
+        np.testing.assert_allclose(session.call(x), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
