@@ -3,15 +3,21 @@
    The caller does part 0, the others wait for its job: first spinning for SPIN_NS, then asleep. A call that finds them
    asleep runs alone, without a system call, and wakes them only when calls come close together, so that the next one finds
    them spinning. A thread that has not shown itself for a while (another program runs on its processor) counts as asleep.
-   Nobody waits for a sleeping thread, and an idle model costs no processor time. */
+   Nobody waits for a sleeping thread, and an idle model costs no processor time.
+
+   Where another program keeps the other processors busy, the kernel starts a woken thread on the caller's own, in the
+   caller's time: such a thread goes back to sleep at once, and the next waking waits twice as long. */
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <time.h>
 
 #define MAX_PARTS 8
 #define SPIN_NS 60000
 #define FRESH_NS 20000 /* a spinning thread not seen for so long was taken off its processor */
+#define FIRST_PATIENCE_NS 200000 /* between a waking that came to nothing and the next; doubled each time */
+#define LAST_PATIENCE_NS 20000000
 
 typedef void (*part_function)(const unsigned char *weights, unsigned char *arena, const void *const *inputs,
                               void *const *outputs, int part, int parts, unsigned *flags);
@@ -37,6 +43,8 @@ struct Team {
     unsigned born;
     int64_t left_ns;  /* when the last call ended, alone or not */
     int64_t ended_ns; /* when all parts were last known to be done */
+    int64_t woken_ns, patience_ns;
+    int caller_cpu; /* where the call ran that woke the others */
     part_function run;
     const unsigned char *weights;
     unsigned char *arena;
@@ -62,24 +70,31 @@ static inline void relax(void) {
 #endif
 }
 
+/* Waits for the next job: spinning, then asleep. */
+static void await(Team *team, int part, uint32_t seen) {
+    int64_t now = now_ns(), until = now + SPIN_NS;
+    while (__atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen) {
+        __atomic_store_n(&team->seen[part * 8], now, __ATOMIC_RELAXED);
+        for (int i = 0; i < 64 && __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen; i++) relax();
+        now = now_ns();
+        if (now < until) continue;
+        __atomic_fetch_add(&team->asleep, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&team->ticket, __ATOMIC_SEQ_CST) == seen) {
+            syscall(SYS_futex, &team->ticket, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            if (sched_getcpu() != __atomic_load_n(&team->caller_cpu, __ATOMIC_RELAXED)) break;
+        }
+        __atomic_fetch_sub(&team->asleep, 1, __ATOMIC_SEQ_CST);
+        now = now_ns();
+        until = now + SPIN_NS;
+    }
+}
+
 static void *work(void *given) {
     Worker *self = given;
     Team *team = self->team;
     uint32_t seen = 0;
     for (;;) {
-        int64_t now = now_ns(), until = now + SPIN_NS;
-        while (__atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen) {
-            __atomic_store_n(&team->seen[self->part * 8], now, __ATOMIC_RELAXED);
-            for (int i = 0; i < 64 && __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen; i++) relax();
-            now = now_ns();
-            if (now < until) continue;
-            __atomic_fetch_add(&team->asleep, 1, __ATOMIC_SEQ_CST);
-            if (__atomic_load_n(&team->ticket, __ATOMIC_SEQ_CST) == seen)
-                syscall(SYS_futex, &team->ticket, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-            __atomic_fetch_sub(&team->asleep, 1, __ATOMIC_SEQ_CST);
-            now = now_ns();
-            until = now + SPIN_NS;
-        }
+        await(team, self->part, seen);
         seen = __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE);
         if (team->stop) return NULL;
         team->run(team->weights, team->arena, team->in, team->out, self->part, team->parts, team->flags);
@@ -87,6 +102,16 @@ static void *work(void *given) {
 }
 
 static void wake(Team *team) { syscall(SYS_futex, &team->ticket, FUTEX_WAKE_PRIVATE, MAX_PARTS, NULL, NULL, 0); }
+
+/* Wakes the others for the next call, unless the last waking is still under way or came to nothing lately. */
+static void call_together(Team *team, int64_t now) {
+    if (now - team->woken_ns < team->patience_ns) return;
+    team->woken_ns = now;
+    team->patience_ns = team->patience_ns ? team->patience_ns * 2 : FIRST_PATIENCE_NS;
+    if (team->patience_ns > LAST_PATIENCE_NS) team->patience_ns = LAST_PATIENCE_NS;
+    __atomic_store_n(&team->caller_cpu, sched_getcpu(), __ATOMIC_RELAXED);
+    wake(team);
+}
 
 static void team_free(Team *team) {
     if (!team) return;
@@ -127,13 +152,14 @@ static Team *team_new(part_function run, const unsigned char *weights, int parts
 static inline int team_run(Team *team, unsigned char *arena, const void *const *in, void *const *out) {
     const int64_t now = now_ns();
     if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST)) {
-        if (now - team->left_ns < SPIN_NS && team->born == forks) wake(team);
+        if (now - team->left_ns < SPIN_NS && team->born == forks) call_together(team, now);
         return 0;
     }
     if (team->born != forks) return 0;
     if (now - team->ended_ns > FRESH_NS) /* right after a call all are known to be there: no cache line to fetch */
         for (int part = 1; part < team->parts; part++)
             if (now - __atomic_load_n(&team->seen[part * 8], __ATOMIC_RELAXED) > FRESH_NS) return 0;
+    team->patience_ns = 0;
     team->arena = arena;
     team->in = in;
     team->out = out;
