@@ -8,6 +8,7 @@ Outer axes clip their taps per row; the inner axis has its border tiles peeled, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -21,9 +22,10 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.isa import Isa
 
-__all__ = ["STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "runs_of", "tap_groups"]
+__all__ = ["STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "ranked", "runs_of", "tap_groups"]
 
 _FEWEST_REGISTERS = 16
+_NEARLY = 1.25  # what may cost so much more by the model is worth trying
 STATIC_GROUPS = 4  # groups of taps written out one after the other; more become a loop
 
 
@@ -112,6 +114,24 @@ def _costs(sweep: Sweep, inner: Axis, outer_taps: float, pixels: int, width: int
 def choose(sweep: Sweep, isa: Isa) -> Schedule | None:
     """The cheapest tile that fits the registers, by a model of the machine; None where borders need padding first."""
     best: Schedule | None = None
+    for found in _candidates(sweep, isa):
+        if best is None or found.cost < best.cost * (0.97 if found.inner != best.inner else 1.0):
+            best = found
+    return best
+
+
+def ranked(sweep: Sweep, isa: Isa) -> tuple[Schedule, ...]:
+    """The model's choice, then what else it finds nearly as cheap, the cheapest first; one for each shape of panel."""
+    best, others = choose(sweep, isa), {}
+    if best is None:
+        return ()
+    for found in sorted(_candidates(sweep, isa), key=lambda s: s.cost):
+        if found.cost <= best.cost * _NEARLY and found != best:
+            others.setdefault((found.inner, found.vectors, found.taps), found)
+    return (best, *others.values())
+
+
+def _candidates(sweep: Sweep, isa: Isa) -> Iterator[Schedule]:
     spatial = [i for i, a in enumerate(sweep.axes) if a.size > 1] or [len(sweep.axes) - 1]
     vectors = sweep.columns if sweep.dot else -(-sweep.columns // isa.lanes)
     for inner in reversed(spatial):
@@ -129,9 +149,7 @@ def choose(sweep: Sweep, isa: Isa) -> Schedule | None:
                     if not _fits(axis, pixels, group):
                         continue
                     used = _costs(sweep, axis, taps, pixels, width, group) * rows * vectors / width * sweep.groups
-                    if best is None or used < best.cost * (0.97 if inner != best.inner else 1.0):
-                        best = Schedule(inner, pixels, width, group, used)
-    return best
+                    yield Schedule(inner, pixels, width, group, used)
 
 
 def _group_choices(kernel: int) -> tuple[int, ...]:
