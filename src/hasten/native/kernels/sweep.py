@@ -22,7 +22,10 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.isa import Isa
 
-__all__ = ["STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "ranked", "runs_of", "tap_groups"]
+__all__ = [
+    "STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "ranked", "runs_of",
+    "tap_groups",
+]  # fmt: skip
 
 _FEWEST_REGISTERS = 16
 _NEARLY = 1.25  # what may cost so much more by the model is worth trying
@@ -122,7 +125,8 @@ def choose(sweep: Sweep, isa: Isa) -> Schedule | None:
 
 def ranked(sweep: Sweep, isa: Isa) -> tuple[Schedule, ...]:
     """The model's choice, then what else it finds nearly as cheap, the cheapest first; one for each shape of panel."""
-    best, others = choose(sweep, isa), {}
+    best = choose(sweep, isa)
+    others: dict[tuple[int, int, int], Schedule] = {}
     if best is None:
         return ()
     for found in sorted(_candidates(sweep, isa), key=lambda s: s.cost):
