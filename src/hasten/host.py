@@ -51,6 +51,8 @@ class Isa:
     bf16: bool = False
     dotprod: bool = False
     """aarch64: int8 dot products."""
+    halves: bool = False
+    """x86-64-v4: a vector of 512 bits passes through the arithmetic unit in two halves, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,16 @@ def host_key() -> str:
 def isa() -> Isa:
     """What this CPU can run, by the levels of the x86-64 psABI."""
     has = set(host().features)
-    machine = host().machine
+    machine, cpu = host().machine, host().cpu
     if machine in ("aarch64", "arm64"):
         return Isa("aarch64", bf16="bf16" in has, dotprod="asimddp" in has)
     if machine not in ("x86_64", "amd64"):
         return Isa("generic")
     level = next((name for name, needs in _LEVELS if needs <= has), "generic")
     vnni = "avx512_vnni" in has if level == "x86-64-v4" else "avx_vnni" in has
-    return Isa(level, vnni=vnni, bf16=level == "x86-64-v4" and "avx512_bf16" in has)
+    bf16 = level == "x86-64-v4" and "avx512_bf16" in has
+    # AMD's family 25 with AVX-512 is Zen 4
+    return Isa(level, vnni=vnni, bf16=bf16, halves=level == "x86-64-v4" and "AMD" in cpu and "family 25" in cpu)
 
 
 _V2 = {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}

@@ -23,10 +23,11 @@ from hasten.errors import HastenError, UnsupportedOpError
 from hasten.graph import shapes
 from hasten.native.build import compiler, weights_assembly
 from hasten.native.compile import program_of
-from hasten.native.emit import Emitted, Emitter, helpers
+from hasten.native.emit import Emitted, Emitter
 from hasten.native.isa import Isa
 from hasten.native.plan import plan
 from hasten.native.program import Program
+from hasten.native.vectors import helpers
 from hasten.passes.fold_constants import fold_constants
 
 BATCH = 60

@@ -16,8 +16,9 @@ from test_native_math import EXACT, UNARY, check, sweep
 from hasten.graph import reference
 from hasten.native.build import weights_assembly
 from hasten.native.compile import program_of
-from hasten.native.emit import MATH, emit, helpers
+from hasten.native.emit import emit
 from hasten.native.isa import isa
+from hasten.native.vectors import MATH, helpers
 
 pytestmark = pytest.mark.skipif(
     shutil.which("qemu-aarch64") is None or importlib.util.find_spec("ziglang") is None,

@@ -19,8 +19,9 @@ from hasten.engines.native import ENGINE
 from hasten.errors import SettingsError
 from hasten.native.build import compile_library
 from hasten.native.compile import program_of
-from hasten.native.emit import MATH, Emitted, emit, helpers
+from hasten.native.emit import Emitted, emit
 from hasten.native.isa import isa
+from hasten.native.vectors import MATH, helpers
 
 
 def sigmoid(x):

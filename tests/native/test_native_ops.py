@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from hasten.errors import UnsupportedOpError
 from hasten.graph import reference
 from hasten.native.compile import program_of
-from hasten.native.emit import helpers
 from hasten.native.expr import VECTOR
 from hasten.native.isa import ISAS, isa
+from hasten.native.vectors import helpers
 
 
 def model(nodes, inputs: dict, outputs: list, weights: dict | None = None, opset: int = 21) -> ir.Model:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hasten.engines import ENGINES
 from hasten.errors import SettingsError
-from hasten.native.emit import MATH
+from hasten.native.vectors import MATH
 from hasten.tune.choose import OBJECTIVES
 from hasten.tune.plan import Bounds, Limits
 from hasten.verify import METRICS, Tolerance

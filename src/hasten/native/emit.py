@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 
 import numpy as np
 
-from hasten.errors import SettingsError
 from hasten.native.isa import Isa
 from hasten.native.plan import ALIGNMENT, Plan, plan
 from hasten.native.program import C_TYPES, Program, Tensor, View
+from hasten.native.vectors import helpers, narrowed
 from hasten.types import Array
 
-__all__ = ["C_TYPES", "MATH", "SPLIT_MACS", "Emitted", "Emitter", "emit", "helpers"]
-
-# How exact exp, tanh and their like are: within 6 ULP, 2 ULP, or 5e-4.
-MATH = ("default", "strict", "fast")
+__all__ = ["C_TYPES", "SPLIT_MACS", "Emitted", "Emitter", "emit"]
 
 # Two threads meet in about 0.1 µs; a step below this is over sooner than the meeting pays.
 SPLIT_MACS = 24_000
@@ -49,18 +45,6 @@ class Emitted:
     """The program's step behind each call."""
 
 
-@cache
-def _snippets(name: str) -> Mapping[str, tuple[tuple[str, ...], str]]:
-    """Functions of one ``c/*.h`` file: name → (what it needs, text)."""
-    text = resources.files("hasten.native").joinpath("c", name).read_text(encoding="utf-8")
-    found: dict[str, tuple[tuple[str, ...], str]] = {}
-    for part in re.split(r"^//! ", text, flags=re.MULTILINE)[1:]:
-        head, body = part.split("\n", 1)
-        label, _, needs = head.partition(":")
-        found[label.strip()] = (tuple(needs.split()), body.rstrip() + "\n")
-    return found
-
-
 @dataclass
 class Emitter:
     """Gathers functions, the calls in order, constants, and the vector functions that they need."""
@@ -81,6 +65,7 @@ class Emitter:
     _step_bytes: list[int] = field(default_factory=list)
     _owners: list[int] = field(default_factory=list)
     _step: int = 0
+    _narrow: bool = False
     names: list[str] = field(default_factory=list)
 
     @property
@@ -90,7 +75,22 @@ class Emitter:
 
     def need(self, *names: str) -> None:
         """Asks for vector functions of ``c/``, by name."""
-        self._needs.update(names)
+        self._needs.update(map(self._written, names))
+
+    @contextmanager
+    def vectors(self, lanes: int) -> Iterator[None]:
+        """Within it ``isa`` has vectors of so many lanes, all of its own or half as many; what is emitted uses them."""
+        before = self.isa, self._narrow
+        if lanes != self.isa.lanes:
+            assert self.isa.half is not None and self.isa.half.lanes == lanes
+            self.isa, self._narrow = self.isa.half, True
+        try:
+            yield
+        finally:
+            self.isa, self._narrow = before
+
+    def _written(self, text: str) -> str:
+        return narrowed(text) if self._narrow else text
 
     def fresh(self, stem: str) -> str:
         """A C name not used before in this file."""
@@ -157,19 +157,19 @@ class Emitter:
         declarations = [d for d, _ in signature]
         if split:
             declarations += ["const int part", "const int parts", "unsigned *flags"]
-        self._functions.append(
-            f"/* {comment} */\nstatic void {name}({', '.join(declarations)}) {{\n{body.rstrip()}\n}}\n"
-        )
+        text = f"static void {name}({', '.join(declarations)}) {{\n{body.rstrip()}\n}}\n"
+        self._functions.append(f"/* {comment} */\n{self._written(text)}")
         self._calls.append(_Call(name, tuple(a for _, a in signature), split))
 
     def inline(self, text: str) -> None:
         """A function that a later one calls; not a step of its own."""
-        self._functions.append(text)
+        self._functions.append(self._written(text))
 
     def needed(self) -> list[str]:
         """The vector functions that were asked for, without those that are called nowhere in the end."""
-        called = set(re.findall(r"\b[vs]_\w+(?=\()", "\n".join(self._functions)))
-        return sorted(n for n in self._needs if not re.match("[vs]_", n) or n == "v_lane" or n in called)
+        called = set(re.findall(r"\b[vs]8?_\w+(?=\()", "\n".join(self._functions)))
+        kept = ("v_lane", "v8_lane")  # a macro
+        return sorted(n for n in self._needs if not re.match("[vs]8?_", n) or n in kept or n in called)
 
     def text(self, prefix: str, *, profile: bool = False) -> Emitted:
         """The finished file; with ``profile`` it can also stamp the time after every call."""
@@ -184,34 +184,6 @@ class Emitter:
             step_bytes=tuple(self._step_bytes),
             owners=tuple(self._owners),
         )
-
-
-def helpers(isa: Isa, names: Sequence[str], *, math: str = "default") -> list[str]:
-    """The C text of these vector functions and all they need, types first; ``math``: one of ``MATH``.
-
-    Raises:  SettingsError: another tier
-    """
-    if math not in MATH:
-        raise SettingsError(f"unknown mathematics '{math}': expected one of {', '.join(MATH)}")
-    stem = {"x86_64": isa.name.replace("-", "_").replace("_base", ""), "aarch64": "aarch64"}.get(
-        isa.arch, isa.name.replace("-", "_")
-    )
-    base = _snippets(f"{stem}.h")
-    tier = {} if math == "default" else _snippets(f"math_{math}.h")
-    library = {**_snippets("scalar.h"), **_snippets("math.h"), **_snippets("bytes.h"), **tier, **base}
-    wanted: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in wanted:
-            return
-        for need in library[name][0]:
-            visit(need)
-        wanted.append(name)
-
-    visit("types")
-    for name in sorted(names):
-        visit(name)
-    return [library[name][1] for name in wanted]
 
 
 def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[_Call]) -> str:
@@ -349,7 +321,7 @@ def emit(
     profile: bool = False,
     math: str = "default",
 ) -> Emitted:
-    """The C source and weights of a program for one instruction set, a team of ``threads`` and a tier of ``MATH``."""
+    """The C source and weights of a program for an instruction set, a team of ``threads`` and a tier of mathematics."""
     out = Emitter(program, isa, plan(program), threads, math)
     for out._step, step in enumerate(program.steps):
         step.emit(out)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from hasten import host
 from hasten.errors import SettingsError
@@ -14,7 +15,8 @@ __all__ = ["ISAS", "Isa", "for_host", "isa"]
 class Isa:
     """A target's vector unit.
 
-    Units:   lanes: float32 values per vector; registers: architectural vector registers
+    Units:   lanes: float32 values per vector; registers: architectural vector registers; passes: turns of the
+             arithmetic unit that one vector takes
     """
 
     name: str
@@ -26,6 +28,18 @@ class Isa:
     march: str
     """The value of gcc's and clang's ``-march``."""
     features: frozenset[str] = frozenset()
+    headers: tuple[str, ...] = ()
+    """Files of ``c/`` with its vector functions; a later one has the better of those in both."""
+    passes: int = 1
+    half_headers: tuple[str, ...] = ()
+    """The like for vectors of half as many lanes; none where they would gain nothing."""
+
+    @cached_property
+    def half(self) -> Isa | None:
+        """The same processor by vectors of half the width, in as many registers; None where that gains nothing."""
+        if not self.half_headers:
+            return None
+        return replace(self, lanes=self.lanes // 2, headers=self.half_headers, half_headers=(), passes=1)
 
     @property
     def compiler_flags(self) -> tuple[str, ...]:
@@ -39,23 +53,26 @@ class Isa:
         return self.arch == "any"
 
 
+_V4 = (("x86_64_v4.h",), 1, ("x86_64_v3.h", "x86_64_v4_half.h"))
+
 ISAS: dict[str, Isa] = {
     i.name: i
     for i in (
         Isa(
             "x86-64-v4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16", "x86-64-v4",
-            frozenset({"fma", "vnni", "bf16"}),
+            frozenset({"fma", "vnni", "bf16"}), *_V4,
         ),
-        Isa("x86-64-v4-base", 16, 32, "x86_64", "x86_64_v4", "x86-64-v4", frozenset({"fma"})),
-        Isa("x86-64-v3", 8, 16, "x86_64", "x86_64_v3", "x86-64-v3", frozenset({"fma"})),
-        Isa("x86-64-v2", 4, 16, "x86_64", "x86_64_v2", "x86-64-v2"),
-        Isa("aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a", frozenset({"fma"})),
+        Isa("x86-64-v4-base", 16, 32, "x86_64", "x86_64_v4", "x86-64-v4", frozenset({"fma"}), *_V4),
+        Isa("x86-64-v3", 8, 16, "x86_64", "x86_64_v3", "x86-64-v3", frozenset({"fma"}), ("x86_64_v3.h",)),
+        Isa("x86-64-v2", 4, 16, "x86_64", "x86_64_v2", "x86-64-v2", headers=("x86_64_v2.h",)),
+        Isa("aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a", frozenset({"fma"}), ("aarch64.h",)),
         Isa(
             "aarch64-dotprod", 4, 32, "aarch64", "generic+neon+dotprod", "armv8.2-a+dotprod",
-            frozenset({"fma", "dotprod"}),
+            frozenset({"fma", "dotprod"}), ("aarch64.h",),
         ),
-        Isa("c-vector", 4, 16, "any", "", ""),  # vectors as gcc and clang write them, for any processor
-        Isa("c", 1, 16, "any", "", ""),
+        # vectors as gcc and clang write them, for any processor
+        Isa("c-vector", 4, 16, "any", "", "", headers=("c_vector.h",)),
+        Isa("c", 1, 16, "any", "", "", headers=("c.h",)),
     )
 }  # fmt: skip
 
@@ -74,7 +91,8 @@ def for_host() -> Isa:
     """The widest instruction set that this machine runs."""
     found = host.isa()
     if found.name == "x86-64-v4":
-        return ISAS["x86-64-v4" if found.vnni and found.bf16 else "x86-64-v4-base"]
+        wide = ISAS["x86-64-v4" if found.vnni and found.bf16 else "x86-64-v4-base"]
+        return replace(wide, passes=2) if found.halves else wide
     if found.name == "aarch64":
         return ISAS["aarch64-dotprod" if found.dotprod else "aarch64"]
     return ISAS.get(found.name, ISAS["c-vector"])

@@ -16,8 +16,9 @@ import numpy as np
 
 from hasten.host import Peaks, host
 from hasten.native.build import compile_library
-from hasten.native.emit import Emitted, helpers
+from hasten.native.emit import Emitted
 from hasten.native.isa import for_host
+from hasten.native.vectors import helpers
 
 __all__ = ["measure"]
 
