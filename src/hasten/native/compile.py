@@ -11,12 +11,13 @@ from hasten.native.build import compile_library
 from hasten.native.emit import Emitted, emit
 from hasten.native.fuse import fuse
 from hasten.native.isa import Isa
+from hasten.native.kernels.recurrent_pair import paired
 from hasten.native.kernels.transpose import transposes
 from hasten.native.lower import lower
 from hasten.native.precision import reduce_weights
 from hasten.native.program import Program
 
-__all__ = ["Compiled", "compile_graph", "program_of"]
+__all__ = ["Compiled", "compile_graph", "for_team", "program_of"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ def program_of(model: ir.Model, name: str, isa: Isa, *, precision: str = "float3
     """The fused program of a graph with static shapes; ``precision``: how its weights are stored."""
     fused = fuse(without_dead_steps(lower(model, name, isa.lanes, unsigned_bytes=isa.arch != "aarch64")))
     return reduce_weights(replace(fused, steps=transposes(fused.steps)), precision)
+
+
+def for_team(program: Program, threads: int) -> Program:
+    """The program as ``threads`` threads best share it: layers that do not need each other side by side."""
+    return program if threads == 1 else replace(program, steps=paired(program.steps))
 
 
 def without_dead_steps(program: Program) -> Program:
@@ -55,6 +61,6 @@ def compile_graph(
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = program_of(model, name, isa, precision=precision)
+    program = for_team(program_of(model, name, isa, precision=precision), threads)
     emitted = emit(program, isa, threads=threads, math=math)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

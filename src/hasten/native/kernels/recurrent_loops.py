@@ -26,10 +26,11 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 @dataclass
 class Loops:
-    """The C of one ``Recurrent``."""
+    """The C of one ``Recurrent``; ``alone``: it may be shared out to a team, unit by unit."""
 
     step: Recurrent
     out: Emitter
+    alone: bool = True
 
     def __post_init__(self) -> None:
         self.count = GATES[self.step.cell.kind]
@@ -39,11 +40,25 @@ class Loops:
         self.blocks = self.padded // self.lanes  # a block: one vector of units, all its gates
         # Splitting pays earlier here than elsewhere: each part's share of the weights then fits a nearer cache.
         macs = self.step.units * self.step.units * self.count
-        self.split = self.out.threads > 1 and self.step.cell.kind != "GRU" and macs >= _SPLIT_MACS
+        apart = self.step.cell.kind != "GRU" or self.step.cell.reset_after  # else units need each other's reset gates
+        self.split = self.alone and self.out.threads > 1 and apart and macs >= _SPLIT_MACS
         self.split = self.split and self.blocks >= self.out.threads
 
     def write(self) -> None:
-        """Both functions, through the emitter."""
+        """The function of the layer, as a call of the program."""
+        signature, body = self.walk()
+        self.out.function(self.step.kernel, self.step.title, signature, body, split=self.split)
+
+    def inline(self) -> tuple[str, list[tuple[str, str]]]:
+        """The same as a function that another one calls: its name and signature."""
+        signature, body = self.walk()
+        name = self.out.fresh(f"{self.step.kernel}_walk")
+        declared = ", ".join(declaration for declaration, _ in signature)
+        self.out.inline(f"/* {self.step.title} */\nstatic void {name}({declared}) {{\n{body.rstrip()}\n}}\n")
+        return name, signature
+
+    def walk(self) -> tuple[list[tuple[str, str]], str]:
+        """Signature and body of the walk through time, after the function of one time step."""
         step, out = self.step, self.out
         units, padded, lanes = step.units, self.padded, self.lanes
         out.need("v_load", "v_store", "v_set1", self.load)
@@ -128,7 +143,7 @@ class Loops:
         body.append("    }")
         if self.split:
             body.append("    (void)from;")
-        out.function(step.kernel, step.title, signature, "\n".join(body), split=self.split)
+        return signature, "\n".join(body)
 
     def _tick(self, s: str, call: str, ticks: str, indent: str) -> list[str]:
         """One time step: compute, emit y, swap the states."""
