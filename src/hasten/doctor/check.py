@@ -29,6 +29,7 @@ UNREADABLE = "H000"
 _LIBRARIES = re.compile(
     "torch|keras|tensorflow|tflite|litert|onnxruntime|openvino|transformers|timm|whisper|spacy|tqdm|allow_pickle"
 )
+_FAULT = "the doctor itself failed here: "
 _ROUNDS = 10  # fixes may uncover others; each round reads the file anew
 
 
@@ -102,8 +103,16 @@ def _hits(code: Code, rules: Sequence[Rule]) -> Iterator[tuple[Rule, Hit]]:
             asked.setdefault(kind, []).append(rule)
     for node in code.names.nodes:
         for rule in asked.get(type(node), ()):
-            for found in rule.check(node, code):
+            for found in _asked(rule, node, code):
                 yield rule, found
+
+
+def _asked(rule: Rule, node: ast.AST, code: Code) -> Sequence[Hit]:
+    """A rule's answer; a fault of the rule costs that answer alone, and is said."""
+    try:
+        return list(rule.check(node, code))
+    except Exception as error:  # ours, whatever it is: the other rules and files go on
+        return [Hit(node, f"{_FAULT}{type(error).__name__}: {error}")]
 
 
 def _finding(rule: Rule, hit: Hit, job: Job, lines: Sequence[str]) -> Finding:
@@ -115,6 +124,8 @@ def _finding(rule: Rule, hit: Hit, job: Job, lines: Sequence[str]) -> Finding:
         end = line  # the header says it; the body may be long
     column = _column(lines, line, getattr(node, "col_offset", 0))
     end_column = _column(lines, end, getattr(node, "end_col_offset", 0)) if end != line or end else None
+    if hit.message.startswith(_FAULT):
+        return Finding(UNREADABLE, f"{rule.code}: {hit.message}", "Please report it.", job.shown, line, column)
     safe = hit.fix is not None and (hit.fix.safe or job.fix == "unsafe")
     return Finding(rule.code, hit.message, rule.remedy, job.shown, line, column, end, end_column, fixable=safe)
 

@@ -50,7 +50,18 @@ def _is_known(call: ast.Call, code: Code) -> bool:
     kind = code.runs_model(call)
     function = code.function(call)
     made = kind is not None and (kind.made is not None or kind.local is not None)
-    return made or (function is not None and bool(code.kinds.callers(function)))
+    return made or (function is not None and _runs_here(function, code))
+
+
+def _runs_here(function: Function, code: Code, depth: int = 4) -> bool:
+    """True when the file's own lines lead to a function: from the module, or from a request handler."""
+    if code.handler(function) is not None:
+        return True
+    for call in code.kinds.callers(function) if depth else ():
+        outer = code.function(call)
+        if outer is None or (outer is not function and _runs_here(outer, code, depth - 1)):
+            return True
+    return False
 
 
 def model_run(call: ast.Call, code: Code) -> bool:
@@ -80,7 +91,7 @@ def own_calls(scope: ast.AST) -> Iterator[ast.Call]:
 def _may_be(scope: ast.Module | Function, code: Code) -> bool:
     if code.in_layer(scope) or code.in_class_of(scope, makers.TORCH_DATASET):
         return False
-    if code.mentions("onnx.export", "jit.trace", "torch.export"):
+    if code.mentions("onnx.export", "jit.trace", "torch.export", "dynamo_export", "export_onnx", "to_onnx"):
         return False  # a converter runs the model once, to see its shapes
     if not code.mentions(*_TRAINING):
         return loads_weights(code) and not _wants_gradients(code)

@@ -11,6 +11,7 @@ from hasten.doctor.rule import argument, keyword
 __all__ = [
     "first_argument",
     "input_of",
+    "is_buffer",
     "is_chunked",
     "is_keras_predict",
     "is_one_sample",
@@ -60,6 +61,12 @@ def value_of(node: ast.expr | None, code: Code) -> ast.expr | None:
         return node
     same = code.function(last.node) is code.function(node)
     return last.value if same else node
+
+
+def is_buffer(node: ast.expr, code: Code) -> bool:
+    """True for bytes in memory: ``io.BytesIO(…)``, or a name that holds one."""
+    value = value_of(node, code)
+    return isinstance(value, ast.Call) and code.qualified(value.func).endswith("BytesIO")
 
 
 def _holds(value: ast.expr | None, node: ast.Name) -> bool:

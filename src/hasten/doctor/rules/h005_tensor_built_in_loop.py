@@ -103,7 +103,8 @@ def _is_computing(call: ast.Call, code: Code) -> bool:
 def _changes_later(statement: ast.Assign, loop: ast.AST, code: Code) -> bool:
     """True where the named tensor is an accumulator, changed in place, or kept by someone in the loop."""
     target = statement.targets[0]
-    assert isinstance(target, ast.Name)
+    if not isinstance(target, ast.Name):
+        return False
     if len(code.bound_in(target, loop)) > 1 or target.id in code._changed(loop):
         return True
     return any(
@@ -139,7 +140,10 @@ def _is_traced(node: ast.AST, code: Code) -> bool:
         return False
     if any("function" in code.names.dotted(d.func if isinstance(d, ast.Call) else d) for d in function.decorator_list):
         return True
-    return code.in_class_of(node, makers.KERAS_LAYER, makers.KERAS_MODEL)
+    if code.in_class_of(node, makers.KERAS_LAYER, makers.KERAS_MODEL):
+        return True
+    owner = code.klass(node)  # a schedule, a loss, a metric: Keras traces their calls too
+    return owner is not None and any(code.qualified(b).startswith("keras.") for b in owner.bases)
 
 
 RULE = Rule(

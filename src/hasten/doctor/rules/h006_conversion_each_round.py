@@ -37,6 +37,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 
 _CONVERSIONS = ("item", "tolist", "numpy", "cpu")
+_OWN = ("__init__", "tolist", "item", "numpy")  # a tensor class' own conversion has no other to call
 _TRAINING = frozenset(("backward", "step", "train_on_batch", "apply_gradients", "minimize", "zero_grad"))
 
 
@@ -50,7 +51,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if kind is None or kind.name not in (makers.TORCH_TENSOR, makers.TF_TENSOR):
         return
     function = code.function(node)
-    if _is_converted_again(node, code) or not _is_gathered(node, code) or (function and function.name == "__init__"):
+    if _is_converted_again(node, code) or not _is_gathered(node, code) or (function and function.name in _OWN):
         return
     loop = code.loop(node)
     if loop is None or not code.depends_on_round(receiver, loop) or _trains(loop):

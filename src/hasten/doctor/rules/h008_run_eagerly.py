@@ -38,7 +38,7 @@ _SWITCHES = ("tensorflow.config.run_functions_eagerly", "tensorflow.config.exper
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Switches to eager running that are on."""
-    if not code.imports("tensorflow", "keras", "tf_keras"):
+    if not code.imports("tensorflow", "keras", "tf_keras") or _is_asked_for(node, code):
         return
     if isinstance(node, ast.Assign):
         target = node.targets[0]
@@ -60,6 +60,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             yield hit(node, "all tf.functions now run eagerly, operation by operation")
     elif name == "tensorflow.data.experimental.enable_debug_mode":
         yield hit(node, "tf.data runs eagerly and in sequence in debug mode")
+
+
+def _is_asked_for(node: ast.AST, code: Code) -> bool:
+    """True beneath an `if` other than the script's own: a flag turns it on, for those who want it."""
+    tests = (ast.unparse(a.test) for a in code.ancestors(node) if isinstance(a, ast.If))
+    return any("__name__" not in test for test in tests)
 
 
 def _is_true(node: ast.expr | None) -> bool:

@@ -59,7 +59,7 @@ def _grows(value: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
         index = value.slice.elts[0] if isinstance(value.slice, ast.Tuple) and value.slice.elts else value.slice
         if isinstance(index, ast.Slice) and (index.lower is None) != (index.upper is None):
             bound = index.lower or index.upper
-            return bound is not None and not _is_negative(bound) and code.depends_on_round(bound, loop)
+            return bound is not None and not _is_negative(bound) and _counts(bound, loop, code)
         return False
     if not isinstance(value, ast.Call) or not value.args or not depth:
         return False
@@ -67,6 +67,12 @@ def _grows(value: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
     if name not in _ARRAYS:
         return False
     return _list_grows(value.args[0], loop) or _grows(value.args[0], loop, code, depth - 1)
+
+
+def _counts(bound: ast.expr, loop: ast.AST, code: Code) -> bool:
+    """True for a bound that follows the rounds themselves; `x[: len(y)]` only trims a padded batch."""
+    asked = any(isinstance(n, (ast.Attribute, ast.Call, ast.Subscript)) for n in ast.walk(bound))
+    return not asked and code.depends_on_round(bound, loop)
 
 
 def _is_negative(node: ast.expr) -> bool:

@@ -47,7 +47,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         if loop is not None and (code.depends_on_round(node, loop) or not isinstance(loop, (ast.For, ast.While))):
             return
         hot = code.hot(node)
-        if hot is not None and not is_guarded(node, code) and not _is_kept(node, code):
+        if hot is not None and not is_guarded(node, code) and not _is_kept(node, code) and not _pays_off(node, code):
             yield hit(node, f"a new `tf.function` traces anew, {hot.reason}", *hoist(node, code), safe=True)
         return
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -58,7 +58,31 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             loop = code.loop(node)
             if hot is None or is_guarded(node, code) or (loop is not None and code.depends_on_round(node, loop)):
                 continue
+            if _pays_off(node, code):
+                continue
             yield hit(decorator, f"'{node.name}' is a new `tf.function`, traced anew, {hot.reason}")
+
+
+def _pays_off(node: ast.AST, code: Code) -> bool:
+    """True where the function around hands the new one on, or runs it in a loop of its own: made once for many calls."""
+    around = code.function(node)
+    if around is None or code.loop(node) is not None or code.handler(node) is not None:
+        return False
+    statement = code.statement(node)
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        names = {statement.name}
+    elif isinstance(statement, ast.Assign):
+        names = {t.id for t in statement.targets if isinstance(t, ast.Name)}
+    else:
+        return False
+    for used in ast.walk(around):
+        if not isinstance(used, ast.Name) or used.id not in names or not isinstance(used.ctx, ast.Load):
+            continue
+        parent = code.parent(used)
+        called = isinstance(parent, ast.Call) and parent.func is used
+        if not called or code.loop(used) is not None:
+            return True
+    return False
 
 
 def _is_decorator(node: ast.AST, code: Code) -> bool:

@@ -36,6 +36,7 @@ from collections.abc import Iterator
 from hasten.doctor.code import Code
 from hasten.doctor.percall import hoist, is_guarded
 from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.samples import value_of
 
 _COMPILERS = ("torch.compile", "torch.jit.trace", "torch.jit.script")
 
@@ -58,7 +59,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if isinstance(statement, ast.Return) and loop is None:
         return
     hot = code.hot(node)
-    if hot is None or (loop is None and _from_outside(node, code)):
+    if hot is None or (loop is None and (_from_outside(node, code) or _is_fresh(node, code))):
         return
     yield hit(node, f"the model is compiled again, {hot.reason}", *hoist(node, code), safe=True)
 
@@ -70,6 +71,13 @@ def _is_new(node: ast.Call, loop: ast.AST, code: Code) -> bool:
         statement = code.statement(node)
         return any(b.node is not statement for b in code.bound_in(model, loop))
     return code.depends_on_round(model, loop)
+
+
+def _is_fresh(node: ast.Call, code: Code) -> bool:
+    """True where the function builds the model by a call that this file does not know: each may be another."""
+    value = value_of(node.args[0], code)
+    made = isinstance(value, ast.Call) and code.function(value) is code.function(node)
+    return made and code.kind(value) is None
 
 
 def _from_outside(node: ast.Call, code: Code) -> bool:

@@ -39,7 +39,7 @@ from collections.abc import Iterator
 from hasten.doctor.code import Code
 from hasten.doctor.percall import hoist, repeats_needlessly
 from hasten.doctor.rule import Hit, Rule, hit
-from hasten.doctor.samples import value_of
+from hasten.doctor.samples import is_buffer
 from hasten.doctor.words import words
 
 _NAMES = words(
@@ -57,8 +57,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     pretrained = name.endswith(".from_pretrained") and _is_model(name)
     if name not in _NAMES and not pretrained:
         return
-    if _from_memory(node, code):
-        return
+    if node.args and is_buffer(node.args[0], code):
+        return  # a buffer just filled is a copy being made, not a model being loaded
     reason = repeats_needlessly(node, code)
     if reason:
         yield hit(node, f"the same model is loaded again, {reason}", *hoist(node, code))
@@ -67,12 +67,6 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 def _is_model(name: str) -> bool:
     last = name.rsplit(".", 2)[-2]
     return name.startswith("transformers.") and ("Model" in last or "For" in last) and not last.endswith("Config")
-
-
-def _from_memory(node: ast.Call, code: Code) -> bool:
-    """A buffer just filled is a copy being made, not a model being loaded."""
-    value = value_of(node.args[0], code) if node.args else None
-    return isinstance(value, ast.Call) and code.qualified(value.func).endswith("BytesIO")
 
 
 RULE = Rule(

@@ -41,7 +41,7 @@ from hasten.doctor.inference import answers, is_covered
 from hasten.doctor.names import Function
 from hasten.doctor.rule import Edit, Fix, Hit, Rule
 
-_MARKS = ("no_grad", "inference_mode", "set_grad_enabled", "requires_grad_", "evaluating", "_no_grad")
+_MARKS = ("no_grad", "inference_mode", "set_grad_enabled", "requires_grad_", "evaluating", "_no_grad", "eval_mode")
 _FILE_WIDE = re.compile(
     r"^torch\.(set_grad_enabled|autograd\.set_grad_enabled)\(False|requires_grad\s*=\s*False|volatile=True", re.M
 )

@@ -27,6 +27,7 @@ Safe: the same functions under today's name.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
@@ -42,9 +43,12 @@ _MOVED = {
 }
 
 
+_OWN = re.compile(r"(^|[/\\])torch[/\\](__init__|nn|quantization|ao|testing)\b")  # torch itself keeps the alias alive
+
+
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Imports and attributes of the old modules, each named once."""
-    if is_fallback(node, code):
+    if is_fallback(node, code) or _OWN.search(code.path):
         return
     if isinstance(node, ast.ImportFrom) and node.module in ("torch", "torch.nn") and not node.level:
         yield from _whole_module(node, code)

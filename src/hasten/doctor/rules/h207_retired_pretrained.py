@@ -32,6 +32,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.retired import is_fallback
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 
@@ -39,7 +40,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """`pretrained` handed to torchvision."""
     assert isinstance(node, ast.Call)
     name = code.qualified(node.func)
-    if not name.startswith("torchvision.models."):
+    if not name.startswith("torchvision.models.") or is_fallback(node, code):
         return
     for old in ("pretrained", "pretrained_backbone"):
         value = keyword(node, old)

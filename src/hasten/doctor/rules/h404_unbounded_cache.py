@@ -82,8 +82,23 @@ def _stores(statement: ast.Assign, node: ast.ClassDef, method: ast.AST, code: Co
         held = target.value
         if not isinstance(held.value, ast.Name) or held.value.id != "self" or not _by_parameter(target.slice, method):
             continue
+        if not _gives_back(statement, held.attr, method, code):
+            continue
         if _starts_empty(node, held.attr, code) and not _is_optional(statement, held.attr, code):
             yield hit(statement, f"`self.{held.attr}` keeps every sample ever read, in each worker")
+
+
+def _gives_back(statement: ast.Assign, attr: str, method: ast.AST, code: Code) -> bool:
+    """True where the method returns what it stores, or what the dictionary holds: samples, not book-keeping."""
+    assert isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef))
+    kept = {f"self.{attr}"} | {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
+    for inner in ast.walk(method):  # `sample = self.cache[i]` before `return sample`
+        if isinstance(inner, ast.Assign) and any(
+            isinstance(n, ast.Attribute) and code.names.dotted(n) == f"self.{attr}" for n in ast.walk(inner.value)
+        ):
+            kept.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+    returned = [r for r in code.kinds.returns(method) if r is not None]
+    return any(code.names.dotted(n) in kept for r in returned for n in ast.walk(r))
 
 
 def _by_parameter(index: ast.expr, method: ast.AST) -> bool:

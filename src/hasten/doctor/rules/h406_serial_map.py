@@ -50,7 +50,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 
 def _is_trivial(function: ast.expr) -> bool:
-    return isinstance(function, ast.Lambda) and not any(isinstance(n, ast.Call) for n in ast.walk(function.body))
+    if not isinstance(function, ast.Lambda):
+        return False
+    calls = [n for n in ast.walk(function.body) if isinstance(n, ast.Call)]
+    return not calls or any(isinstance(c.func, ast.Attribute) and c.func.attr == "apply" for c in calls)
 
 
 RULE = Rule(

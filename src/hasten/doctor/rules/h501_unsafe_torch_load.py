@@ -31,6 +31,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
+from hasten.doctor.samples import is_buffer
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -41,7 +42,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     value = keyword(node, "weights_only")
     if value is not None and not (isinstance(value, ast.Constant) and value.value is False):
         return
-    if value is None and keyword(node, "pickle_module") is not None:
+    if value is None and (keyword(node, "pickle_module") is not None or _is_fallback(node, code)):
+        return
+    if _is_own_copy(node, code):
         return
     reason = (
         "`weights_only=False` lets the file run code"
@@ -49,6 +52,30 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         else "`torch.load` may run code from the file"
     )
     yield hit(node, reason, Edit("argument", node, "True", "weights_only"))
+
+
+def _is_fallback(node: ast.Call, code: Code) -> bool:
+    """True where the safe call stands beside it, and this one is for a torch that does not know the option."""
+    for around in code.ancestors(node):
+        tried = code.parent(around) if isinstance(around, ast.ExceptHandler) else None
+        if isinstance(tried, ast.Try) and any("weights_only" in ast.unparse(s) for s in tried.body):
+            return True
+        if isinstance(around, (ast.If, ast.IfExp)) and "weights_only" in ast.unparse(around.test):
+            return True
+    return False
+
+
+def _is_own_copy(node: ast.Call, code: Code) -> bool:
+    """True for a buffer that the same function has just filled by `torch.save`: a copy by way of bytes."""
+    buffer = node.args[0].id if node.args and isinstance(node.args[0], ast.Name) else ""
+    return bool(buffer) and any(
+        code.qualified(saved.func) == "torch.save"
+        and code.function(saved) is code.function(node)
+        and any(isinstance(a, ast.Name) and a.id == buffer for a in saved.args[1:])
+        and saved.lineno < node.lineno
+        and is_buffer(node.args[0], code)
+        for saved in code.calls_named("save")
+    )
 
 
 RULE = Rule(
