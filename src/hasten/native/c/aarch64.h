@@ -129,3 +129,31 @@ static inline void v_turn(vf *a) {
         UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
     }
 }
+//! v_max_i8: bytes
+static inline vb v_max_i8(vb a, vb b) { return (vb)vmaxq_s8((int8x16_t)a, (int8x16_t)b); }
+//! v_min_i8: bytes
+static inline vb v_min_i8(vb a, vb b) { return (vb)vminq_s8((int8x16_t)a, (int8x16_t)b); }
+//! v_quads: bytes
+/* out[j], lane l: the bytes of a, b, c and d at place j VL + l */
+static inline void v_quads(vb a, vb b, vb c, vb d, vi *out) {
+    const uint16x8_t s = (uint16x8_t)vzip1q_u8((uint8x16_t)a, (uint8x16_t)b), u = (uint16x8_t)vzip1q_u8((uint8x16_t)c, (uint8x16_t)d);
+    const uint16x8_t t = (uint16x8_t)vzip2q_u8((uint8x16_t)a, (uint8x16_t)b), v = (uint16x8_t)vzip2q_u8((uint8x16_t)c, (uint8x16_t)d);
+    out[0] = (vi)vzip1q_u16(s, u);
+    out[1] = (vi)vzip2q_u16(s, u);
+    out[2] = (vi)vzip1q_u16(t, v);
+    out[3] = (vi)vzip2q_u16(t, v);
+}
+//! v_halves: bytes
+static inline int16x8_t v_halves(vi a, vi b, int zero) {
+    const int16x8_t both = vcombine_s16(vqmovn_s32((int32x4_t)a), vqmovn_s32((int32x4_t)b));
+    return vqaddq_s16(both, vdupq_n_s16((int16_t)zero));
+}
+//! v_pack_u8: v_halves
+/* a[0 .. 3] + zero as bytes, saturated; in the order of v_quads */
+static inline vb v_pack_u8(const vi *a, int zero) {
+    return (vb)vcombine_u8(vqmovun_s16(v_halves(a[0], a[1], zero)), vqmovun_s16(v_halves(a[2], a[3], zero)));
+}
+//! v_pack_i8: v_halves
+static inline vb v_pack_i8(const vi *a, int zero) {
+    return (vb)vcombine_s8(vqmovn_s16(v_halves(a[0], a[1], zero)), vqmovn_s16(v_halves(a[2], a[3], zero)));
+}

@@ -94,3 +94,107 @@ static inline vf v_low_bf16(vi a) {
 }
 //! v_high_bf16: v_frombits
 static inline vf v_high_bf16(vi a) { return v_frombits(a & -65536); }
+//! bytes: types
+/* four times as many bytes as there are lanes */
+#if VL == 1
+typedef struct { uint8_t b[4]; } vb;
+#else
+typedef uint8_t vb __attribute__((vector_size(4 * VL)));
+#endif
+//! v_loadb: bytes
+static inline vb v_loadb(const uint8_t *p) {
+    vb a;
+    __builtin_memcpy(&a, p, sizeof a);
+    return a;
+}
+//! v_loadb_n: bytes
+/* n bytes and zeros */
+static inline vb v_loadb_n(const uint8_t *p, int n) {
+    uint8_t b[4 * VL] = {0};
+    vb a;
+    for (int i = 0; i < n; i++) b[i] = p[i];
+    __builtin_memcpy(&a, b, sizeof a);
+    return a;
+}
+//! v_storeb: bytes
+static inline void v_storeb(uint8_t *p, vb a) { __builtin_memcpy(p, &a, sizeof a); }
+//! v_storeb_n: bytes
+/* the first n bytes */
+static inline void v_storeb_n(uint8_t *p, vb a, int n) {
+    uint8_t b[4 * VL];
+    __builtin_memcpy(b, &a, sizeof a);
+    for (int i = 0; i < n; i++) p[i] = b[i];
+}
+//! v_set1b: bytes
+static inline vb v_set1b(int x) {
+#if VL == 1
+    return (vb){{(uint8_t)x, (uint8_t)x, (uint8_t)x, (uint8_t)x}};
+#else
+    return (vb){0} + (uint8_t)x;
+#endif
+}
+//! v_flip: bytes
+/* int8 as uint8 128 higher, and back */
+static inline vb v_flip(vb a) {
+#if VL == 1
+    for (int i = 0; i < 4; i++) a.b[i] ^= 0x80;
+    return a;
+#else
+    return a ^ 0x80;
+#endif
+}
+//! v_max_u8: bytes
+static inline vb v_max_u8(vb a, vb b) {
+#if VL == 1
+    for (int i = 0; i < 4; i++) a.b[i] = a.b[i] > b.b[i] ? a.b[i] : b.b[i];
+    return a;
+#else
+    const vb m = (vb)(a > b);
+    return (a & m) | (b & ~m);
+#endif
+}
+//! v_min_u8: bytes
+static inline vb v_min_u8(vb a, vb b) {
+#if VL == 1
+    for (int i = 0; i < 4; i++) a.b[i] = a.b[i] < b.b[i] ? a.b[i] : b.b[i];
+    return a;
+#else
+    const vb m = (vb)(a < b);
+    return (a & m) | (b & ~m);
+#endif
+}
+//! v_max_i8: v_max_u8 v_flip
+static inline vb v_max_i8(vb a, vb b) { return v_flip(v_max_u8(v_flip(a), v_flip(b))); }
+//! v_min_i8: v_min_u8 v_flip
+static inline vb v_min_i8(vb a, vb b) { return v_flip(v_min_u8(v_flip(a), v_flip(b))); }
+//! v_quads: bytes
+/* out[j], lane l: the bytes of a, b, c and d at place j VL + l */
+static inline void v_quads(vb a, vb b, vb c, vb d, vi *out) {
+    uint8_t from[4][4 * VL], to[16 * VL];
+    __builtin_memcpy(from[0], &a, sizeof a);
+    __builtin_memcpy(from[1], &b, sizeof a);
+    __builtin_memcpy(from[2], &c, sizeof a);
+    __builtin_memcpy(from[3], &d, sizeof a);
+    for (int i = 0; i < 4 * VL; i++)
+        for (int k = 0; k < 4; k++) to[4 * i + k] = from[k][i];
+    __builtin_memcpy(out, to, sizeof to);
+}
+//! v_pack_u8: bytes
+/* a[0 .. 3] + zero as bytes, saturated; in the order of v_quads */
+static inline vb v_pack_u8(const vi *a, int zero) {
+    int32_t from[4 * VL];
+    uint8_t to[4 * VL];
+    vb r;
+    __builtin_memcpy(from, a, sizeof from);
+    for (int i = 0; i < 4 * VL; i++) {
+        const int v = from[i] > 1024 ? 1024 : from[i] < -1024 ? -1024 : from[i];
+        to[i] = (uint8_t)(v + zero < 0 ? 0 : v + zero > 255 ? 255 : v + zero);
+    }
+    __builtin_memcpy(&r, to, sizeof r);
+    return r;
+}
+//! v_pack_i8: v_pack_u8 v_flip
+static inline vb v_pack_i8(const vi *a, int zero) { return v_flip(v_pack_u8(a, zero + 128)); }
+//! v_in_line: bytes
+/* from the order of v_pack_u8 to that of the vectors packed: a[0]'s lanes first */
+static inline vb v_in_line(vb a) { return a; }

@@ -132,3 +132,30 @@ static inline void v_turn(vf *a) {
         UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
     }
 }
+//! v_max_i8: bytes
+static inline vb v_max_i8(vb a, vb b) { return (vb)_mm_max_epi8((__m128i)a, (__m128i)b); }
+//! v_min_i8: bytes
+static inline vb v_min_i8(vb a, vb b) { return (vb)_mm_min_epi8((__m128i)a, (__m128i)b); }
+//! v_quads: bytes
+/* out[j], lane l: the bytes of a, b, c and d at one place; in order */
+static inline void v_quads(vb a, vb b, vb c, vb d, vi *out) {
+    const __m128i s = _mm_unpacklo_epi8((__m128i)a, (__m128i)b), t = _mm_unpackhi_epi8((__m128i)a, (__m128i)b);
+    const __m128i u = _mm_unpacklo_epi8((__m128i)c, (__m128i)d), v = _mm_unpackhi_epi8((__m128i)c, (__m128i)d);
+    out[0] = (vi)_mm_unpacklo_epi16(s, u);
+    out[1] = (vi)_mm_unpackhi_epi16(s, u);
+    out[2] = (vi)_mm_unpacklo_epi16(t, v);
+    out[3] = (vi)_mm_unpackhi_epi16(t, v);
+}
+//! v_halves: bytes
+static inline __m128i v_halves(vi a, vi b, int zero) {
+    return _mm_adds_epi16(_mm_packs_epi32((__m128i)a, (__m128i)b), _mm_set1_epi16((short)zero));
+}
+//! v_pack_u8: v_halves
+/* a[0 .. 3] + zero as bytes, saturated; in the order of v_quads */
+static inline vb v_pack_u8(const vi *a, int zero) {
+    return (vb)_mm_packus_epi16(v_halves(a[0], a[1], zero), v_halves(a[2], a[3], zero));
+}
+//! v_pack_i8: v_halves
+static inline vb v_pack_i8(const vi *a, int zero) {
+    return (vb)_mm_packs_epi16(v_halves(a[0], a[1], zero), v_halves(a[2], a[3], zero));
+}

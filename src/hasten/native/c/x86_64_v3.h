@@ -138,3 +138,35 @@ static inline void v_turn(vf *a) {
         UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
     }
 }
+//! v_max_i8: bytes
+static inline vb v_max_i8(vb a, vb b) { return (vb)_mm256_max_epi8((__m256i)a, (__m256i)b); }
+//! v_min_i8: bytes
+static inline vb v_min_i8(vb a, vb b) { return (vb)_mm256_min_epi8((__m256i)a, (__m256i)b); }
+//! v_quads: bytes
+/* out[j], lane l: the bytes of a, b, c and d at one place; each 128 bits by themselves */
+static inline void v_quads(vb a, vb b, vb c, vb d, vi *out) {
+    const __m256i s = _mm256_unpacklo_epi8((__m256i)a, (__m256i)b), t = _mm256_unpackhi_epi8((__m256i)a, (__m256i)b);
+    const __m256i u = _mm256_unpacklo_epi8((__m256i)c, (__m256i)d), v = _mm256_unpackhi_epi8((__m256i)c, (__m256i)d);
+    out[0] = (vi)_mm256_unpacklo_epi16(s, u);
+    out[1] = (vi)_mm256_unpackhi_epi16(s, u);
+    out[2] = (vi)_mm256_unpacklo_epi16(t, v);
+    out[3] = (vi)_mm256_unpackhi_epi16(t, v);
+}
+//! v_halves: bytes
+static inline __m256i v_halves(vi a, vi b, int zero) {
+    return _mm256_adds_epi16(_mm256_packs_epi32((__m256i)a, (__m256i)b), _mm256_set1_epi16((short)zero));
+}
+//! v_pack_u8: v_halves
+/* a[0 .. 3] + zero as bytes, saturated; in the order of v_quads */
+static inline vb v_pack_u8(const vi *a, int zero) {
+    return (vb)_mm256_packus_epi16(v_halves(a[0], a[1], zero), v_halves(a[2], a[3], zero));
+}
+//! v_pack_i8: v_halves
+static inline vb v_pack_i8(const vi *a, int zero) {
+    return (vb)_mm256_packs_epi16(v_halves(a[0], a[1], zero), v_halves(a[2], a[3], zero));
+}
+//! v_in_line: bytes
+/* from the order of v_pack_u8 to that of the vectors packed: a[0]'s lanes first */
+static inline vb v_in_line(vb a) {
+    return (vb)_mm256_permutevar8x32_epi32((__m256i)a, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}

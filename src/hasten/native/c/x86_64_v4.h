@@ -120,3 +120,42 @@ static inline void v_turn(vf *a) {
         UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
     }
 }
+//! v_max_i8: bytes
+static inline vb v_max_i8(vb a, vb b) { return (vb)_mm512_max_epi8((__m512i)a, (__m512i)b); }
+//! v_min_i8: bytes
+static inline vb v_min_i8(vb a, vb b) { return (vb)_mm512_min_epi8((__m512i)a, (__m512i)b); }
+//! v_quads: bytes
+/* out[j], lane l: the bytes of a, b, c and d at one place; each 128 bits by themselves */
+static inline void v_quads(vb a, vb b, vb c, vb d, vi *out) {
+    const __m512i s = _mm512_unpacklo_epi8((__m512i)a, (__m512i)b), t = _mm512_unpackhi_epi8((__m512i)a, (__m512i)b);
+    const __m512i u = _mm512_unpacklo_epi8((__m512i)c, (__m512i)d), v = _mm512_unpackhi_epi8((__m512i)c, (__m512i)d);
+    out[0] = (vi)_mm512_unpacklo_epi16(s, u);
+    out[1] = (vi)_mm512_unpackhi_epi16(s, u);
+    out[2] = (vi)_mm512_unpacklo_epi16(t, v);
+    out[3] = (vi)_mm512_unpackhi_epi16(t, v);
+}
+//! v_halves: bytes
+static inline __m512i v_halves(vi a, vi b, int zero) {
+    return _mm512_adds_epi16(_mm512_packs_epi32((__m512i)a, (__m512i)b), _mm512_set1_epi16((short)zero));
+}
+//! v_pack_u8: v_halves
+/* a[0 .. 3] + zero as bytes, saturated; in the order of v_quads */
+static inline vb v_pack_u8(const vi *a, int zero) {
+    return (vb)_mm512_packus_epi16(v_halves(a[0], a[1], zero), v_halves(a[2], a[3], zero));
+}
+//! v_pack_i8: v_halves
+static inline vb v_pack_i8(const vi *a, int zero) {
+    return (vb)_mm512_packs_epi16(v_halves(a[0], a[1], zero), v_halves(a[2], a[3], zero));
+}
+//! v_in_line: bytes
+/* from the order of v_pack_u8 to that of the vectors packed: a[0]'s lanes first */
+static inline vb v_in_line(vb a) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return (vb)_mm512_permutexvar_epi32(order, (__m512i)a);
+}
+//! v_loadb_n: bytes
+/* n bytes and zeros */
+static inline vb v_loadb_n(const uint8_t *p, int n) { return (vb)_mm512_maskz_loadu_epi8(~0ull >> (64 - n), p); }
+//! v_storeb_n: bytes
+/* the first n bytes, n not 0 */
+static inline void v_storeb_n(uint8_t *p, vb a, int n) { _mm512_mask_storeu_epi8(p, ~0ull >> (64 - n), (__m512i)a); }

@@ -1,18 +1,20 @@
 """Convolutions and matrix products of bytes into 32-bit sums, one scale a channel, rounded back to bytes.
 
-An input with borders, or of the signedness that the dot product does not take, is copied once into a padded image
-(shifted by 128). Each row of a window is then one run of neighbouring bytes, taken four at a time: four bytes go to all
-lanes, meet ``[vector][lane][4]`` weights, and a tile of output positions × vectors of channels stays in registers.
+An input with borders, or of the signedness that the dot product does not take, is copied once into a padded image.
+Each row of a window is then one run of neighbouring bytes, taken four at a time: four bytes go to all lanes, meet
+``[vector][lane][4]`` weights, and a tile of output positions × vectors of channels stays in registers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hasten.native.kernels.byte_image import Geometry, copy_image, image_of, stored
+from hasten.native.kernels.requantise import Requantise, Rounding
 from hasten.native.program import Step, View
 from hasten.types import Array
 
@@ -20,21 +22,7 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.lower import Lowering
 
-__all__ = ["ByteConv", "Requantise"]
-
-
-@dataclass(frozen=True)
-class Requantise:
-    """``y = clamp(round(sum · factor + offset) + zero, low, high)``.
-
-    Shapes:  factor, offset (channels,)
-    """
-
-    factor: Array
-    offset: Array
-    zero: int
-    low: int
-    high: int
+__all__ = ["ByteConv"]
 
 
 @dataclass(eq=False)
@@ -48,8 +36,7 @@ class ByteConv(Step):
     y: View
     image: View
     weight: Array
-    geometry: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    """Strides, dilations, and padding before, each for height and width."""
+    geometry: Geometry
     zero: int
     requantise: Requantise | None
     READS = ("x",)
@@ -67,28 +54,20 @@ class ByteConv(Step):
 
     @staticmethod
     def of(
-        low: Lowering, x: View, y: View, weight: Array, geometry: tuple[tuple[int, ...], ...], zero: int,
-        requantise: Requantise | None,
-    ) -> ByteConv:  # fmt: skip
+        low: Lowering, x: View, y: View, weight: Array, geometry: Geometry, zero: int, requantise: Requantise | None
+    ) -> ByteConv:
         """The step with room for its padded image."""
-        (sh, sw), (dh, dw), (ph, pw) = geometry
         batch, height, width, channels = x.shape
-        kh, kw = weight.shape[:2]
-        rows = max(height + ph, (y.shape[1] - 1) * sh + (kh - 1) * dh + 1)
-        columns = max(width + pw, (y.shape[2] - 1) * sw + (kw - 1) * dw + 1)
-        if (kh, kw, sh, sw, ph, pw) == (1, 1, 1, 1, 0, 0) and batch * rows * columns == x.size // channels:
+        kernel, sizes = (weight.shape[0], weight.shape[1]), (y.shape[1], y.shape[2])
+        plain = (kernel, geometry.strides, geometry.pads) == ((1, 1), (1, 1), (0, 0)) and sizes == (height, width)
+        if plain:
             # A 1x1 convolution does not know rows: one long row tiles better.
-            positions = batch * rows * columns
+            positions = batch * height * width
             x = View(x.tensor, (1, 1, positions, channels), (0, 0, channels, 1), x.offset)
             y = View(y.tensor, (1, 1, positions, y.shape[3]), (0, 0, y.shape[3], 1), y.offset)
-            batch, rows, columns = 1, 1, positions
-        # Read where it lies: nothing to pad nor to shift, and its last four bytes have readable ones behind them.
-        plain = (rows, columns) == x.shape[1:3] and (x.dtype == "uint8") == low.unsigned_bytes
-        if plain and (x.tensor.kind == "temporary" or channels % 4 == 0):
-            image = replace(x, tensor=x.tensor)
-        else:
-            image = low.new((batch, rows, columns, channels), "uint8")
-        return ByteConv(x, y, image, weight, ((sh, sw), (dh, dw), (ph, pw)), zero, requantise)
+            sizes = (1, positions)
+        image = image_of(low, x, sizes, kernel, geometry)
+        return ByteConv(x, y, image, weight, geometry, zero, requantise)
 
     @property
     def title(self) -> str:
@@ -114,14 +93,11 @@ class _Writer:
     def __post_init__(self) -> None:
         step, lanes = self.step, self.out.lanes
         kh, kw, channels, count = step.weight.shape
-        dilated = step.geometry[1][1] != 1
-        # (row of the window, column, bytes): neighbouring columns are neighbouring bytes unless the window is dilated.
-        self.runs = (
-            [(i, j, channels) for i in range(kh) for j in range(kw)]
-            if dilated
-            else [(i, 0, kw * channels) for i in range(kh)]
-        )
-        self.fours = -(-self.runs[0][2] // 4)
+        dilated = step.geometry.dilations[1] != 1
+        # Steps of four bytes: neighbouring columns are neighbouring bytes unless the window is dilated.
+        self.runs = kh * kw if dilated else kh
+        self.length = channels if dilated else kw * channels
+        self.fours = -(-self.length // 4)
         vectors = -(-count // lanes)
         room = 24 if self.out.isa.registers == 32 else 8
         panels = -(-vectors // 4)
@@ -129,102 +105,81 @@ class _Writer:
         self.panels = -(-vectors // self.width)
         self.tile = max(1, min(room // self.width, step.y.shape[2], 12))
         self.tile = -(-step.y.shape[2] // -(-step.y.shape[2] // self.tile))
-        # x86 multiplies unsigned by signed bytes, Arm signed by signed.
-        self.signed = self.out.isa.arch == "aarch64"
-        self.shifted = (step.x.dtype == "int8") != self.signed
-        stored_zero = step.zero + (0 if not self.shifted else 128 if step.x.dtype == "int8" else -128)
-        self.fill = stored_zero & 0xFF
-        self.stored_zero = stored_zero
+        # Positions whose results are one vector of bytes: none where channels are left over.
+        whole = self.panels * self.width * lanes == count
+        self.together = 4 // self.width if whole and (self.width == 4 or (self.panels == 1 and self.width < 3)) else 0
 
     def write(self) -> None:
         step, out = self.step, self.out
         out.need("v_loadi", "v_dup4", "v_dot4", "unroll")
         padded = self.panels * self.width * out.lanes
-        sums = -self.stored_zero * step.weight.astype(np.int64).sum(axis=(0, 1, 2))
+        zero = stored(step.zero, step.x.dtype, unsigned=out.isa.arch != "aarch64")
+        if step.is_copied:
+            copy_image(out, step.x, step.image, step.geometry.pads, fill=zero)
+        sums = -zero * step.weight.astype(np.int64).sum(axis=(0, 1, 2))
         signature = [
-            *self._images(),
+            ("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.image)})"),
             ("const int8_t *restrict w", out.constant(self._pack())),
             ("const int32_t *restrict b", out.constant(_widen(sums.astype(np.int32), padded))),
         ]
         if step.requantise is not None:
-            out.need("v_tofloat", "v_toint", "v_load", "v_min", "v_max", "v_set1", "v_set1i", "v_store_b")
             signature.append(("const float *restrict f", out.constant(_widen(step.requantise.factor, padded))))
             signature.append(("const float *restrict o", out.constant(_widen(step.requantise.offset, padded))))
             signature.append(("uint8_t *restrict y", f"(uint8_t *)({out.pointer(step.y)})"))
         else:
             out.need("v_store_i")
             signature.append(("int32_t *restrict y", out.pointer(step.y)))
+        split = out.splits(step.macs())
+        lines = list(self._rows(split=split))
+        if split:
+            lines.append("    (void)flags;")
+        out.function(step.kernel, step.title, signature, "\n".join(lines), split=split)
+
+    def _rows(self, *, split: bool) -> Iterator[str]:
+        """Rows × tiles × panels; a team shares out whichever there are enough of, rows first."""
+        step, tile, image = self.step, self.tile, self.step.image.shape
         batch, rows, columns, _ = step.y.shape
-        tile, image = self.tile, step.image.shape
-        tiles = columns // tile
-        copy = self._copy() if step.is_copied else ()
-        lines = [*copy, f"    for (int r = 0; r < {batch * rows}; r++) {{"]
-        row = (
-            f"((r / {rows}) * {image[1]} + (r % {rows}) * {step.geometry[0][0]})"
-            if batch > 1
-            else f"(r * {step.geometry[0][0]})"
-        )
-        lines.append(f"        const uint8_t *row = p + {row} * {image[2] * image[3]};")
-        lines.append(f"        for (int t = 0; t < {tiles}; t++) {{")
-        lines += self._tile(tile, f"t * {tile}", "            ")
-        lines.append("        }")
-        if columns > tiles * tile:
-            lines.append("        {")
-            lines += self._tile(columns - tiles * tile, str(tiles * tile), "            ")
-            lines.append("        }")
-        lines.append("    }")
-        out.function(step.kernel, step.title, signature, "\n".join(lines))
-
-    def _images(self) -> list[tuple[str, str]]:
-        step, out = self.step, self.out
-        if not step.is_copied:
-            return [("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.x)})")]
-        return [
-            (f"const {step.x.dtype}_t *restrict x", out.pointer(step.x)),
-            ("uint8_t *restrict p", out.pointer(step.image)),
-        ]
-
-    def _copy(self) -> Iterator[str]:
-        step = self.step
-        batch, height, width, channels = step.x.shape
-        _, rows, columns, _ = step.image.shape
-        top, left = step.geometry[2]
-        put = "x[i] ^ 0x80" if self.shifted else "x[i]"
-        line, full = width * channels, columns * channels
-        if (height, width) == (rows, columns):
-            yield f"    for (long i = 0; i < {batch * height * line}; i++) p[i] = (uint8_t)({put});"
-            return
-        size = rows * full
-        yield f"    __builtin_memset(p, {self.fill}, {batch * size});"
-        yield f"    for (int n = 0; n < {batch}; n++)"
-        yield f"        for (int h = 0; h < {height}; h++, x += {line}) {{"
-        yield f"            uint8_t *to = p + n * {size} + (h + {top}) * {full} + {left * channels};"
-        yield f"            for (int i = 0; i < {line}; i++) to[i] = (uint8_t)({put});"
+        tiles, left, team = columns // tile, columns % tile, self.out.threads
+        shared = "rows" if batch * rows >= 2 * team else "tiles" if tiles >= max(2, self.panels) else "panels"
+        counts = {"rows": batch * rows, "tiles": tiles, "panels": self.panels}
+        bounds = {name: ("0", str(count)) for name, count in counts.items()}
+        if split:
+            count = counts[shared]
+            bounds[shared] = f"{count} * part / parts", f"{count} * (part + 1) / parts"
+        yield f"    for (int r = {bounds['rows'][0]}; r < {bounds['rows'][1]}; r++) {{"
+        row = f"r * {step.geometry.strides[0]}"
+        if batch > 1:
+            row = f"(r / {rows}) * {image[1]} + (r % {rows}) * {step.geometry.strides[0]}"
+        yield f"        const uint8_t *row = p + ({row}) * {image[2] * image[3]};"
+        yield f"        for (int t = {bounds['tiles'][0]}; t < {bounds['tiles'][1]}; t++) {{"
+        yield from self._tile(tile, f"t * {tile}", bounds["panels"])
         yield "        }"
+        if left:
+            yield "        if (part == parts - 1) {" if split and shared == "tiles" else "        {"
+            yield from self._tile(left, str(tiles * tile), bounds["panels"])
+            yield "        }"
+        yield "    }"
 
-    def _tile(self, tile: int, column: str, indent: str) -> Iterator[str]:
-        step, width, lanes = self.step, self.width, self.out.lanes
+    def _tile(self, tile: int, column: str, panels: tuple[str, str]) -> Iterator[str]:
+        step, width, indent, inner = self.step, self.width, " " * 12, " " * 16
         _, _, columns, channels = step.image.shape
-        stride, (dh, dw) = step.geometry[0][1], step.geometry[1]
+        stride, (dh, dw), kw = step.geometry.strides[1], step.geometry.dilations, step.weight.shape[1]
+        unit = width * self.out.lanes * 4
         yield f"{indent}const uint8_t *at = row + ({column}) * {stride * channels};"
-        yield f"{indent}for (int n = 0; n < {self.panels}; n++) {{"
-        inner = indent + "    "
+        yield f"{indent}for (int n = {panels[0]}; n < {panels[1]}; n++) {{"
         yield f"{inner}vi a[{tile * width}];"
         yield f"{inner}UNROLL for (int i = 0; i < {tile}; i++)"
         yield f"{inner}    for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_loadi(b + (n * {width} + j) * VL);"
-        yield f"{inner}const int8_t *wk = w + (long)n * {len(self.runs) * self.fours * width * lanes * 4};"
-        if len(self.runs) == len({r[0] for r in self.runs}):
-            yield f"{inner}for (int run = 0; run < {len(self.runs)}; run++) {{"
-            yield f"{inner}    const uint8_t *from = at + run * {dh * columns * channels};"
-        else:
-            kw = step.weight.shape[1]
-            yield f"{inner}for (int run = 0; run < {len(self.runs)}; run++) {{"
+        yield f"{inner}const int8_t *wk = w + (long)n * {self.runs * self.fours * unit};"
+        place = f"run * {dh * columns * channels}"
+        if self.runs != step.weight.shape[0]:
             place = f"(run / {kw}) * {dh * columns * channels} + (run % {kw}) * {dw * channels}"
-            yield f"{inner}    const uint8_t *from = at + {place};"
-        yield f"{inner}    for (int k = 0; k < {self.fours}; k++, wk += {width * lanes * 4}) {{"
+        yield f"{inner}for (int run = 0; run < {self.runs}; run++) {{"
+        yield f"{inner}    const uint8_t *from = at + {place};"
+        yield f"{inner}    for (int k = 0; k < {self.fours}; k++, wk += {unit}) {{"
         yield f"{inner}        vi v[{width}];"
         each, acc = f"for (int j = 0; j < {width}; j++)", f"a[i * {width} + j]"
-        yield f"{inner}        {each} v[j] = v_loadi((const int32_t *)(wk + j * {lanes * 4}));"
+        yield f"{inner}        {each} v[j] = v_loadi((const int32_t *)wk + j * VL);"
         yield f"{inner}        UNROLL for (int i = 0; i < {tile}; i++) {{"
         yield f"{inner}            const vi four = v_dup4(from + i * {stride * channels} + 4 * k);"
         yield f"{inner}            {each} {acc} = v_dot4({acc}, four, v[j]);"
@@ -235,38 +190,50 @@ class _Writer:
         yield f"{indent}}}"
 
     def _store(self, tile: int, column: str, indent: str) -> Iterator[str]:
-        step, width, lanes = self.step, self.width, self.out.lanes
-        count = step.weight.shape[3]
-        yield f"{indent}UNROLL for (int i = 0; i < {tile}; i++)"
-        yield f"{indent}    for (int j = 0; j < {width}; j++) {{"
-        body = indent + "        "
-        yield f"{body}const int c = (n * {width} + j) * VL;"
-        if self.panels * width * lanes == count:
-            left = "VL"
-        else:
-            yield f"{body}const int left = {count} - c < VL ? {count} - c : VL;"
-            yield f"{body}if (left <= 0) continue;"
+        """Whole vectors of bytes as far as the tile has them, then vectors of sums one by one."""
+        step, width, count = self.step, self.width, self.step.weight.shape[3]
+        columns, done = step.y.shape[2], 0
+        rounding = None
+        if step.requantise is not None:
+            most = np.abs(step.weight.astype(np.int64)).sum(axis=(0, 1, 2)) * 255
+            rounding = Rounding(self.out, step.requantise, step.y.dtype, most)
+        if self.together and rounding is not None:
+            self.out.need("v_storeb")
+            done = tile // self.together * self.together
+            accs = [f"a[i * {width} + {j}]" for j in range(4)]
+            found = rounding.four(accs, [f"(n * {width} + {j % width}) * VL" for j in range(4)], in_line=True)
+            place = f"y + (r * {columns} + {column} + i) * {count} + n * {width} * VL"
+            if done:
+                yield f"{indent}UNROLL for (int i = 0; i < {done}; i += {self.together})"
+                yield f"{indent}    v_storeb({place}, {found});"
+        if done < tile:
+            yield f"{indent}UNROLL for (int i = {done}; i < {tile}; i++)"
+            yield f"{indent}    for (int j = 0; j < {width}; j++) {{"
+            yield from (f"{indent}        {line}" for line in self._single(column, rounding))
+            yield f"{indent}    }}"
+
+    def _single(self, column: str, rounding: Rounding | None) -> Iterator[str]:
+        """One vector of sums, the last of them maybe in part."""
+        step, width, count = self.step, self.width, self.step.weight.shape[3]
+        yield f"const int c = (n * {width} + j) * VL;"
+        left = "VL"
+        if self.panels * width * self.out.lanes != count:
+            yield f"const int left = {count} - c < VL ? {count} - c : VL;"
+            yield "if (left <= 0) continue;"
             left = "left"
         place = f"y + (r * {step.y.shape[2]} + {column} + i) * {count} + c"
-        found = step.requantise
-        if found is None:
-            yield f"{body}v_store_i({place}, a[i * {width} + j], {left});"
+        if rounding is None:
+            yield f"v_store_i({place}, a[i * {width} + j], {left});"
         else:
-            yield f"{body}vf v = v_tofloat(a[i * {width} + j]) * v_load(f + c) + v_load(o + c);"
-            low, high = (f"v_set1({bound - found.zero}.0f)" for bound in (found.low, found.high))
-            yield f"{body}v = v_max({low}, v_min({high}, v));"
-            yield f"{body}v_store_b({place}, v_toint(v) + v_set1i({found.zero}), {left});"
-        yield f"{indent}    }}"
+            yield from rounding.one(f"a[i * {width} + j]", "c", place, left)
 
     def _pack(self) -> Array:
         """``[panel][run][four][vector][lane][4]``, zero where channels or bytes run out."""
         step, lanes, width = self.step, self.out.lanes, self.width
         count = step.weight.shape[3]
-        length = self.runs[0][2]
-        runs = step.weight.reshape(len(self.runs), length, count)
-        done = np.zeros((len(self.runs), self.fours * 4, self.panels * width * lanes), np.int8)
-        done[:, :length, :count] = runs
-        split = done.reshape(len(self.runs), self.fours, 4, self.panels, width, lanes)
+        done = np.zeros((self.runs, self.fours * 4, self.panels * width * lanes), np.int8)
+        done[:, : self.length, :count] = step.weight.reshape(self.runs, self.length, count)
+        split = done.reshape(self.runs, self.fours, 4, self.panels, width, lanes)
         return np.ascontiguousarray(split.transpose(3, 0, 1, 4, 5, 2))
 
 

@@ -14,7 +14,7 @@ Source: ONNX operators QuantizeLinear-24, QLinearConv-10, QLinearMatMul-21, Conv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +22,9 @@ import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
 from hasten.native.expr import call, load
-from hasten.native.kernels.byte_products import ByteConv, Requantise
-from hasten.native.kernels.depthwise import depthwise
+from hasten.native.kernels.byte_depthwise import ByteDepthwise
+from hasten.native.kernels.byte_image import Geometry
+from hasten.native.kernels.byte_products import ByteConv
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.quantised_values import (
     BYTES,
@@ -31,12 +32,12 @@ from hasten.native.kernels.quantised_values import (
     dequantize,
     held_as,
     quantize,
-    requantised,
     scale_of,
     shift_of,
 )
-from hasten.native.kernels.spatial import ConvSpec, Window, channels_last, window_of
-from hasten.native.program import Step, View
+from hasten.native.kernels.requantise import Requantise
+from hasten.native.kernels.spatial import channels_last, window_of
+from hasten.native.program import Step, View, contiguous_strides
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -167,52 +168,26 @@ def _byte_operand(low: Lowering, maker: ir.Node) -> tuple[View, Scale, Array, Ar
 def _conv(
     low: Lowering, node: ir.Node, given: tuple[View, int], weight: Array, requantise: Requantise | None, dtype: str
 ) -> View | None:
-    """A byte convolution; None where it is grouped (those stay in float32) or not 1-D or 2-D."""
+    """A byte convolution; None where it has groups of several channels (those stay in float32) or is not 1-D or 2-D."""
     x, zero = given
     groups = node.attributes.get_int("group", 1)
-    window = window_of(node, x.shape[2:], weight.shape[2:])
-    shape = _out_shape(node)
-    if groups == weight.shape[0] == x.shape[1] and groups > 1 and requantise is not None:
-        return _apart(low, given, weight, (window, shape), requantise, dtype)
-    if groups != 1 or x.rank not in (3, 4):
+    apart = groups == weight.shape[0] == x.shape[1] and groups > 1 and requantise is not None
+    if (groups != 1 and not apart) or x.rank not in (3, 4):
         return None
-    if x.rank == 3:
-        images = low.contiguous(x, channels_last(3))
-        image = View.whole(images.tensor, (x.shape[0], 1, x.shape[2], x.shape[1]))
-        kernel = weight[:, :, None, :]
-        strides, dilations, pads = (1, *window.strides), (1, *window.dilations), (0, *window.pads_begin)
-        sizes = (1, shape[2])
-    else:
-        images = low.contiguous(x, channels_last(4))
-        image = View.whole(images.tensor, (x.shape[0], x.shape[2], x.shape[3], x.shape[1]))
-        kernel, sizes = weight, (shape[2], shape[3])
-        strides, dilations, pads = window.strides, window.dilations, window.pads_begin
-    image = View(images.tensor, image.shape, image.strides, images.offset)
+    window, shape = window_of(node, x.shape[2:], weight.shape[2:]), _out_shape(node)
+    lead = (1,) * (4 - x.rank)  # a line is an image one row high
+    images = low.contiguous(x, channels_last(x.rank))
+    image = View(images.tensor, (x.shape[0], *lead, *x.shape[2:], x.shape[1]), (), images.offset)
+    image = replace(image, strides=contiguous_strides(image.shape))
     y = low.new(shape, dtype, channels_last(len(shape)))
-    target = View.whole(y.tensor, (shape[0], *sizes, shape[1]))
+    target = View.whole(y.tensor, (shape[0], *lead, *shape[2:], shape[1]))
+    kernel = weight.reshape(*weight.shape[:2], *lead, *weight.shape[2:])
     taps = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0))
-    low.add(ByteConv.of(low, image, target, taps, (strides, dilations, pads), zero, requantise))
-    return y
-
-
-def _apart(
-    low: Lowering, given: tuple[View, int], weight: Array, form: tuple[Window, tuple[int, ...]], requantise: Requantise,
-    dtype: str,
-) -> View | None:  # fmt: skip
-    """A depthwise convolution of bytes. Its sums are whole numbers that float32 holds exactly."""
-    (x, zero), (window, shape) = given, form
-    if int(np.prod(weight.shape[1:])) * 128 * 255 >= 2**24:
-        return None
-    nothing = np.zeros(weight.shape[0], np.float32)
-    spec = ConvSpec(shape[2:], nothing, weight.shape[0])
-    step = depthwise(low, x, weight.astype(np.float32), window, spec, zero=zero)
-    if step is None:
-        return None
-    y = low.new(step.y.shape, dtype, step.y.order)
-    step.epilogue = requantised(
-        low, y, requantise.factor, requantise.offset, (requantise.zero, requantise.low, requantise.high)
-    )
-    step.y = y
+    if apart:
+        assert requantise is not None
+        low.add(ByteDepthwise.of(low, image, target, taps[:, :, 0], Geometry.of(window), zero, requantise))
+    else:
+        low.add(ByteConv.of(low, image, target, taps, Geometry.of(window), zero, requantise))
     return y
 
 
@@ -229,7 +204,7 @@ def _product(
     y = low.new((*x.shape[:-1], weight.shape[1]), dtype)
     target = View.whole(y.tensor, (1, 1, rows, weight.shape[1]))
     taps = np.ascontiguousarray(weight[None, None])
-    low.add(ByteConv.of(low, image, target, taps, ((1, 1), (1, 1), (0, 0)), zero, requantise))
+    low.add(ByteConv.of(low, image, target, taps, Geometry((1, 1), (1, 1), (0, 0)), zero, requantise))
     return y
 
 

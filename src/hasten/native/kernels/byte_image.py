@@ -1,0 +1,109 @@
+"""Images of bytes as the dot products read them: with borders, and of the signedness that they take.
+
+x86 multiplies unsigned by signed bytes, Arm signed by signed ones: bytes of the other kind are moved by 128 on the way.
+Columns may lie apart by their remainder, so that a window's steps of two read neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hasten.native.kernels.spatial import Window
+from hasten.native.program import View
+
+if TYPE_CHECKING:
+    from hasten.native.emit import Emitter
+    from hasten.native.lower import Lowering
+
+__all__ = ["Geometry", "copy_image", "flips", "image_of", "stored"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a window slides, for height and width: strides, dilations, and padding before."""
+
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int]
+
+    @staticmethod
+    def of(window: Window) -> Geometry:
+        """The same for a window over lines, which are images one row high, or images."""
+        lead = (1,) * (2 - len(window.kernel))
+        (sh, sw), (dh, dw) = (*lead, *window.strides), (*lead, *window.dilations)
+        ph, pw = (*(0 for _ in lead), *window.pads_begin)
+        return Geometry((sh, sw), (dh, dw), (ph, pw))
+
+    def reach(self, sizes: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns, borders included, that all windows together see."""
+        (sh, sw), (dh, dw), (kh, kw) = self.strides, self.dilations, kernel
+        return (sizes[0] - 1) * sh + (kh - 1) * dh + 1, (sizes[1] - 1) * sw + (kw - 1) * dw + 1
+
+
+def flips(dtype: str, *, unsigned: bool) -> bool:
+    """True where bytes of this type are moved by 128 to meet the dot product."""
+    return (dtype == "uint8") != unsigned
+
+
+def stored(zero: int, dtype: str, *, unsigned: bool) -> int:
+    """What the dot product sees where x means zero."""
+    return zero + (0 if not flips(dtype, unsigned=unsigned) else 128 if dtype == "int8" else -128)
+
+
+def image_of(
+    low: Lowering, x: View, sizes: tuple[int, int], kernel: tuple[int, int], geometry: Geometry, *, apart: bool = False
+) -> View:
+    """x itself where it can be read as it lies, else room for a copy with borders.
+
+    ``apart``: columns lie by their remainder of the stride, and whole vectors are read across them.
+    Shapes:  x (N, H, W, C) · returns (N, rows, columns, C)
+    """
+    batch, height, width, channels = x.shape
+    reach, (top, left) = geometry.reach(sizes, kernel), geometry.pads
+    phases = geometry.strides[1] if apart else 1
+    rows, columns = max(height + top, reach[0]), max(width + left, reach[1])
+    columns = -(-columns // phases) * phases
+    plain = (rows, columns) == (height, width) and not flips(x.dtype, unsigned=low.unsigned_bytes) and phases == 1
+    # A last step of four bytes, or a vector, reads past the end: there must be bytes behind it.
+    if plain and (x.tensor.kind == "temporary" or (channels % 4 == 0 and not apart)):
+        return View(x.tensor, x.shape, x.strides, x.offset)
+    return low.new((batch, rows, columns, channels), "uint8")
+
+
+def copy_image(out: Emitter, x: View, image: View, pads: tuple[int, int], *, fill: int, phases: int = 1) -> None:
+    """A function that copies x into its image."""
+    unsigned = out.isa.arch != "aarch64"
+    change = " ^ 0x80" if flips(x.dtype, unsigned=unsigned) else ""
+    lines = list(_copy(x, image, pads, (fill & 0xFF, phases, change)))
+    signature = [
+        ("const uint8_t *restrict x", f"(const uint8_t *)({out.pointer(x)})"),
+        ("uint8_t *restrict p", out.pointer(image)),
+    ]
+    sizes = "x".join(map(str, image.shape[1:]))
+    out.function("byteimage", f"{sizes}, borders and all", signature, "\n".join(lines))
+
+
+def _copy(x: View, image: View, pads: tuple[int, int], how: tuple[int, int, str]) -> Iterator[str]:
+    (batch, height, width, channels), (_, rows, columns, _) = x.shape, image.shape
+    (top, left), (fill, phases, change) = pads, how
+    line, full = width * channels, columns * channels
+    if (height, width) == (rows, columns) and phases == 1:
+        yield f"    for (long i = 0; i < {batch * height * line}; i++) p[i] = (uint8_t)(x[i]{change});"
+        return
+    size = rows * full
+    yield f"    __builtin_memset(p, {fill}, {batch * size});"
+    yield f"    for (int n = 0; n < {batch}; n++)"
+    yield f"        for (int h = 0; h < {height}; h++, x += {line}) {{"
+    if phases == 1:
+        yield f"            uint8_t *to = p + n * {size} + (h + {top}) * {full} + {left * channels};"
+        yield f"            for (int i = 0; i < {line}; i++) to[i] = (uint8_t)(x[i]{change});"
+    else:
+        place = f"(w + {left}) % {phases} * {columns // phases * channels} + (w + {left}) / {phases} * {channels}"
+        yield f"            uint8_t *row = p + n * {size} + (h + {top}) * {full};"
+        yield f"            for (int w = 0; w < {width}; w++) {{"
+        yield f"                uint8_t *to = row + {place};"
+        yield f"                for (int c = 0; c < {channels}; c++) to[c] = (uint8_t)(x[w * {channels} + c]{change});"
+        yield "            }"
+    yield "        }"
