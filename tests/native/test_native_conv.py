@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from spatial_cases import Slide, assert_close, build, call, conv, conv_transpose, host_isas, model_of, sanitised
 
 from hasten.errors import UnsupportedOpError
+from hasten.native.compile import program_of
 from hasten.native.fuse import fuse
+from hasten.native.isa import isa
 from hasten.native.kernels import conv as conv_module
 from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.depthwise import Depthwise
@@ -194,7 +196,8 @@ def test_winograd(data: st.DataObject, size: int, name: str) -> None:
     w, b = numbers(2, columns, depth, 3, 3), numbers(3, columns)
     then = data.draw(st.sampled_from(["", "Relu"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_module, "outputs_per_tile", lambda _x, _y, _w, window, _l: size * (window.kernel == (3, 3)))
+        cheap = {size: 0.0}
+        patch.setattr(conv_module, "relative_costs", lambda *given: cheap if given[3].kernel == (3, 3) else {})
         built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, then), name)
     want, (got,) = conv(x, w, b, slide), call(built, x)
     if min(sizes) >= 3:
@@ -218,7 +221,8 @@ def test_winograd_along_a_line(data: st.DataObject, taps: int, name: str) -> Non
     x = numbers(1, data.draw(st.sampled_from([1, 2])), depth, *sizes)
     w, b = numbers(2, columns, depth, *kernel), numbers(3, columns)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_module, "line_dimension", lambda _x, _y, _w, window, _l: dim * (max(window.kernel) == taps))
+        cheap = (dim, 0.0)
+        patch.setattr(conv_module, "relative_cost", lambda *given: cheap if max(given[3].kernel) == taps else None)
         built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu"), name)
     want, (got,) = np.maximum(conv(x, w, b, slide), 0), call(built, x)
     assert_close(got, want, float(np.abs(want).max()) + 1, tolerance=5e-6)
@@ -229,7 +233,8 @@ def test_winograd_is_chosen_where_it_pays() -> None:
     slide = Slide((1, 1), (1, 1), (1, 1, 1, 1))
     for channels, strides, chosen in [(32, (1, 1), True), (32, (2, 2), False), (4, (1, 1), False)]:
         x, w = numbers(1, 1, channels, 16, 16), numbers(2, channels, channels, 3, 3)
-        program = lower(model_of("Conv", x, {"w": w}, {"pads": slide.pads, "strides": strides}), "case", 16)
+        model = model_of("Conv", x, {"w": w}, {"pads": slide.pads, "strides": strides})
+        program = program_of(model, "case", isa("x86-64-v4"))
         assert any(isinstance(step, Winograd) for step in program.steps) is chosen
 
 

@@ -16,6 +16,7 @@ from hasten.native.kernels.transpose import transposes
 from hasten.native.lower import lower
 from hasten.native.precision import reduce_weights
 from hasten.native.program import Program
+from hasten.native.schedule import by_model
 
 __all__ = ["Compiled", "compile_graph", "for_team", "program_of"]
 
@@ -32,7 +33,7 @@ class Compiled:
 def program_of(model: ir.Model, name: str, isa: Isa, *, precision: str = "float32") -> Program:
     """The fused program of a graph with static shapes; ``precision``: how its weights are stored."""
     fused = fuse(without_dead_steps(lower(model, name, isa.lanes, unsigned_bytes=isa.arch != "aarch64")))
-    return reduce_weights(replace(fused, steps=transposes(fused.steps)), precision)
+    return by_model(reduce_weights(replace(fused, steps=transposes(fused.steps)), precision), isa)
 
 
 def for_team(program: Program, threads: int) -> Program:

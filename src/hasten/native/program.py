@@ -17,6 +17,7 @@ from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
 
 __all__ = ["C_TYPES", "Kind", "Program", "Step", "Tensor", "View", "contiguous_strides"]
 
@@ -217,6 +218,19 @@ class Step:
     def title(self) -> str:
         """One line for people: what is computed, with sizes."""
         return self.kernel
+
+    @property
+    def way(self) -> str:
+        """How it is computed, in a few words, where there is a choice."""
+        return ""
+
+    def preferred(self, isa: Isa) -> Step:
+        """The step that computes the same in the way that a model of the machine prefers."""
+        return self
+
+    def others(self, isa: Isa) -> tuple[Step, ...]:
+        """Steps that compute the same in other ways, those that the model likes best first."""
+        return ()
 
     def macs(self) -> int:
         """Multiply-accumulates of one call."""

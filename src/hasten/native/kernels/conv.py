@@ -30,16 +30,17 @@ from hasten.native.kernels.spatial import (
     reach_ends,
     window_of,
 )
-from hasten.native.kernels.sweep import Sweep, choose, pack, pack_dot, peels
+from hasten.native.kernels.sweep import Schedule, Sweep, choose, pack, pack_dot, peels, ranked
 from hasten.native.kernels.sweep_loops import Loops, columns_of
-from hasten.native.kernels.winograd import outputs_per_tile, winograd
-from hasten.native.kernels.winograd_line import line_dimension, winograd_line
+from hasten.native.kernels.winograd import CLEARLY, Winograd, relative_costs, with_scratch
+from hasten.native.kernels.winograd_line import WinogradLine, outputs_per_tile, relative_cost
 from hasten.native.lower_shape import static
 from hasten.native.program import C_TYPES, Step, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
     from hasten.native.kernels.conv_transpose import ConvTranspose
     from hasten.native.kernels.spatial import Axis
     from hasten.native.lower import Lowering
@@ -48,6 +49,7 @@ __all__ = ["LOWER", "Conv", "convolution", "planned"]
 
 _PLANAR_CHANNELS = 8
 """Up to so many input channels are read where they lie, plane by plane; more are copied to channels last first."""
+_WORTH_TRYING = 1.25  # minimal filtering that costs so much more than a direct convolution by the model may not in fact
 
 
 @dataclass(eq=False)
@@ -65,6 +67,8 @@ class Conv(Step):
     window: Window
     groups: int = 1
     epilogue: Expr = ACC
+    schedule: Schedule | None = None
+    """The register tile; None: the model's choice."""
     READS = ("x", "operands")
     STORES_BYTES = True
     WRITES = ("y",)
@@ -89,10 +93,27 @@ class Conv(Step):
         """Output positions · taps · input channels of a group."""
         return self.y.size * int(np.prod(self.weight.shape[1:]))
 
+    @property
+    def way(self) -> str:
+        """The register tile."""
+        return self.schedule.text if self.schedule else ""
+
+    def preferred(self, isa: Isa) -> Step:
+        """Minimal filtering where that clearly pays by the model, else direct."""
+        filtered = _filtered(self, isa.lanes)
+        return filtered[0][1] if filtered and filtered[0][0] < CLEARLY else self
+
+    def others(self, isa: Isa) -> tuple[Step, ...]:
+        """Minimal filtering where the model sees no great loss in it, and other tiles."""
+        weights = joined(self.weight, self.groups, isa.lanes)
+        found = [ranked(sweep, isa) for sweep in _sweeps(self, axes_of(self.x, self.y, self.window), weights, isa)]
+        tiles = sorted((s for schedules in found for s in schedules), key=lambda s: s.cost)
+        return (*(step for _, step in _filtered(self, isa.lanes)), *(replace(self, schedule=s) for s in tiles))
+
     def emit(self, out: Emitter) -> None:
         """One function: rows × panels × tiles."""
         axes = axes_of(self.x, self.y, self.window)
-        loops, packed = planned(self, axes, self.weight, out)
+        loops, packed = planned(self, axes, self.weight, out, self.schedule)
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
             ("const float *restrict weight", out.constant(packed)),
@@ -102,27 +123,59 @@ class Conv(Step):
         loops.function("conv", self.title, signature, split=out.splits(self.macs()))
 
 
-def planned(step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, out: Emitter) -> tuple[Loops, Array]:
+def planned(
+    step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, out: Emitter, schedule: Schedule | None = None
+) -> tuple[Loops, Array]:
     """The loops that slide ``weight`` along the axes, and its values packed for them.
 
     Shapes:  weight (M, C / groups, kernel…)
     """
     groups, weight = joined(weight, step.groups, out.lanes)
+    sweeps = _sweeps(step, axes, (groups, weight), out.isa)
+    found = [s for s in (choose(sweep, out.isa) for sweep in sweeps) if s is not None] if schedule is None else []
+    schedule = schedule or min(found, key=lambda s: s.cost)
     columns, depth = weight.shape[0] // groups, weight.shape[1]
-    sweep = Sweep(axes, columns, groups, depth, step.x.strides[1])
-    schedule = choose(sweep, out.isa)
-    assert schedule is not None, "lowering pads what cannot be peeled"
     bias = step.bias.reshape(groups, columns)
     taps = weight.reshape(groups, columns, depth, *weight.shape[2:])
     taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in axes), depth, columns)
-    if groups == 1 and columns * 2 <= out.lanes and depth * 2 >= out.lanes and step.x.strides[1] == 1:
-        narrow = replace(sweep, dot=out.lanes)
-        cheaper = choose(narrow, out.isa)
-        if cheaper is not None and cheaper.cost < schedule.cost:
-            sweep, schedule = narrow, cheaper
-            taps, bias = pack_dot(taps, bias, out.lanes)
+    if schedule.dot:
+        taps, bias = pack_dot(taps, bias, out.lanes)
+    sweep = next(s for s in sweeps if s.dot == schedule.dot)
     packed = pack(taps, bias, sweep, schedule, out.lanes)
     return Loops(sweep, schedule, out, Epilogue(step.epilogue, step.y, columns_of(step.y))), packed
+
+
+def _sweeps(
+    step: Conv | ConvTranspose, axes: tuple[Axis, ...], weights: tuple[int, Array], isa: Isa
+) -> tuple[Sweep, ...]:
+    """What slides: lanes hold output channels, or input channels where there are many of them and few of the others.
+
+    Shapes:  weights: groups, (M, C / groups, kernel…)
+    """
+    groups, weight = weights
+    columns, depth = weight.shape[0] // groups, weight.shape[1]
+    sweep = Sweep(axes, columns, groups, depth, step.x.strides[1])
+    if groups == 1 and columns * 2 <= isa.lanes and depth * 2 >= isa.lanes and step.x.strides[1] == 1:
+        return sweep, replace(sweep, dot=isa.lanes)
+    return (sweep,)
+
+
+def _filtered(step: Conv, lanes: int) -> list[tuple[float, Winograd]]:
+    """The same by minimal filtering, each with its cost over that of a direct convolution, the cheapest first."""
+    if step.groups != 1 or step.x.strides[1] != 1:
+        return []
+    given = (step.x, step.y, step.weight, step.bias)
+    found: list[tuple[float, Winograd]] = []
+    begin = step.window.pads_begin
+    for size, cost in relative_costs(step.x, step.y, step.weight, step.window, lanes).items():
+        found.append((cost, Winograd(*given, (begin[0], begin[1]), size, step.y, step.epilogue, nodes=step.nodes)))
+    line = relative_cost(step.x, step.y, step.weight, step.window, lanes)
+    if line is not None:
+        dim, cost = line
+        size, pads = outputs_per_tile(step.weight.shape[dim]), (0, begin[dim - 2])
+        found.append((cost, WinogradLine(*given, pads, size, step.y, step.epilogue, dim=dim, nodes=step.nodes)))
+    near = sorted((f for f in found if f[0] < _WORTH_TRYING), key=lambda f: f[0])
+    return [(cost, with_scratch(filtered, lanes)) for cost, filtered in near]
 
 
 def joined(weight: Array, groups: int, lanes: int) -> tuple[int, Array]:
@@ -162,14 +215,6 @@ def convolution(low: Lowering, x: View, weight: Array, window: Window, spec: Con
     weight, window = trimmed(weight, window, x, y)
     if spec.groups == 1 and _is_product(x, y, window):
         return _product(low, x, weight, spec)
-    size = outputs_per_tile(x, y, weight, window, low.lanes) if spec.groups == 1 and x.strides[1] == 1 else 0
-    if size:
-        low.add(winograd(low, x, y, weight, spec.bias, (window.pads_begin[0], window.pads_begin[1]), size))
-        return y
-    dim = line_dimension(x, y, weight, window, low.lanes) if spec.groups == 1 and x.strides[1] == 1 else 0
-    if dim:
-        low.add(winograd_line(low, (x, y), weight, spec.bias, window.pads_begin[dim - 2], dim))
-        return y
     if not peels(axes_of(x, y, window)):
         ends = reach_ends(x, spec.sizes, window)
         x, window = padded(low, x, window, ends, fill=0.0)

@@ -8,7 +8,7 @@ Outer axes clip their taps per row; the inner axis has its border tiles peeled, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -45,6 +45,14 @@ class Schedule:
     vectors: int
     taps: int
     cost: float
+    dot: int = 0
+    """As of its ``Sweep``."""
+
+    @property
+    def text(self) -> str:
+        """The tile in words."""
+        lanes = f", {self.dot} input channels at a time" if self.dot else ""
+        return f"{self.pixels} x {self.vectors} along axis {self.inner}, {self.taps} taps at a time{lanes}"
 
 
 @dataclass(frozen=True)
@@ -116,23 +124,26 @@ def _costs(sweep: Sweep, inner: Axis, outer_taps: float, pixels: int, width: int
 
 def choose(sweep: Sweep, isa: Isa) -> Schedule | None:
     """The cheapest tile that fits the registers, by a model of the machine; None where borders need padding first."""
+    return _cheapest(_candidates(sweep, isa))
+
+
+def _cheapest(candidates: Iterable[Schedule]) -> Schedule | None:
     best: Schedule | None = None
-    for found in _candidates(sweep, isa):
+    for found in candidates:
         if best is None or found.cost < best.cost * (0.97 if found.inner != best.inner else 1.0):
             best = found
     return best
 
 
 def ranked(sweep: Sweep, isa: Isa) -> tuple[Schedule, ...]:
-    """The model's choice, then what else it finds nearly as cheap, the cheapest first; one for each shape of panel."""
-    best = choose(sweep, isa)
+    """What the model finds nearly as cheap as its choice, the cheapest first; one for each shape of panel."""
+    candidates = list(_candidates(sweep, isa))
+    best = _cheapest(candidates)
     others: dict[tuple[int, int, int], Schedule] = {}
-    if best is None:
-        return ()
-    for found in sorted(_candidates(sweep, isa), key=lambda s: s.cost):
-        if found.cost <= best.cost * _NEARLY and found != best:
+    for found in sorted(candidates, key=lambda s: s.cost):
+        if best is not None and found.cost <= best.cost * _NEARLY and found != best:
             others.setdefault((found.inner, found.vectors, found.taps), found)
-    return (best, *others.values())
+    return tuple(others.values())
 
 
 def _candidates(sweep: Sweep, isa: Isa) -> Iterator[Schedule]:
@@ -153,7 +164,7 @@ def _candidates(sweep: Sweep, isa: Isa) -> Iterator[Schedule]:
                     if not _fits(axis, pixels, group):
                         continue
                     used = _costs(sweep, axis, taps, pixels, width, group) * rows * vectors / width * sweep.groups
-                    yield Schedule(inner, pixels, width, group, used)
+                    yield Schedule(inner, pixels, width, group, used, sweep.dot)
 
 
 def _group_choices(kernel: int) -> tuple[int, ...]:

@@ -18,14 +18,15 @@ from hasten.native.epilogue import Epilogue
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.spatial import Window, axis_of
 from hasten.native.kernels.sweep_loops import block, columns_of
-from hasten.native.program import Step, Tensor, View
+from hasten.native.program import C_TYPES, Step, Tensor, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
-    from hasten.native.lower import Lowering
 
-__all__ = ["FORWARD", "Transforms", "Winograd", "outputs_per_tile", "winograd", "with_scratch"]
+__all__ = ["CLEARLY", "FORWARD", "Transforms", "Winograd", "relative_costs", "with_scratch"]
+
+CLEARLY = 0.85  # below so much of a direct convolution's cost, minimal filtering clearly pays
 
 Step_ = TypeVar("Step_", bound="Winograd")
 
@@ -100,6 +101,7 @@ class Winograd(Step):
     scratch: View
     epilogue: Expr = ACC
     READS = ("x", "operands")
+    STORES_BYTES = True
     WRITES = ("y", "scratch")
 
     @property
@@ -152,7 +154,7 @@ class Winograd(Step):
             ("const float *restrict u", out.constant(made.packed())),
             ("const float *restrict bias", out.constant(made.bias())),
             ("float *restrict scratch", out.pointer(self.scratch)),
-            ("float *y", out.pointer(self.y)),
+            (f"{C_TYPES[self.y.dtype]} *y", out.pointer(self.y)),
             *self._epilogue.signature(out),
         ]
         lines = made.body(split)
@@ -229,9 +231,7 @@ class Transforms:
         found, value = step._epilogue.apply(
             self.out, "(r[j] + add)", column=column, element=element, count=count, indent=""
         )
-        self.out.need("v_store" if count is None else "v_store_n")
-        end = ")" if count is None else f", {count})"
-        return [*found, f"v_store{'' if count is None else '_n'}(y + {element}, {value}{end};"]
+        return [*found, step._epilogue.put(self.out, element, value, count)]
 
     @property
     def count(self) -> int:
@@ -420,18 +420,18 @@ class _Square(Transforms):
         return [*lines, *block(head, row)]
 
 
-def outputs_per_tile(x: View, y: View, weight: Array, window: Window, lanes: int) -> int:
-    """4 or 2 where Winograd's algorithm is clearly cheaper than a direct convolution, by a model of the machine."""
+def relative_costs(x: View, y: View, weight: Array, window: Window, lanes: int) -> dict[int, float]:
+    """By a model of the machine: outputs along a side of a tile (2 or 4) → cost over that of a direct convolution."""
     if window.kernel != (3, 3) or (*window.strides, *window.dilations) != (1, 1, 1, 1):
-        return 0
+        return {}
     channels, columns = weight.shape[1], weight.shape[0]
     if channels < max(8, lanes // 2) or columns < max(8, lanes // 2):
-        return 0
+        return {}
     rows, width = y.shape[2:]
     taps = [sum(len(axis_of(x, y, window, i).taps(p)) for p in range(y.shape[i + 2])) for i in (0, 1)]
     vin, vout = -(-channels // lanes), -(-columns // lanes)
     direct = taps[0] * taps[1] * channels * vout / 2 * 1.05
-    best, least = 0, direct * 0.85
+    found = {}
     for size in (2, 4):
         points = (size + 2) ** 2
         tiles = -(-rows // size) * -(-width // size)
@@ -441,15 +441,8 @@ def outputs_per_tile(x: View, y: View, weight: Array, window: Window, lanes: int
         reading = blocks * weights / (24 if weights < _L2_BYTES else 8)
         products = max(points * tiles * channels * vout / 2 * 1.1, reading)
         around = {2: (34, 26), 4: (85, 68)}[size]
-        cost = products + tiles * (vin * around[0] + vout * around[1])
-        if cost < least:
-            best, least = size, cost
-    return best
-
-
-def winograd(low: Lowering, x: View, y: View, weight: Array, bias: Array, pads: tuple[int, int], size: int) -> Winograd:
-    """The step with its scratch memory."""
-    return with_scratch(Winograd(x, y, weight, bias, pads, size, y), low.lanes)
+        found[size] = (products + tiles * (vin * around[0] + vout * around[1])) / direct
+    return found
 
 
 def with_scratch(step: Step_, lanes: int) -> Step_:

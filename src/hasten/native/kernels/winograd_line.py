@@ -13,15 +13,14 @@ import numpy as np
 
 from hasten.native.kernels.spatial import Window, axis_of
 from hasten.native.kernels.sweep_loops import block
-from hasten.native.kernels.winograd import FORWARD, Transforms, Winograd, with_scratch
+from hasten.native.kernels.winograd import FORWARD, Transforms, Winograd
 from hasten.native.program import View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
-    from hasten.native.lower import Lowering
 
-__all__ = ["WinogradLine", "line_dimension", "winograd_line"]
+__all__ = ["WinogradLine", "outputs_per_tile", "relative_cost"]
 
 _A = 0.5**0.5
 _POINTS = (0.0, _A, -_A, 2 * _A, -2 * _A)  # and infinity, as in FORWARD[4]
@@ -157,32 +156,28 @@ class _Line(Transforms):
         return [*lines, *block(f"UNROLL for (int j = 0; j < {size}; j++)", one)]
 
 
-def line_dimension(x: View, y: View, weight: Array, window: Window, lanes: int) -> int:
-    """The dimension along which minimal filtering clearly pays, by a model of the machine; 0 where there is none."""
+def relative_cost(x: View, y: View, weight: Array, window: Window, lanes: int) -> tuple[int, float] | None:
+    """By a model of the machine: the dimension it runs along, and its cost over that of a direct convolution."""
     long = [i for i, k in enumerate(window.kernel) if k > 1]
     if len(long) != 1 or window.kernel[long[0]] not in (3, 4, 5):
-        return 0
+        return None
     if any(n != 1 for n in (*window.strides, *window.dilations)):
-        return 0
+        return None
     (i,) = long
     if any(window.pads_begin[k] or x.shape[k + 2] != y.shape[k + 2] for k in range(len(window.kernel)) if k != i):
-        return 0
+        return None
     channels, columns = weight.shape[1], weight.shape[0]
     if channels < max(8, lanes // 2) or columns < max(8, lanes // 2):
-        return 0
+        return None
     lines, size = y.size // columns // y.shape[i + 2], _REACH + 1 - window.kernel[i]
     taps = sum(len(axis_of(x, y, window, i).taps(p)) for p in range(y.shape[i + 2])) * lines
     tiles = lines * -(-y.shape[i + 2] // size)
     vin, vout = -(-channels // lanes), -(-columns // lanes)
     direct = taps * channels * vout / 2 * 1.05
     products = _REACH * tiles * channels * vout / 2 * 1.1
-    return i + 2 if products + tiles * (vin * 16 + vout * 14) < 0.85 * direct else 0
+    return i + 2, (products + tiles * (vin * 16 + vout * 14)) / direct
 
 
-def winograd_line(
-    low: Lowering, views: tuple[View, View], weight: Array, bias: Array, pad: int, dim: int
-) -> WinogradLine:
-    """The step with its scratch memory."""
-    x, y = views
-    size = _REACH + 1 - weight.shape[dim]
-    return with_scratch(WinogradLine(x, y, weight, bias, (0, pad), size, y, dim=dim), low.lanes)
+def outputs_per_tile(taps: int) -> int:
+    """How many outputs a tile of six products makes."""
+    return _REACH + 1 - taps
