@@ -19,7 +19,7 @@ def traced_call(call: ast.Call, code: Code) -> bool:
 
 def definition(call: ast.Call, code: Code) -> Function | None:
     """The decorated function of this file that a call runs."""
-    function = code.kinds.function_of_call(call)
+    function = code.function_run(call)
     return function if function is not None and _decorator(function, code) is not None else None
 
 

@@ -57,7 +57,7 @@ def _runs_here(function: Function, code: Code, depth: int = 4) -> bool:
     """True when the file's own lines lead to a function: from the module, or from a request handler."""
     if code.handler(function) is not None:
         return True
-    for call in code.kinds.callers(function) if depth else ():
+    for call in code.callers(function) if depth else ():
         outer = code.function(call)
         if outer is None or (outer is not function and _runs_here(outer, code, depth - 1)):
             return True
@@ -141,9 +141,7 @@ def is_covered(call: ast.AST, code: Code, marks: tuple[str, ...], depth: int = 3
     if owner is not None and any(_named(c, marks) for c in ast.walk(owner) if isinstance(c, ast.Call)):
         return True
     assert isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
-    return any(
-        is_covered(c, code, marks, depth - 1) for c in code.kinds.callers(scope) if code.function(c) is not scope
-    )
+    return any(is_covered(c, code, marks, depth - 1) for c in code.callers(scope) if code.function(c) is not scope)
 
 
 def _named(node: ast.AST, marks: tuple[str, ...]) -> bool:

@@ -13,6 +13,7 @@ __all__ = [
     "ELEMENTS",
     "METHOD_RESULTS",
     "NOT_TENSORS",
+    "OPENED_BY_METHOD",
     "SAME_KIND",
     "TENSORS",
     "WRAPPERS",
@@ -37,6 +38,7 @@ NUMBER = "number"
 ORT_SESSION = "onnxruntime session"
 TFLITE = "tflite interpreter"
 OPENVINO = "openvino model"
+OPENVINO_CORE = "openvino core"
 WEB_APP = "web app"
 OBJECT = "object"
 
@@ -73,6 +75,8 @@ _EXACT = {
     "tflite_runtime.interpreter.Interpreter": TFLITE,
     "ai_edge_litert.interpreter.Interpreter": TFLITE,
     "openvino.compile_model": OPENVINO,
+    "openvino.Core": OPENVINO_CORE,
+    "openvino.runtime.Core": OPENVINO_CORE,
     "flask.Flask": WEB_APP,
     "flask.Blueprint": WEB_APP,
     "fastapi.FastAPI": WEB_APP,
@@ -187,12 +191,15 @@ METHOD_RESULTS = {
     (TORCH_MODULE, "forward"): TORCH_TENSOR,
     (TORCH_MODULE, "generate"): TORCH_TENSOR,
     (TORCH_MODULE, "encode"): "",
+    (OPENVINO_CORE, "compile_model"): OPENVINO,
     (KERAS_MODEL, "call"): TF_TENSOR,
     **{
         (NUMPY_GENERATOR, name): NUMPY
         for name in ("normal", "standard_normal", "random", "uniform", "integers", "rand")
     },
 }
+
+OPENED_BY_METHOD = (OPENVINO,)
 
 NOT_TENSORS = words(
     "item tolist numpy size dim numel backward is_cuda get_device data_ptr tobytes dump save tofile ndimension stride "
@@ -287,6 +294,9 @@ def kind_by_use(call: ast.Call, roots: set[str]) -> str:
         return TORCH_MODULE if bare or name != "eval" else ""
     if roots & {"keras", "tensorflow", "tf_keras"}:
         if name == "compile" and given & {"loss", "optimizer", "metrics"}:
+            return KERAS_MODEL
+        plain = not roots & {"torch", "statsmodels"}
+        if plain and (name == "load_weights" or (name == "summary" and not call.args)):
             return KERAS_MODEL
         if name in ("fit", "evaluate", "predict") and given & {
             "validation_data",

@@ -7,15 +7,19 @@ asks what an expression is, ``code`` what surrounds it.
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+
+from hasten.doctor import makers
 
 __all__ = ["SCOPES", "Binding", "Function", "Names", "Scope"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Role = Literal["import", "value", "element", "parameter", "function", "class", "other"]
 
+_SELF = ("self", "cls")
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 SCOPES = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, *_COMPREHENSIONS)
 
@@ -31,7 +35,7 @@ _BINDING = frozenset(
     (
         *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Global, ast.Nonlocal),
         *(ast.ExceptHandler, ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign, ast.For, ast.AsyncFor),
-        *(ast.comprehension, ast.With, ast.AsyncWith),
+        *(ast.comprehension, ast.With, ast.AsyncWith, ast.MatchAs, ast.MatchStar, ast.MatchMapping),
     )
 )
 
@@ -41,6 +45,7 @@ _SAME_PLACE = (
     ("tensorflow.compat.v2.keras.", "keras."),
     ("tensorflow.compat.v1.keras.", "keras."),
     ("tensorflow.compat.v2.", "tensorflow."),
+    ("tensorflow.compat.v1.", "tensorflow."),
     ("tensorflow._api.v2.v2.", "tensorflow."),
     ("tensorflow.keras.", "keras."),
     ("tensorflow_core.keras.", "keras."),
@@ -81,6 +86,8 @@ class Binding:
     path: tuple[int, ...] = ()
     origin: str = ""
     function: Function | ast.Lambda | None = None
+    target: ast.expr | None = None
+    """What is assigned to, where it is an attribute or an item."""
 
 
 class Names:
@@ -99,6 +106,7 @@ class Names:
         self.functions: list[Function] = []
         self.attributes: dict[ast.ClassDef, dict[str, list[Binding]]] = {}
         """``self.x = …`` anywhere in a class: class → attribute → bindings."""
+        self._held: dict[str, list[Binding]] = {}
         self._visit(tree, self.module)
 
     def scope_of(self, node: ast.AST) -> Scope:
@@ -120,6 +128,42 @@ class Names:
                 return scope, scope.names[name]
             first, scope = False, scope.parent
         return None, []
+
+    def class_around(self, node: ast.AST) -> ast.ClassDef | None:
+        """The class in whose body a node stands."""
+        return self._class_of(self.scope_of(node))
+
+    def class_of_self(self, node: ast.AST) -> ast.ClassDef | None:
+        """The class that ``self`` or ``cls`` stands for; None for any other expression."""
+        return self.class_around(node) if isinstance(node, ast.Name) and node.id in _SELF else None
+
+    def held(self, node: ast.AST) -> list[Binding]:
+        """What the file stores at the very place that an expression names: ``app.state.model``, ``models["small"]``."""
+        return [
+            b for b in self._held.get(self._place(node), []) if b.node is not node and self.same_root(b.target, node)
+        ]
+
+    def same_root(self, first: ast.AST | None, second: ast.AST) -> bool:
+        """True when two dotted expressions begin with the same variable."""
+        a, b = _root(first), _root(second)
+        if a is None or b is None or a.id != b.id:
+            return False
+        if a.id in _SELF:
+            return self.class_around(a) is self.class_around(b)
+        return self.find(a.id, a)[0] is self.find(b.id, b)[0]
+
+    def _place(self, node: ast.AST) -> str:
+        """An attribute or constant key as written, '' where it is anything else."""
+        parts: list[str] = []
+        while isinstance(node, (ast.Attribute, ast.Subscript)):
+            if isinstance(node, ast.Attribute):
+                parts.append(f".{node.attr}")
+            elif isinstance(node.slice, ast.Constant):
+                parts.append(f"[{node.slice.value!r}]")
+            else:
+                return ""
+            node = node.value
+        return "".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) and parts else ""
 
     def dotted(self, node: ast.AST) -> str:
         """``a.b.c`` as written, or '' where the expression is anything else."""
@@ -143,7 +187,7 @@ class Names:
     def _origin(self, node: ast.Name, depth: int) -> str:
         scope, bindings = self.find(node.id, node)
         if scope is None:
-            return f"{self.stars[-1]}.{node.id}" if self.stars else ""
+            return self._from_star(node.id)
         origins = []
         for binding in bindings:
             if binding.role == "import":
@@ -152,10 +196,27 @@ class Names:
                 if binding.value is node or binding.node is node:
                     return ""
                 origins.append(self.qualified(binding.value, depth + 1))
+            elif binding.role == "value" and not binding.path and isinstance(binding.value, ast.Call):
+                origins.append(self._imported_by_call(binding.value))
             elif not _is_none(binding.value) and binding.role != "class":
                 return ""
         found = [o for o in origins if o]
         return found[0] if found and len(found) == len(origins) else ""
+
+    def _from_star(self, name: str) -> str:
+        """Where ``from x import *`` brings a name from: the last such module known to have it, else the last."""
+        if not self.stars or hasattr(builtins, name):
+            return ""
+        found = [f"{module}.{name}" for module in reversed(self.stars)]
+        return next((n for n in found if makers.made_by(_usual(n))), found[0])
+
+    def _imported_by_call(self, call: ast.Call) -> str:
+        """``importlib.import_module("torch")``, ``pytest.importorskip("torch")``: the module's name."""
+        given = call.args[0] if call.args else None
+        called = self.dotted(call.func).rsplit(".", 1)[-1]
+        if called not in ("import_module", "importorskip") or not isinstance(given, ast.Constant):
+            return ""
+        return str(given.value)
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
@@ -219,9 +280,10 @@ class Names:
             self._add(scope, Binding(node.name, node, "class"))
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
             scope.outer.update(node.names)
-        elif isinstance(node, ast.ExceptHandler):
-            if node.name:
-                self._add(scope, Binding(node.name, node, "other"))
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping)):
+            caught = node.rest if isinstance(node, ast.MatchMapping) else node.name
+            if caught:
+                self._add(scope, Binding(caught, node, "other"))
         else:
             self._bind_targets(node, scope)
 
@@ -242,13 +304,14 @@ class Names:
 
     def _bind_from(self, node: ast.ImportFrom, scope: Scope) -> None:
         module = "." * node.level + (node.module or "")
+        prefix = module if module.endswith(".") else f"{module}."
         for alias in node.names:
             if alias.name == "*":
                 self.roots.add(module.split(".")[0])
                 if module.split(".")[0] in ("keras", "tensorflow", "torch", "tf_keras"):
                     self.stars.append(module)
                 continue
-            self._add(scope, Binding(alias.asname or alias.name, node, "import", origin=f"{module}.{alias.name}"))
+            self._add(scope, Binding(alias.asname or alias.name, node, "import", origin=f"{prefix}{alias.name}"))
 
     def _target(
         self,
@@ -266,13 +329,29 @@ class Names:
                 self._target(item, node, value, (*path, index), scope, role)
         elif isinstance(target, ast.Starred):
             self._target(target.value, node, None, path, scope, "other")
-        elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
-            owner = self._class_around(scope)
-            if owner is not None:
-                known = self.attributes.setdefault(owner, {}).setdefault(target.attr, [])
-                known.append(Binding(target.attr, node, role, value, path))
+        elif isinstance(target, (ast.Attribute, ast.Subscript)):
+            self._hold(target, node, value, path, scope, role)
 
-    def _class_around(self, scope: Scope | None) -> ast.ClassDef | None:
+    def _hold(
+        self,
+        target: ast.Attribute | ast.Subscript,
+        node: ast.AST,
+        value: ast.expr | None,
+        path: tuple[int, ...],
+        scope: Scope,
+        role: Role,
+    ) -> None:
+        own = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in _SELF
+        owner = self._class_of(scope) if own else None
+        if owner is not None and isinstance(target, ast.Attribute):
+            known = self.attributes.setdefault(owner, {}).setdefault(target.attr, [])
+            known.append(Binding(target.attr, node, role, value, path))
+            return
+        place = self._place(target)
+        if place:
+            self._held.setdefault(place, []).append(Binding(place, node, role, value, path, target=target))
+
+    def _class_of(self, scope: Scope | None) -> ast.ClassDef | None:
         while scope is not None and not isinstance(scope.node, ast.ClassDef):
             scope = scope.parent
         return scope.node if scope is not None and isinstance(scope.node, ast.ClassDef) else None
@@ -286,6 +365,12 @@ class Names:
         if binding.role == "import":
             self.roots.add(binding.origin.split(".")[0])
         scope.names.setdefault(binding.name, []).append(binding)
+
+
+def _root(node: ast.AST | None) -> ast.Name | None:
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        node = node.value
+    return node if isinstance(node, ast.Name) else None
 
 
 def _all_args(args: ast.arguments) -> list[ast.arg]:

@@ -108,16 +108,8 @@ def _is_cached(function: Function, code: Code) -> bool:
 
 def _from_parameters(call: ast.Call, function: Function, code: Code) -> bool:
     """True when what is loaded depends on the function's own arguments (``self`` aside)."""
-    parameters = {a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)} - {
-        "self",
-        "cls",
-    }
-    derived = set(parameters)
-    for inner in ast.walk(function):
-        if isinstance(inner, ast.Assign) and any(
-            isinstance(n, ast.Name) and n.id in derived for n in ast.walk(inner.value)
-        ):
-            derived.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+    parameters = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+    derived = _tainted(function, [p for p in parameters if p not in ("self", "cls")])
     if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id in derived:
         return True
     read = [
@@ -135,7 +127,7 @@ def _each_call(call: ast.Call, function: Function, code: Code) -> str:
     ]
     if not parameters or not _is_assigned_locally(call, code):
         return ""
-    if code.kinds.callers(function):  # seen at work in this file, and never in a loop
+    if code.callers(function):  # seen at work in this file, and never in a loop
         return ""
     if any(
         isinstance(n, ast.Return) and n.value is not None and _names(n.value) & _targets(call, code)
@@ -216,7 +208,7 @@ def hoist(call: ast.Call, code: Code) -> tuple[Edit, ...]:
     target = statement.targets[0]
     if not isinstance(target, ast.Name) or code.varies(call, loop):
         return ()
-    if len(code.bound_in(target, loop)) != 1 or target.id in code._changed(loop):
+    if len(code.bound_in(target, loop)) != 1 or target.id in code.changed(loop):
         return ()
     before = loop.body[: next(i for i, s in enumerate(loop.body) if s is statement)]
     names = _names(call)

@@ -81,9 +81,9 @@ def _collect(
             sources.add("")
         _collect(node.func.value, code, steps, sources, seen)
         return node
-    function = code.kinds.function_of_call(node)
+    function = code.function_run(node)
     if function is not None:
-        for returned in code.kinds.returns(function):
+        for returned in code.definitions.returns(function):
             _collect(returned, code, steps, sources, seen)
         return node
     sources.add("")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 
 from hasten.doctor import makers
-from hasten.doctor.code import Code, Loop
+from hasten.doctor.around import Loop
+from hasten.doctor.code import Code
 from hasten.doctor.rule import argument, keyword
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 _OTHERS_THAT_PREDICT = ("sklearn", "xgboost", "lightgbm", "catboost", "statsmodels", "cuml", "ultralytics", "prophet")
-_KERAS_ONLY = frozenset(("verbose", "steps", "batch_size", "callbacks"))
+_KERAS_ONLY = frozenset(("verbose", "steps"))
 _RENEWS = ("set_weights", "load_weights")
 
 

@@ -90,7 +90,7 @@ def _called_in_loop(node: ast.Call, data: ast.expr | None, code: Code) -> str:
     function = code.function(node)
     if function is None or data is None or not _reads_parameter(data, function, code):
         return ""
-    for call in code.kinds.callers(function):
+    for call in code.callers(function):
         loop = code.loop(call)
         given = [*call.args, *(k.value for k in call.keywords)]
         if loop is None or is_chunked(loop) or code.function(call) is function:

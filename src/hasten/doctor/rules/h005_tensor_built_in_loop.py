@@ -105,7 +105,7 @@ def _changes_later(statement: ast.Assign, loop: ast.AST, code: Code) -> bool:
     target = statement.targets[0]
     if not isinstance(target, ast.Name):
         return False
-    if len(code.bound_in(target, loop)) > 1 or target.id in code._changed(loop):
+    if len(code.bound_in(target, loop)) > 1 or target.id in code.changed(loop):
         return True
     return any(
         isinstance(call, ast.Call)

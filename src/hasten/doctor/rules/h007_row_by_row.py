@@ -35,6 +35,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_from_target
 
+_PER_ROW = ("backward", "grad", "GradientTape", "gradient")  # gradients of single rows are wanted
 _GIVEN_ELSEWHERE = ("predict", "predict_on_batch")
 
 
@@ -53,7 +54,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if model_changes(node.func, loop, code) or code.in_layer(node):
         return
-    if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in ast.walk(loop)):
+    if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop)):
         return
     yield hit(node, "the model runs on one row a round; one batch of all rows does the same work once")
 

@@ -66,7 +66,7 @@ def _serves(node: ast.AST, code: Code) -> bool:
     if code.handler(node) is not None:
         return True
     function = code.function(node)
-    return function is not None and any(code.handler(call) is not None for call in code.kinds.callers(function))
+    return function is not None and any(code.handler(call) is not None for call in code.callers(function))
 
 
 RULE = Rule(

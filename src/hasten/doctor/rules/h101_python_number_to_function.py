@@ -68,7 +68,7 @@ def _many_literals(node: ast.Call, place: int, value: ast.expr, code: Code) -> b
         return False
     seen = {
         str(c.args[place].value)  # type: ignore[attr-defined]
-        for c in code.kinds.callers(function)
+        for c in code.callers(function)
         if len(c.args) > place and isinstance(c.args[place], ast.Constant) and code.is_a(c.args[place], makers.NUMBER)
     }
     return len(seen) >= _MANY

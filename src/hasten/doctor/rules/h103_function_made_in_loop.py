@@ -64,7 +64,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 
 def _pays_off(node: ast.AST, code: Code) -> bool:
-    """True where the function around hands the new one on, or runs it in a loop of its own: made once for many calls."""
+    """True where the function around hands the new one on, or runs it in a loop of its own: one for many calls."""
     around = code.function(node)
     if around is None or code.loop(node) is not None or code.handler(node) is not None:
         return False

@@ -47,7 +47,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     decorator = next((d for d in node.decorator_list if _is_function(d, code)), None)
     if decorator is None or not _takes_data(node) or code.mentions("get_concrete_function") or _trains(node):
         return
-    for call in code.kinds.callers(node):
+    for call in code.callers(node):
         if definition(call, code) is node and not bends_to_shapes(call, code) and _serves(call, code):
             yield hit(
                 decorator, f"'{node.name}' is called with outside data on line {call.lineno} and has no input_signature"

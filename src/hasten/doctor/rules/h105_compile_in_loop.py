@@ -51,7 +51,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if loop is not None and any(code.depends_on_round(k.value, loop) for k in node.keywords):
         return  # a sweep over modes or backends
-    if code.kinds.function_named(node.args[0]) is not None:
+    if code.definitions.function_named(node.args[0]) is not None:
         return  # a function defined here, not a model
     statement = code.statement(node)
     if isinstance(statement, ast.Assign) and not isinstance(statement.targets[0], ast.Name):

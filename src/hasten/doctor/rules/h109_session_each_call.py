@@ -48,12 +48,18 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Sessions opened where the line runs many times."""
     assert isinstance(node, ast.Call)
     name = code.qualified(node.func)
-    if name not in _NAMES and makers.made_by(name) not in _KINDS:
+    if name not in _NAMES and makers.made_by(name) not in _KINDS and not _is_compiled_by_core(node, code):
         return
     reason = repeats_needlessly(node, code)
     if reason:
-        what = name.rsplit(".", 1)[-1]
+        what = node.func.attr if isinstance(node.func, ast.Attribute) else name.rsplit(".", 1)[-1]
         yield hit(node, f"`{what}` parses, optimises and packs the model again, {reason}", *hoist(node, code))
+
+
+def _is_compiled_by_core(node: ast.Call, code: Code) -> bool:
+    """True for OpenVINO's `core.compile_model(…)`."""
+    made = isinstance(node.func, ast.Attribute) and node.func.attr == "compile_model"
+    return made and code.is_a(node, makers.OPENVINO)
 
 
 RULE = Rule(

@@ -95,7 +95,7 @@ def _is_unknown(call: ast.Call, code: Code) -> bool:
 def _callers_known(call: ast.Call, code: Code) -> bool:
     """Elsewhere in the file something is put in eval mode: only a function whose callers all are seen counts."""
     function = code.function(call)
-    return function is not None and bool(code.kinds.callers(function))
+    return function is not None and bool(code.callers(function))
 
 
 def _edit(call: ast.Call, code: Code) -> tuple[Edit, ...]:

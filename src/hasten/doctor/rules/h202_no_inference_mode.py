@@ -57,7 +57,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         function = code.function(call)
         elsewhere = code.mentions("no_grad", "inference_mode", "grad_enabled")
-        if elsewhere and (function is None or not code.kinds.callers(function)):
+        if elsewhere and (function is None or not code.callers(function)):
             continue
         yield Hit(call, "autograd records every operation of this run, for nothing", _fix(function, code))
         return
@@ -75,7 +75,7 @@ def _fix(function: Function | None, code: Code) -> Fix | None:
     name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "torch" for b in bs)), "")
     if not name:
         return None
-    returned = [r for r in code.kinds.returns(function) if r is not None]
+    returned = [r for r in code.definitions.returns(function) if r is not None]
     plain = all(any(isinstance(n, ast.Attribute) and n.attr in _PLAIN for n in ast.walk(r)) for r in returned)
     return Fix((Edit("decorate", function, f"{name}.no_grad()"),), plain)
 

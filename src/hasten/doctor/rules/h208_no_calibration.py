@@ -94,7 +94,7 @@ def _runs_between(first: ast.Call, last: ast.Call, names: set[str], code: Code) 
         named += [code.names.dotted(k.value) for k in call.keywords]
         if any(n and n.split(".")[0] in roots and not n.endswith((".eval", ".to", ".cpu", ".train")) for n in named):
             return True
-        if code.kinds.function_of_call(call) is not None:
+        if code.function_run(call) is not None:
             return True  # a local function may run it
     return False
 

@@ -96,8 +96,8 @@ def _is_softmax(node: ast.expr, code: Code, depth: int = 4) -> bool:
     if kind is None or kind.name != makers.TORCH_MODULE:
         return False
     if kind.local is not None:
-        forward = code.kinds.method(kind.local, "forward")
-        returned = [r for r in code.kinds.returns(forward) if r is not None] if forward is not None else []
+        forward = code.definitions.method(kind.local, "forward")
+        returned = [r for r in code.definitions.returns(forward) if r is not None] if forward is not None else []
         return bool(returned) and all(_is_softmax(r, code, depth - 1) for r in returned)
     return kind.made is not None and _ends_in_softmax(kind.made, code)
 

@@ -91,7 +91,7 @@ def _ran_before(line: int, node: ast.AST, code: Code) -> bool:
     if function is None:
         return False
     # The function may be called with something already run: its callers, or outside the file.
-    callers = code.kinds.callers(function)
+    callers = code.callers(function)
     return not callers or any(_ran_before(c.lineno, c, code) for c in callers if code.function(c) is not function)
 
 

@@ -44,7 +44,7 @@ _BOUNDS = ("pop", "popitem", "clear", "maxsize", "max_size", "capacity", "evict"
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Dictionaries that a dataset fills and never empties."""
     assert isinstance(node, ast.ClassDef)
-    if code.kinds.class_kind(node) != makers.TORCH_DATASET:
+    if code.definitions.class_kind(node) != makers.TORCH_DATASET:
         return
     text = code.source(node)
     for method in node.body:
@@ -91,13 +91,15 @@ def _stores(statement: ast.Assign, node: ast.ClassDef, method: ast.AST, code: Co
 def _gives_back(statement: ast.Assign, attr: str, method: ast.AST, code: Code) -> bool:
     """True where the method returns what it stores, or what the dictionary holds: samples, not book-keeping."""
     assert isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef))
-    kept = {f"self.{attr}"} | {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
+    value = statement.value
+    stored = [*statement.targets, *(value.elts if isinstance(value, (ast.Tuple, ast.List)) else [value])]
+    kept = {f"self.{attr}"} | {n.id for n in stored if isinstance(n, ast.Name)}
     for inner in ast.walk(method):  # `sample = self.cache[i]` before `return sample`
         if isinstance(inner, ast.Assign) and any(
             isinstance(n, ast.Attribute) and code.names.dotted(n) == f"self.{attr}" for n in ast.walk(inner.value)
         ):
             kept.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
-    returned = [r for r in code.kinds.returns(method) if r is not None]
+    returned = [r for r in code.definitions.returns(method) if r is not None]
     return any(code.names.dotted(n) in kept for r in returned for n in ast.walk(r))
 
 

@@ -1,0 +1,102 @@
+"""What stands around a line of a file: its statement, function, class, and the loops that repeat it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hasten.doctor.names import Function, Names
+
+__all__ = ["FUNCTIONS", "Around", "Loop"]
+
+Loop = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_SHORT = 3  # a range or literal of so few rounds is no hot loop
+_SHORT_LITERAL = 8
+
+
+class Around:
+    """The surroundings of every node of one file."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+
+    def parent(self, node: ast.AST) -> ast.AST | None:
+        """The node that holds this one."""
+        return self.names.parents.get(node)
+
+    def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
+        """Parents, from the nearest outwards."""
+        at = self.names.parents.get(node)
+        while at is not None:
+            yield at
+            at = self.names.parents.get(at)
+
+    def statement(self, node: ast.AST) -> ast.stmt:
+        """The statement that a node is part of."""
+        while not isinstance(node, ast.stmt):
+            node = self.names.parents[node]
+        return node
+
+    def block(self, statement: ast.stmt) -> list[ast.stmt]:
+        """The list of statements that holds this one."""
+        parent = self.names.parents[statement]
+        for _, value in ast.iter_fields(parent):
+            if isinstance(value, list) and any(v is statement for v in value):
+                return value
+        return [statement]
+
+    def function(self, node: ast.AST) -> Function | None:
+        """The ``def`` around a node."""
+        return next((a for a in self.ancestors(node) if isinstance(a, FUNCTIONS)), None)
+
+    def klass(self, node: ast.AST) -> ast.ClassDef | None:
+        """The class around a node."""
+        return next((a for a in self.ancestors(node) if isinstance(a, ast.ClassDef)), None)
+
+    def loops(self, node: ast.AST) -> Iterator[Loop]:
+        """The loops that repeat ``node`` in its own function, nearest first."""
+        child, at = node, self.names.parents.get(node)
+        while at is not None and not isinstance(at, (*FUNCTIONS, ast.Lambda, ast.ClassDef)):
+            if isinstance(at, _LOOPS) and _repeats(at, child):
+                yield at
+            if not isinstance(at, ast.comprehension) or not _is_first_iter(at, child, self.names):
+                child = at
+            at = self.names.parents.get(at)
+
+    def loop(self, node: ast.AST) -> Loop | None:
+        """The nearest loop that repeats ``node`` more than a few times, in the same function."""
+        return next((loop for loop in self.loops(node) if not self.is_short(loop)), None)
+
+    def is_short(self, loop: ast.AST) -> bool:
+        """True for a loop whose few rounds are written out: a literal, ``range(3)``, a dict of splits."""
+        if isinstance(loop, ast.While):
+            return False
+        iterable = loop.iter if isinstance(loop, (ast.For, ast.AsyncFor)) else loop.generators[0].iter  # type: ignore[attr-defined]
+        if isinstance(iterable, ast.Call):
+            name = self.names.dotted(iterable.func)
+            if name == "range" and len(iterable.args) == 1 and isinstance(iterable.args[0], ast.Constant):
+                value = iterable.args[0].value
+                return isinstance(value, int) and value <= _SHORT
+            if isinstance(iterable.func, ast.Attribute) and iterable.func.attr in ("items", "values", "keys"):
+                iterable = iterable.func.value
+            elif name in ("enumerate", "zip") and iterable.args:
+                iterable = iterable.args[0]
+        if isinstance(iterable, ast.Dict):
+            return len(iterable.keys) <= _SHORT_LITERAL
+        return isinstance(iterable, (ast.Tuple, ast.List, ast.Set)) and len(iterable.elts) <= _SHORT_LITERAL
+
+
+def _repeats(loop: ast.AST, child: ast.AST) -> bool:
+    if isinstance(loop, (ast.For, ast.AsyncFor)):
+        return any(child is s for s in loop.body)
+    if isinstance(loop, ast.While):
+        return child is loop.test or any(child is s for s in loop.body)
+    generators: list[ast.comprehension] = loop.generators  # type: ignore[attr-defined]
+    return child is not generators[0].iter
+
+
+def _is_first_iter(at: ast.comprehension, child: ast.AST, names: Names) -> bool:
+    owner = names.parents.get(at)
+    return child is at.iter and getattr(owner, "generators", [None])[0] is at

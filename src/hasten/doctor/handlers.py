@@ -1,0 +1,53 @@
+"""Which functions answer requests: routes, servicers' methods, serving classes' predict, cloud functions."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from hasten.doctor import makers
+from hasten.doctor.kinds import Kinds
+from hasten.doctor.names import Function
+from hasten.doctor.words import words
+
+__all__ = ["ONCE", "is_handler"]
+
+ONCE = words("__init__ setup load initialize startup on_startup lifespan load_model init warmup warm_up")
+_ROUTES = words("route get post put patch delete websocket api_route api endpoint task")
+_BASES = re.compile(
+    r"(Servicer|RequestHandler|BaseHTTPRequestHandler|Resource|APIView|MethodView|BaseHandler|LitAPI|BasePredictor"
+    r"|HTTPEndpoint|ModelHandler)$"
+)
+_METHODS = words("get post put handle predict inference initialize_request do_GET do_POST execute")
+_DECORATORS = frozenset(("bentoml.api", "ray.serve.batch", "modal.method", "modal.web_endpoint"))
+
+
+def is_handler(function: Function, kinds: Kinds) -> bool:
+    """True for a function that a server calls once a request."""
+    if function.name in ONCE:
+        return False
+    if any(_is_route(d, kinds) for d in function.decorator_list):
+        return True
+    owner = kinds.names.parents.get(function)
+    if isinstance(owner, ast.ClassDef):
+        return _is_serving_method(function, owner, kinds)
+    arguments = [a.arg for a in function.args.args]
+    if arguments == ["event", "context"]:
+        return True
+    return bool(arguments) and arguments[0] == "request" and bool(kinds.names.roots & {"django", "rest_framework"})
+
+
+def _is_route(decorator: ast.expr, kinds: Kinds) -> bool:
+    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+    if kinds.names.qualified(target) in _DECORATORS:
+        return True
+    return isinstance(target, ast.Attribute) and target.attr in _ROUTES and kinds.is_a(target.value, makers.WEB_APP)
+
+
+def _is_serving_method(function: Function, owner: ast.ClassDef, kinds: Kinds) -> bool:
+    bases = [kinds.names.dotted(b) for b in owner.bases]
+    if any(b.endswith("Servicer") for b in bases) and not function.name.startswith("_"):
+        return True
+    if owner.name == "TritonPythonModel" and function.name == "execute":
+        return True
+    return function.name in _METHODS and any(_BASES.search(b) for b in bases)
