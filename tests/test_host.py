@@ -56,6 +56,20 @@ def test_isa_follows_the_psabi_levels(pretend, machine, features, expected) -> N
     assert (found.name, found.vnni, found.bf16, found.dotprod) == expected
 
 
+@pytest.mark.parametrize(
+    ("cpu", "features", "halves"),
+    [
+        ("AMD EPYC (cpu family 25, model 17)", V4, True),
+        ("AMD EPYC (cpu family 25, model 1)", V3, False),
+        ("AMD EPYC 9355 (cpu family 26, model 2)", V4, False),
+        ("Intel(R) Xeon(R) (cpu family 6, model 143)", V4, False),
+    ],
+)
+def test_zen4_computes_512_bits_in_halves(pretend, cpu, features, halves) -> None:
+    pretend(machine="x86_64", features=tuple(features), cpu=cpu)
+    assert isa().halves is halves
+
+
 def test_key_depends_on_the_cpu_and_not_on_memory(pretend) -> None:
     here = host_key()
     pretend(memory_bytes=1, governor="powersave")

@@ -385,6 +385,8 @@ def test_on_another_host_the_samples_are_checked_again(linear: Path, monkeypatch
         ("x86-64-v4", host.Isa("x86-64-v4"), False),
         ("x86-64-v4", host.Isa("x86-64-v4", vnni=True, bf16=True), True),
         ("x86-64-v4-base", host.Isa("x86-64-v4"), True),
+        ("zen4", host.Isa("x86-64-v4", vnni=True, bf16=True), True),
+        ("zen4", host.Isa("x86-64-v4"), False),
         ("x86-64-v2", host.Isa("aarch64"), False),
         ("x86-64-v2", host.Isa("generic"), False),
         ("aarch64", host.Isa("aarch64"), True),

@@ -52,7 +52,7 @@ class Isa:
     dotprod: bool = False
     """aarch64: int8 dot products."""
     halves: bool = False
-    """x86-64-v4: a vector of 512 bits passes through the arithmetic unit in two halves, one after the other."""
+    """x86-64-v4: 512 bits are computed in two halves, one after the other."""
 
 
 @dataclass(frozen=True)

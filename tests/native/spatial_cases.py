@@ -20,16 +20,18 @@ from hasten import host
 from hasten.native.compile import Compiled, compile_graph
 from hasten.native.isa import ISAS, isa
 
-ORDER = ("c", "x86-64-v2", "x86-64-v3", "x86-64-v4-base", "x86-64-v4")
+ORDER = ("c", "x86-64-v2", "x86-64-v3", "x86-64-v4-base")
 
 
 @cache
 def host_isas() -> tuple[str, ...]:
     """Every instruction set that this machine runs."""
-    name = host.isa().name
-    if name == "aarch64":
+    found = host.isa()
+    if found.name == "aarch64":
         return ("c", "aarch64")
-    return ORDER[: ORDER.index(name if name != "x86-64-v4" else "x86-64-v4-base") + 1] if name in ORDER else ("c",)
+    if found.name == "x86-64-v4":
+        return (*ORDER, "zen4") if found.vnni and found.bf16 else ORDER
+    return ORDER[: ORDER.index(found.name) + 1] if found.name in ORDER else ("c",)
 
 
 def model_of(

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from hasten.native.isa import isa
 
-TARGETS = [*RUNNABLE, *(["x86-64-v4-base"] if "x86-64-v4" in RUNNABLE else [])]
+TARGETS = [*RUNNABLE, *(["x86-64-v4-base"] if "zen4" in RUNNABLE else [])]
 TYPES = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 TYPES |= {"int16": TensorProto.INT16, "uint16": TensorProto.UINT16}
 

@@ -56,7 +56,7 @@ def compile_graph(
     model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1, math: str = "default",
     precision: str = "float32",
 ) -> Compiled:  # fmt: skip
-    """``model.so`` and ``model.c`` in ``folder``, for one thread or a team; ``math``: one of ``emit.MATH``.
+    """``model.so`` and ``model.c`` in ``folder``, for one thread or a team; ``math``: one of ``vectors.MATH``.
 
     ``precision``: "float32", or one of ``precision.STORED``.
 

@@ -41,6 +41,16 @@ class Isa:
             return None
         return replace(self, lanes=self.lanes // 2, headers=self.half_headers, half_headers=(), passes=1)
 
+    def widths(self, columns: int) -> tuple[Isa, ...]:
+        """The widths of vectors to choose from for rows of so many values, each as a target, the better one first.
+
+        Half the width is among them where it takes fewer turns.
+        """
+        whole, half = replace(self, half_headers=()), self.half
+        if half is None or -(-columns // half.lanes) * half.passes >= -(-columns // self.lanes) * self.passes:
+            return (whole,)
+        return (half, whole)
+
     @property
     def compiler_flags(self) -> tuple[str, ...]:
         """What gcc and clang call this instruction set; nothing for C without any."""
@@ -53,16 +63,19 @@ class Isa:
         return self.arch == "any"
 
 
-_V4 = (("x86_64_v4.h",), 1, ("x86_64_v3.h", "x86_64_v4_half.h"))
-
 ISAS: dict[str, Isa] = {
     i.name: i
     for i in (
         Isa(
             "x86-64-v4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16", "x86-64-v4",
-            frozenset({"fma", "vnni", "bf16"}), *_V4,
+            frozenset({"fma", "vnni", "bf16"}), ("x86_64_v4.h",),
         ),
-        Isa("x86-64-v4-base", 16, 32, "x86_64", "x86_64_v4", "x86-64-v4", frozenset({"fma"}), *_V4),
+        # the same, for a processor that computes 512 bits in two halves: half of a vector takes half as long
+        Isa(
+            "zen4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16", "x86-64-v4",
+            frozenset({"fma", "vnni", "bf16"}), ("x86_64_v4.h",), 2, ("x86_64_v3.h", "x86_64_v4_half.h"),
+        ),
+        Isa("x86-64-v4-base", 16, 32, "x86_64", "x86_64_v4", "x86-64-v4", frozenset({"fma"}), ("x86_64_v4.h",)),
         Isa("x86-64-v3", 8, 16, "x86_64", "x86_64_v3", "x86-64-v3", frozenset({"fma"}), ("x86_64_v3.h",)),
         Isa("x86-64-v2", 4, 16, "x86_64", "x86_64_v2", "x86-64-v2", headers=("x86_64_v2.h",)),
         Isa("aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a", frozenset({"fma"}), ("aarch64.h",)),
@@ -91,8 +104,8 @@ def for_host() -> Isa:
     """The widest instruction set that this machine runs."""
     found = host.isa()
     if found.name == "x86-64-v4":
-        wide = ISAS["x86-64-v4" if found.vnni and found.bf16 else "x86-64-v4-base"]
-        return replace(wide, passes=2) if found.halves else wide
+        full = "zen4" if found.halves else "x86-64-v4"
+        return ISAS[full if found.vnni and found.bf16 else "x86-64-v4-base"]
     if found.name == "aarch64":
         return ISAS["aarch64-dotprod" if found.dotprod else "aarch64"]
     return ISAS.get(found.name, ISAS["c-vector"])

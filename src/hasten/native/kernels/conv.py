@@ -6,7 +6,7 @@ narrow to fill a vector are joined, block-diagonal: the same number of instructi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +105,8 @@ class Conv(Step):
 
     def others(self, isa: Isa) -> tuple[Step, ...]:
         """Minimal filtering where the model sees no great loss in it, and other tiles."""
-        weights = joined(self.weight, self.groups, isa.lanes)
-        found = [ranked(sweep, isa) for sweep in _sweeps(self, axes_of(self.x, self.y, self.window), weights, isa)]
+        sweeps = _sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)
+        found = [ranked(sweep, unit) for unit, sweep in sweeps]
         tiles = sorted((s for schedules in found for s in schedules), key=lambda s: s.cost)
         return (*(step for _, step in _filtered(self, isa.lanes)), *(replace(self, schedule=s) for s in tiles))
 
@@ -130,34 +130,34 @@ def planned(
 
     Shapes:  weight (M, C / groups, kernel…)
     """
-    groups, weight = joined(weight, step.groups, out.lanes)
-    sweeps = _sweeps(step, axes, (groups, weight), out.isa)
-    found = [s for s in (choose(sweep, out.isa) for sweep in sweeps) if s is not None] if schedule is None else []
-    schedule = schedule or min(found, key=lambda s: s.cost)
+    sweeps = list(_sweeps(step, axes, weight, out.isa))
+    found = [choose(sweep, unit) for unit, sweep in sweeps] if schedule is None else []
+    schedule = schedule or min((s for s in found if s is not None), key=lambda s: s.cost)
+    sweep = next(s for unit, s in sweeps if (unit.lanes, s.dot) == (schedule.lanes, schedule.dot))
+    groups, weight = joined(weight, step.groups, schedule.lanes)
     columns, depth = weight.shape[0] // groups, weight.shape[1]
     bias = step.bias.reshape(groups, columns)
     taps = weight.reshape(groups, columns, depth, *weight.shape[2:])
     taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in axes), depth, columns)
     if schedule.dot:
-        taps, bias = pack_dot(taps, bias, out.lanes)
-    sweep = next(s for s in sweeps if s.dot == schedule.dot)
-    packed = pack(taps, bias, sweep, schedule, out.lanes)
+        taps, bias = pack_dot(taps, bias, schedule.lanes)
+    packed = pack(taps, bias, sweep, schedule)
     return Loops(sweep, schedule, out, Epilogue(step.epilogue, step.y, columns_of(step.y))), packed
 
 
-def _sweeps(
-    step: Conv | ConvTranspose, axes: tuple[Axis, ...], weights: tuple[int, Array], isa: Isa
-) -> tuple[Sweep, ...]:
-    """What slides: lanes hold output channels, or input channels where there are many of them and few of the others.
+def _sweeps(step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, isa: Isa) -> Iterator[tuple[Isa, Sweep]]:
+    """What slides, for every width of vectors: lanes hold output channels, or input channels where they are many and
+    the others few.
 
-    Shapes:  weights: groups, (M, C / groups, kernel…)
+    Shapes:  weight (M, C / groups, kernel…)
     """
-    groups, weight = weights
-    columns, depth = weight.shape[0] // groups, weight.shape[1]
-    sweep = Sweep(axes, columns, groups, depth, step.x.strides[1])
-    if groups == 1 and columns * 2 <= isa.lanes and depth * 2 >= isa.lanes and step.x.strides[1] == 1:
-        return sweep, replace(sweep, dot=isa.lanes)
-    return (sweep,)
+    for unit in isa.widths(weight.shape[0] if step.groups == 1 else 1):
+        groups, wide = joined(weight, step.groups, unit.lanes)
+        columns, depth = wide.shape[0] // groups, wide.shape[1]
+        sweep = Sweep(axes, columns, groups, depth, step.x.strides[1])
+        yield unit, sweep
+        if groups == 1 and columns * 2 <= unit.lanes and depth * 2 >= unit.lanes and step.x.strides[1] == 1:
+            yield unit, replace(sweep, dot=unit.lanes)
 
 
 def _filtered(step: Conv, lanes: int) -> list[tuple[float, Winograd]]:

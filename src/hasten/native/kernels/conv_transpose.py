@@ -117,7 +117,12 @@ class ConvTranspose(Step):
             yield axis, taps, first * ys
 
     def emit(self, out: Emitter) -> None:
-        """One function; a block of loops for each phase."""
+        """One function; a block of loops for each phase, all with vectors of one width."""
+        unit = out.isa.widths(self.y.shape[1] if self.groups == 1 else 1)[0]
+        with out.vectors(unit.lanes):
+            self._emit(out)
+
+    def _emit(self, out: Emitter) -> None:
         split = out.splits(self.macs())
         lines: list[str] = []
         blocks: list[Array] = []

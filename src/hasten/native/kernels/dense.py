@@ -117,6 +117,10 @@ class Dense(Step):
 
     def emit(self, out: Emitter) -> None:
         """One function; a block per run of equal panels. A team shares out panels, or rows where there are many."""
+        with out.vectors(out.isa.widths(self.weight.shape[1])[0].lanes):
+            self._emit(out)
+
+    def _emit(self, out: Emitter) -> None:
         depth, columns = self.weight.shape
         split = out.splits(self.macs())
         runs = panels(columns, out.lanes, self._widest(out, columns, split))

@@ -69,7 +69,7 @@ class Depthwise(Step):
         schedule = choose(sweep, out.isa)
         assert schedule is not None, "lowering pads what cannot be peeled"
         taps = np.moveaxis(self.weight, 0, -1).reshape(1, *(a.kernel for a in axes), 1, channels)
-        packed = pack(taps, self.bias.reshape(1, channels), sweep, schedule, out.lanes)
+        packed = pack(taps, self.bias.reshape(1, channels), sweep, schedule)
         loops = Loops(sweep, schedule, out, self._epilogue)
         signature = [
             (f"const {C_TYPES[self.x.dtype]} *restrict x", out.pointer(self.x)),

@@ -45,14 +45,17 @@ class Schedule:
     vectors: int
     taps: int
     cost: float
-    dot: int = 0
+    dot: int
     """As of its ``Sweep``."""
+    lanes: int
+    """Of its vectors: all that the instruction set has, or half as many."""
 
     @property
     def text(self) -> str:
         """The tile in words."""
-        lanes = f", {self.dot} input channels at a time" if self.dot else ""
-        return f"{self.pixels} x {self.vectors} along axis {self.inner}, {self.taps} taps at a time{lanes}"
+        dot = f", {self.dot} input channels at a time" if self.dot else ""
+        size = f"{self.pixels} x {self.vectors} vectors of {self.lanes}"
+        return f"{size} along axis {self.inner}, {self.taps} taps at a time{dot}"
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,12 @@ def tap_groups(kernel: int, taps: int) -> tuple[int, ...]:
     return tuple(kernel // count + (1 if i < kernel % count else 0) for i in range(count))
 
 
-def _costs(sweep: Sweep, inner: Axis, outer_taps: float, pixels: int, width: int, taps: int) -> float:
-    """Cycles of all tiles along the inner axis for one panel: two FMAs and two loads a cycle, latency 4."""
+def _costs(sweep: Sweep, inner: Axis, outer_taps: float, tile: tuple[int, int, int], passes: int) -> float:
+    """Cycles of all tiles along the inner axis for one panel: two FMAs and two loads a cycle and pass, latency 4.
+
+    Shapes:  tile: pixels, vectors, taps at a time
+    """
+    pixels, width, taps = tile
     total = 0.0
     groups = tap_groups(inner.kernel, taps)
     for s in segments(inner, pixels):
@@ -115,9 +122,9 @@ def _costs(sweep: Sweep, inner: Axis, outer_taps: float, pixels: int, width: int
                 for i in range(s.pixels)
             )
             loads = len(used) * (1 if sweep.broadcast else width) + (group * width if sweep.weighted else 0)
-            step += max(pairs * width / 2, loads / 2, 4.0 * group) + 1.0
+            step += max(pairs * width * passes / 2, loads * passes / 2, 4.0 * group) + 1.0
             done += group
-        store = 6.0 if sweep.dot else 0.75
+        store = 6.0 if sweep.dot else 0.75 * passes
         total += s.tiles * (step * sweep.steps * outer_taps + s.pixels * width * store + width + 12)
     return total
 
@@ -147,6 +154,12 @@ def ranked(sweep: Sweep, isa: Isa) -> tuple[Schedule, ...]:
 
 
 def _candidates(sweep: Sweep, isa: Isa) -> Iterator[Schedule]:
+    for unit in isa.widths(sweep.columns):
+        if sweep.dot in (0, unit.lanes):
+            yield from _tiles(sweep, unit)
+
+
+def _tiles(sweep: Sweep, isa: Isa) -> Iterator[Schedule]:
     spatial = [i for i, a in enumerate(sweep.axes) if a.size > 1] or [len(sweep.axes) - 1]
     vectors = sweep.columns if sweep.dot else -(-sweep.columns // isa.lanes)
     for inner in reversed(spatial):
@@ -163,8 +176,9 @@ def _candidates(sweep: Sweep, isa: Isa) -> Iterator[Schedule]:
                 for pixels in range(1, min(axis.size, most, 28) + 1):
                     if not _fits(axis, pixels, group):
                         continue
-                    used = _costs(sweep, axis, taps, pixels, width, group) * rows * vectors / width * sweep.groups
-                    yield Schedule(inner, pixels, width, group, used, sweep.dot)
+                    row = _costs(sweep, axis, taps, (pixels, width, group), isa.passes)
+                    used = row * rows * vectors / width * sweep.groups
+                    yield Schedule(inner, pixels, width, group, used, sweep.dot, isa.lanes)
 
 
 def _group_choices(kernel: int) -> tuple[int, ...]:
@@ -192,24 +206,24 @@ def peels(axes: tuple[Axis, ...]) -> bool:
     )
 
 
-def runs_of(sweep: Sweep, schedule: Schedule, lanes: int) -> tuple[Panel, ...]:
+def runs_of(sweep: Sweep, schedule: Schedule) -> tuple[Panel, ...]:
     """Panels of output channels of one group."""
     if sweep.dot:
         return (Panel(0, 1, sweep.columns, 0),)
-    return panels(sweep.columns, lanes, schedule.vectors)
+    return panels(sweep.columns, schedule.lanes, schedule.vectors)
 
 
-def pack(weight: Array, bias: Array, sweep: Sweep, schedule: Schedule, lanes: int) -> Array:
+def pack(weight: Array, bias: Array, sweep: Sweep, schedule: Schedule) -> Array:
     """Weights in the order of use: ``[group][panel][bias; outer taps][tap group][depth][tap][vectors · lanes]``.
 
     Shapes:  weight (groups, taps of every axis…, depth, columns) · bias (groups, columns)
     """
-    weight = np.moveaxis(weight, 1 + schedule.inner, -3)
+    weight, lanes = np.moveaxis(weight, 1 + schedule.inner, -3), schedule.lanes
     groups, kernel, depth, columns = sweep.groups, *weight.shape[-3:]
     flat = weight.reshape(groups, -1, kernel, depth, columns)
     blocks = []
     for g in range(groups):
-        for run in runs_of(sweep, schedule, lanes):
+        for run in runs_of(sweep, schedule):
             for p in range(run.count):
                 start = run.start + p * run.width * lanes
                 wide = run.width * lanes

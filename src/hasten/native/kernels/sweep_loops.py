@@ -126,16 +126,17 @@ class Loops:
     def function(self, name: str, title: str, signature: Sequence[tuple[str, str]], *, split: bool) -> None:
         """Emits the function; ``split`` ones compute the share of one part of a team."""
         split = split and self._sharing() != "nothing"
-        lines = self.body(split)
-        if split:
-            lines.append("(void)flags;")
-        self.out.function(name, title, signature, "\n".join(f"    {line}" for line in lines), split=split)
+        with self.out.vectors(self.schedule.lanes):
+            lines = self.body(split)
+            if split:
+                lines.append("(void)flags;")
+            self.out.function(name, title, signature, "\n".join(f"    {line}" for line in lines), split=split)
 
     def _sharing(self) -> str:
         """What a team shares out: rows where there are enough, else tiles, else panels of output channels."""
         team = self.out.threads
         tiles = sum(s.tiles for s in segments(self.inner, self.schedule.pixels))
-        count = sum(run.count for run in runs_of(self.sweep, self.schedule, self.out.lanes))
+        count = sum(run.count for run in runs_of(self.sweep, self.schedule))
         if self.rows >= 2 * team:
             return "rows"
         if tiles >= 2 * team or tiles >= max(2, count):
@@ -143,11 +144,11 @@ class Loops:
         return "panels" if count > 1 else "rows" if self.rows > 1 else "nothing"
 
     def body(self, split: bool) -> list[str]:
-        """The function's statements."""
+        """The function's statements, for vectors as the schedule has them."""
         sharing = self._sharing() if split else ""
         self.out.need("unroll", *self.sweep.needs)
-        sweep, lanes = self.sweep, self.out.lanes
-        runs = runs_of(sweep, self.schedule, lanes)
+        sweep, lanes = self.sweep, self.schedule.lanes
+        runs = runs_of(sweep, self.schedule)
         taps = prod(a.kernel for a in sweep.axes) * sweep.steps
         sizes = [(1 + taps) * run.width * lanes for run in runs]
         group = sum(size * run.count for size, run in zip(sizes, runs, strict=True))
@@ -179,7 +180,7 @@ class Loops:
     def _panel(self, run: Panel, size: int, done: int, group: int) -> Iterator[str]:
         sweep, many = self.sweep, run.count > 1
         g = f"g * {sweep.columns}" if sweep.groups > 1 else ""
-        p = f"p * {run.width * self.out.lanes}" if many else ""
+        p = f"p * {run.width * self.schedule.lanes}" if many else ""
         yield f"const int column = {_sum(g, p, str(run.start))}; /* first output channel */"
         if sweep.weighted:
             g = f"g * {group}" if sweep.groups > 1 else ""
@@ -245,7 +246,7 @@ class Loops:
 
     def _taps(self, s: Segment, run: Panel, place: str) -> list[str]:
         """Loops over the taps of the outer axes around those of the inner axis."""
-        sweep, axis, wide = self.sweep, self.inner, run.width * self.out.lanes
+        sweep, axis, wide = self.sweep, self.inner, run.width * self.schedule.lanes
         terms = ["x"]
         loops = []
         index = ""
@@ -296,7 +297,7 @@ class Loops:
         """One group of inner taps: every input position under it is loaded once and meets all its taps."""
         sweep, width = self.sweep, run.width
         covered = [q for q in range(s.first, s.stop) if self._meets(s, q, done, size)]
-        step = size * width * self.out.lanes
+        step = size * width * self.schedule.lanes
         if not covered:
             return [f"v += {step * sweep.steps};"] if sweep.weighted else []
 
@@ -366,7 +367,7 @@ class Loops:
         if whole:
             lines += _each("j", whole, [statement("j", self._channels(_sum(index, "j * VL"), ""))])
         if whole < width:
-            at = _sum(index, str(whole * self.out.lanes))
+            at = _sum(index, str(whole * self.schedule.lanes))
             lines.append(statement(str(whole), self._channels(at, f", {run.tail}")))
         return lines
 
@@ -401,7 +402,7 @@ class Loops:
             one = list(self._store_one(f"{name}[{_slot('i', width, 'j')}]", "j * VL", None, position))
             lines += _each("j", whole, one, unroll)
         if run.tail:
-            acc, skip = f"{name}[{_slot('i', width, str(whole))}]", str(whole * self.out.lanes)
+            acc, skip = f"{name}[{_slot('i', width, str(whole))}]", str(whole * self.schedule.lanes)
             lines += self._store_one(acc, skip, run.tail, position)
         yield from _each("i", s.pixels, lines, unroll)
 
