@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.kernels.byte_image import Geometry, copy_image, flips, image_of, stored
+from hasten.native.kernels.byte_image import Geometry, copy_image, flips, image_of, int8_parts, loaded, stored
 from hasten.native.kernels.requantise import Requantise, Rounding
 from hasten.native.program import Step, View
 from hasten.types import Array
@@ -44,7 +44,8 @@ def lane_order(lanes: int) -> Array:
 class ByteDepthwise(Step):
     """``y = requantise(Σ (x - zero) · weight)``, every channel apart.
 
-    Shapes:  x (N, H, W, C), dense · y (N, OH, OW, C), dense · weight (kh, kw, C) int8 · image: the padded copy of x
+    Shapes:  x (N, H, W, C), dense · y (N, OH, OW, C), dense · weight (kh, kw, C), maybe of nine bits
+             image: the padded copy of x
     """
 
     x: View
@@ -112,9 +113,8 @@ class _Writer:
 
     @cached_property
     def flipped(self) -> bool:
-        """True where bytes are moved by 128 as they are loaded."""
-        step = self.step
-        return not step.is_copied and flips(step.x.dtype, unsigned=self.unsigned)
+        """True where bytes are moved by 128 as they are loaded: an image has them as they should be."""
+        return not self.step.is_copied and flips(self.step.x.dtype, unsigned=self.unsigned)
 
     @cached_property
     def phases(self) -> int:
@@ -128,9 +128,14 @@ class _Writer:
         return -(-int(self.step.weight.shape[1]) // 4)
 
     @cached_property
+    def weights(self) -> Array:
+        """Rows of the window one below the other, once for every part that their weights are the sum of."""
+        return np.concatenate(int8_parts(self.step.weight))
+
+    @cached_property
     def rows(self) -> int:
         """Rows of outputs in a tile: what was brought together serves them all."""
-        height, kh = self.step.y.shape[1], int(self.step.weight.shape[0])
+        height, kh = self.step.y.shape[1], len(self.weights)
 
         def cost(rows: int) -> int:
             each = ((height // rows, rows), (1, height % rows))
@@ -148,21 +153,20 @@ class _Writer:
         stride, dilation = self.step.geometry.strides[0], self.step.geometry.dilations[0]
         found: dict[int, list[tuple[int, int]]] = {}
         for i in range(rows):
-            for k in range(self.step.weight.shape[0]):
-                found.setdefault(i * stride + k * dilation, []).append((i, k))
+            for k in range(len(self.weights)):
+                below = k % self.step.weight.shape[0]
+                found.setdefault(i * stride + below * dilation, []).append((i, k))
         return dict(sorted(found.items()))
 
     def write(self) -> None:
         step, out = self.step, self.out
         out.need("v_loadi", "v_loadb", "v_quads", "v_dot4", "v_storeb", "unroll")
         zero = stored(step.zero, step.x.dtype, unsigned=self.unsigned)
-        if step.is_copied:
-            copy_image(out, step.x, step.image, step.geometry.pads, fill=zero, phases=step.geometry.strides[1])
         taps = step.weight.astype(np.int64).sum(axis=(0, 1))
         most = np.abs(step.weight.astype(np.int64)).sum(axis=(0, 1)) * 255
         rounding = Rounding(out, step.requantise, step.y.dtype, most)
         signature = [
-            ("const uint8_t *restrict x", f"(const uint8_t *)({out.pointer(step.image)})"),
+            *([] if step.is_copied else [("const uint8_t *restrict x", f"(const uint8_t *)({out.pointer(step.x)})")]),
             ("const int8_t *restrict w", out.constant(self._pack())),
             ("const int32_t *restrict b", out.constant(self._lanes((-zero * taps).astype(np.int32)))),
             ("const float *restrict f", out.constant(self._lanes(step.requantise.factor))),
@@ -175,6 +179,11 @@ class _Writer:
         batch, height = step.y.shape[:2]
         split = out.splits(step.macs())
         lines = ["(void)flags;"] if split else []
+        if step.is_copied:
+            pads, phases = step.geometry.pads, step.geometry.strides[1]
+            given, copying = copy_image(out, step.x, step.image, pads, fill=zero, phases=phases, split=split)
+            signature = [*given, *signature]
+            lines += [*copying, "const uint8_t *x = image;"]
         tiles, left = height // self.rows, height % self.rows
         for count, size, first in ((tiles, self.rows, 0), (1, left, tiles * self.rows)):
             if count and size:
@@ -215,7 +224,7 @@ class _Writer:
         step, wide = self.step, self.wide
         _, height, width, channels = step.y.shape
         line = width * channels
-        unit = step.weight.shape[0] * self.groups * wide * 4
+        unit = len(self.weights) * self.groups * wide * 4
         if step.joined:
             count = -(-line // wide)
             yield f"for (int v = 0; v < {count}; v++) {{"
@@ -276,7 +285,8 @@ class _Writer:
                 place = f"r{row} + v * {self.wide} + {offset}"
             else:
                 place = f"in{k} ? r{row} + k{k} : border + c" if self._clipped() else f"r{row} + k{k}"
-            yield f"    const vb x{k} = {self._load(place)};"
+            value = f"v_loadb({place})" if step.joined else loaded(self.out, step.x, f"({place})", flip=self.flipped)
+            yield f"    const vb x{k} = {value};"
         yield "    vi four[4];"
         yield f"    v_quads({', '.join(f'x{k}' for k in columns)}, four);"
         for i, k in pairs:
@@ -284,19 +294,6 @@ class _Writer:
             acc = f"a[{4 * i} + j]"
             yield f"    UNROLL for (int j = 0; j < 4; j++) {acc} = v_dot4({acc}, four[j], {weight});"
         yield "}"
-
-    def _load(self, place: str) -> str:
-        step = self.step
-        channels = step.x.shape[3]
-        if step.x.tensor.kind == "temporary" or step.joined or channels % self.wide == 0:
-            value = f"v_loadb({place})"
-        else:
-            self.out.need("v_loadb_n")
-            value = f"v_loadb_n({place}, {channels} - c < {self.wide} ? {channels} - c : {self.wide})"
-        if self.flipped:
-            self.out.need("v_flip")
-            return f"v_flip({value})"
-        return value
 
     def _order(self) -> Array:
         """The channel of every lane.
@@ -316,8 +313,8 @@ class _Writer:
 
     def _pack(self) -> Array:
         """``[phase][row of the window][group][vector][lane][4]``."""
-        order, (kh, kw, channels) = self._order(), self.step.weight.shape
+        order, (kh, kw, channels) = self._order(), self.weights.shape
         done = np.zeros((kh, self.groups * 4, max(int(order.max()) + 1, channels)), np.int8)
-        done[:, :kw, :channels] = self.step.weight
+        done[:, :kw, :channels] = self.weights
         split = done.reshape(kh, self.groups, 4, -1)[..., order]  # kh, groups, 4, phases, vector, lane
         return np.ascontiguousarray(split.transpose(3, 0, 1, 4, 5, 2))

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hasten.native.kernels.spatial import Window
-from hasten.native.program import View
+import numpy as np
+
+from hasten.native.kernels.spatial import Window, channels_last
+from hasten.native.program import View, contiguous_strides
+from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.lower import Lowering
 
-__all__ = ["Geometry", "copy_image", "flips", "image_of", "stored"]
+__all__ = ["Geometry", "copy_image", "flips", "image_of", "int8_parts", "loaded", "pixels", "stored"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,38 @@ def stored(zero: int, dtype: str, *, unsigned: bool) -> int:
     return zero + (0 if not flips(dtype, unsigned=unsigned) else 128 if dtype == "int8" else -128)
 
 
+def int8_parts(weight: Array) -> list[Array]:
+    """int8 arrays whose sum the weights are: one, or more where a zero point made them wider than a byte."""
+    parts: list[Array] = []
+    left = weight.astype(np.int16)
+    while not parts or left.any():
+        parts.append(np.clip(left, -128, 127).astype(np.int8))
+        left = left - parts[-1]
+    return parts
+
+
+def pixels(low: Lowering, x: View) -> View:
+    """Lines or images, channels last and dense.
+
+    Shapes:  x (N, C, W) or (N, C, H, W) · returns (N, H, W, C)
+    """
+    x = low.contiguous(x, channels_last(x.rank))
+    shape = (x.shape[0], *(1,) * (4 - x.rank), *x.shape[2:], x.shape[1])
+    return View(x.tensor, shape, contiguous_strides(shape), x.offset)
+
+
+def loaded(out: Emitter, x: View, place: str, *, flip: bool) -> str:
+    """A vector of the bytes of channels ``c`` and on at a C address; none are touched beyond what the caller gave."""
+    channels, wide = x.shape[3], 4 * out.lanes
+    value = f"v_loadb({place})"
+    if x.tensor.kind != "temporary" and channels % wide:
+        out.need("v_loadb_n")
+        value = f"v_loadb_n({place}, {channels} - c < {wide} ? {channels} - c : {wide})"
+    if flip:
+        out.need("v_flip")
+    return f"v_flip({value})" if flip else value
+
+
 def image_of(
     low: Lowering, x: View, sizes: tuple[int, int], kernel: tuple[int, int], geometry: Geometry, *, apart: bool = False
 ) -> View:
@@ -72,17 +107,19 @@ def image_of(
     return low.new((batch, rows, columns, channels), "uint8")
 
 
-def copy_image(out: Emitter, x: View, image: View, pads: tuple[int, int], *, fill: int, phases: int = 1) -> None:
-    """A function that copies x into its image."""
-    unsigned = out.isa.arch != "aarch64"
-    change = " ^ 0x80" if flips(x.dtype, unsigned=unsigned) else ""
-    lines = list(_copy(x, image, pads, (fill & 0xFF, phases, change)))
+def copy_image(
+    out: Emitter, x: View, image: View, pads: tuple[int, int], *, fill: int, phases: int = 1, split: bool = False
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Parameters ``image`` and ``from``, and the statements that copy x into its image; one part of a team does it."""
+    change = " ^ 0x80" if flips(x.dtype, unsigned=out.isa.arch != "aarch64") else ""
     signature = [
-        ("const uint8_t *restrict x", f"(const uint8_t *)({out.pointer(x)})"),
-        ("uint8_t *restrict p", out.pointer(image)),
+        ("uint8_t *restrict image", out.pointer(image)),
+        ("const uint8_t *restrict from", f"(const uint8_t *)({out.pointer(x)})"),
     ]
-    sizes = "x".join(map(str, image.shape[1:]))
-    out.function("byteimage", f"{sizes}, borders and all", signature, "\n".join(lines))
+    lines = list(_copy(x, image, pads, (fill & 0xFF, phases, change)))
+    if split:
+        lines = ["if (part == 0) {", *(f"    {line}" for line in lines), "}", "meet(flags, part, parts);"]
+    return signature, lines
 
 
 def _copy(x: View, image: View, pads: tuple[int, int], how: tuple[int, int, str]) -> Iterator[str]:
@@ -90,20 +127,20 @@ def _copy(x: View, image: View, pads: tuple[int, int], how: tuple[int, int, str]
     (top, left), (fill, phases, change) = pads, how
     line, full = width * channels, columns * channels
     if (height, width) == (rows, columns) and phases == 1:
-        yield f"    for (long i = 0; i < {batch * height * line}; i++) p[i] = (uint8_t)(x[i]{change});"
+        yield f"for (long i = 0; i < {batch * height * line}; i++) image[i] = (uint8_t)(from[i]{change});"
         return
     size = rows * full
-    yield f"    __builtin_memset(p, {fill}, {batch * size});"
-    yield f"    for (int n = 0; n < {batch}; n++)"
-    yield f"        for (int h = 0; h < {height}; h++, x += {line}) {{"
+    yield f"__builtin_memset(image, {fill}, {batch * size});"
+    yield f"for (int n = 0; n < {batch}; n++)"
+    yield f"    for (int h = 0; h < {height}; h++, from += {line}) {{"
     if phases == 1:
-        yield f"            uint8_t *to = p + n * {size} + (h + {top}) * {full} + {left * channels};"
-        yield f"            for (int i = 0; i < {line}; i++) to[i] = (uint8_t)(x[i]{change});"
+        yield f"        uint8_t *to = image + n * {size} + (h + {top}) * {full} + {left * channels};"
+        yield f"        for (int i = 0; i < {line}; i++) to[i] = (uint8_t)(from[i]{change});"
     else:
         place = f"(w + {left}) % {phases} * {columns // phases * channels} + (w + {left}) / {phases} * {channels}"
-        yield f"            uint8_t *row = p + n * {size} + (h + {top}) * {full};"
-        yield f"            for (int w = 0; w < {width}; w++) {{"
-        yield f"                uint8_t *to = row + {place};"
-        yield f"                for (int c = 0; c < {channels}; c++) to[c] = (uint8_t)(x[w * {channels} + c]{change});"
-        yield "            }"
-    yield "        }"
+        yield f"        uint8_t *row = image + n * {size} + (h + {top}) * {full};"
+        yield f"        for (int w = 0; w < {width}; w++) {{"
+        yield f"            uint8_t *to = row + {place};"
+        yield f"            for (int c = 0; c < {channels}; c++) to[c] = (uint8_t)(from[w * {channels} + c]{change});"
+        yield "        }"
+    yield "    }"

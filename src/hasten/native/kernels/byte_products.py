@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.kernels.byte_image import Geometry, copy_image, image_of, stored
+from hasten.native.kernels.byte_image import Geometry, copy_image, image_of, int8_parts, stored
 from hasten.native.kernels.requantise import Requantise, Rounding
 from hasten.native.program import Step, View
 from hasten.types import Array
@@ -29,7 +29,8 @@ __all__ = ["ByteConv"]
 class ByteConv(Step):
     """``y = requantise(Σ (x - zero) · weight)``; without ``requantise`` y holds the int32 sums.
 
-    Shapes:  x (N, H, W, C) · y (N, OH, OW, M), dense · weight (kh, kw, C, M) int8 · image: the padded copy of x
+    Shapes:  x (N, H, W, C) · y (N, OH, OW, M), dense · weight (kh, kw, C, M), maybe of nine bits
+             image: the padded copy of x
     """
 
     x: View
@@ -95,7 +96,9 @@ class _Writer:
         kh, kw, channels, count = step.weight.shape
         dilated = step.geometry.dilations[1] != 1
         # Steps of four bytes: neighbouring columns are neighbouring bytes unless the window is dilated.
-        self.runs = kh * kw if dilated else kh
+        self.weights = int8_parts(step.weight)
+        self.once = kh * kw if dilated else kh
+        self.runs = self.once * len(self.weights)
         self.length = channels if dilated else kw * channels
         self.fours = -(-self.length // 4)
         vectors = -(-count // lanes)
@@ -114,11 +117,14 @@ class _Writer:
         out.need("v_loadi", "v_dup4", "v_dot4", "unroll")
         padded = self.panels * self.width * out.lanes
         zero = stored(step.zero, step.x.dtype, unsigned=out.isa.arch != "aarch64")
-        if step.is_copied:
-            copy_image(out, step.x, step.image, step.geometry.pads, fill=zero)
+        split = out.splits(step.macs())
         sums = -zero * step.weight.astype(np.int64).sum(axis=(0, 1, 2))
         signature = [
-            ("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.image)})"),
+            *(
+                []
+                if step.is_copied
+                else [("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.image)})")]
+            ),
             ("const int8_t *restrict w", out.constant(self._pack())),
             ("const int32_t *restrict b", out.constant(_widen(sums.astype(np.int32), padded))),
         ]
@@ -129,8 +135,11 @@ class _Writer:
         else:
             out.need("v_store_i")
             signature.append(("int32_t *restrict y", out.pointer(step.y)))
-        split = out.splits(step.macs())
         lines = list(self._rows(split=split))
+        if step.is_copied:
+            given, copying = copy_image(out, step.x, step.image, step.geometry.pads, fill=zero, split=split)
+            signature = [*given, *signature]
+            lines = [*(f"    {line}" for line in copying), "    const uint8_t *p = image;", *lines]
         if split:
             lines.append("    (void)flags;")
         out.function(step.kernel, step.title, signature, "\n".join(lines), split=split)
@@ -171,9 +180,12 @@ class _Writer:
         yield f"{inner}UNROLL for (int i = 0; i < {tile}; i++)"
         yield f"{inner}    for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_loadi(b + (n * {width} + j) * VL);"
         yield f"{inner}const int8_t *wk = w + (long)n * {self.runs * self.fours * unit};"
-        place = f"run * {dh * columns * channels}"
-        if self.runs != step.weight.shape[0]:
-            place = f"(run / {kw}) * {dh * columns * channels} + (run % {kw}) * {dw * channels}"
+        place, run = f"run * {dh * columns * channels}", "run"
+        if self.runs != self.once:
+            run = f"(run % {self.once})"
+            place = f"{run} * {dh * columns * channels}"
+        if self.once != step.weight.shape[0]:
+            place = f"({run} / {kw}) * {dh * columns * channels} + ({run} % {kw}) * {dw * channels}"
         yield f"{inner}for (int run = 0; run < {self.runs}; run++) {{"
         yield f"{inner}    const uint8_t *from = at + {place};"
         yield f"{inner}    for (int k = 0; k < {self.fours}; k++, wk += {unit}) {{"
@@ -232,7 +244,7 @@ class _Writer:
         step, lanes, width = self.step, self.out.lanes, self.width
         count = step.weight.shape[3]
         done = np.zeros((self.runs, self.fours * 4, self.panels * width * lanes), np.int8)
-        done[:, : self.length, :count] = step.weight.reshape(self.runs, self.length, count)
+        done[:, : self.length, :count] = np.concatenate(self.weights).reshape(self.runs, self.length, count)
         split = done.reshape(self.runs, self.fours, 4, self.panels, width, lanes)
         return np.ascontiguousarray(split.transpose(3, 0, 1, 4, 5, 2))
 

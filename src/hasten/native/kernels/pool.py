@@ -14,6 +14,8 @@ import onnx_ir as ir
 from hasten.errors import UnsupportedOpError
 from hasten.native.epilogue import Epilogue
 from hasten.native.expr import ACC, Expr, call, const
+from hasten.native.kernels.byte_nodes import byte_max
+from hasten.native.kernels.quantised_values import BYTES
 from hasten.native.kernels.spatial import Axis, Window, axes_of, axis_of, channels_last, padded, reach_ends, window_of
 from hasten.native.kernels.sweep import Sweep, choose, peels
 from hasten.native.kernels.sweep_loops import Loops, columns_of
@@ -219,6 +221,11 @@ def _input(low: Lowering, node: ir.Node) -> View:
 def _pool(low: Lowering, node: ir.Node, reduction: Reduction, epilogue: Expr, *, mean: bool) -> None:
     if len(node.outputs) > 1 and low.has(node.outputs[1]):
         raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') with indices has no native kernel")
+    if reduction is MAX and (given := low.view(node.inputs[0])).dtype in BYTES:
+        largest = byte_max(low, node, given, given.dtype)
+        if largest is not None:
+            low.set(node.outputs[0], largest)
+            return
     x = _input(low, node)
     window = window_of(node, x.shape[2:], node.attributes.get_ints("kernel_shape"))
     y = low.new(static(node, node.outputs[0]), "float32", channels_last(x.rank))

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.expr import ACC, Expr, call, const, load, widened
+from hasten.native.expr import Expr, call, const, load, widened
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.program import View
 from hasten.types import Array
@@ -23,9 +23,10 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.lower import Lowering
 
-__all__ = ["BYTES", "Scale", "bytes_behind", "dequantize", "quantize", "rounded", "scale_of", "shift_of"]
+__all__ = ["BYTES", "NIBBLES", "Scale", "bytes_behind", "dequantize", "quantize", "rounded", "scale_of", "shift_of"]
 
 BYTES = ("int8", "uint8")
+NIBBLES = ("int4", "uint4")
 _WIDER = ("int16", "uint16")
 
 
@@ -186,12 +187,3 @@ def rounded(x: Expr, zero: Expr | None, bounds: tuple[float, float], shift: int)
         offset = (0.0 if zero is None else zero.value) + shift
         expr = call("add", expr, const(offset)) if offset else expr
     return call("clip_low", call("clip_high", expr, const(high + shift)), const(low + shift))
-
-
-def requantised(low: Lowering, y: View, factor: Array, offset: Array, place: tuple[float, float, float]) -> Expr:
-    """``clamp(round(acc · factor + offset) + zero)`` over channels, dimension 1 of y; ``place``: zero, low, high."""
-    zero, least, most = place
-    shape = (1, -1, *(1,) * (y.rank - 2))
-    scaled = call("mul", ACC, load(low.data(factor.reshape(shape)).broadcast(y.shape)))
-    moved = call("add", scaled, load(low.data(offset.reshape(shape)).broadcast(y.shape)))
-    return rounded(moved, const(zero), (least, most), 0)
