@@ -90,3 +90,23 @@ def test_a_loop_that_stops_early_stays_a_loop() -> None:
     result = optimise(model)
     assert ops(result)["Loop"] == 1
     same_answers(model, result, probe_of(model))
+
+
+@pytest.mark.parametrize("backwards", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scans_over_cells_become_one_node(backwards: int, axis: int) -> None:
+    shape = "4,N,2" if axis == 0 else "N,4,2"
+    rng = np.random.default_rng(3)
+    w, r, b = (",".join(f"{n:.4f}" for n in rng.uniform(-0.8, 0.8, n)) for n in (24, 36, 12))
+    settings = f"num_scan_inputs = 1, scan_input_axes = [{axis}], scan_output_axes = [{axis}], "
+    settings += f"scan_input_directions = [{backwards}], scan_output_directions = [{backwards}]"
+    step = LSTM.replace("(bias, s0)", "(s0, bias)")
+    model = model_of(
+        f"""(float[{shape}] x, float[N,3] h0, float[N,3] c0) => (float[{shape[:-1]}3] y, float[N,3] cf)
+        <float[2,12] w = {{{w}}}, float[3,12] r = {{{r}}}, float[12] bias = {{{b}}}> {{
+        cf, hf, y = Scan <{settings}, body = step (float[N,3] c, float[N,3] h, float[N,2] xt)
+            => (float[N,3] cn, float[N,3] hn, float[N,3] out) {{ {step} out = Identity (hn) }}> (c0, h0, x) }}"""
+    )
+    result = optimise(model)
+    assert ops(result)["Scan"] == 0 and ops(result)["LSTM"] == 1
+    same_answers(model, result, probe_of(model))

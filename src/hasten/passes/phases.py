@@ -16,6 +16,7 @@ from hasten.passes.quantised import views_as_integers
 from hasten.passes.recognise import recognise_activations
 from hasten.passes.recognise_normalisation import recognise_normalisation
 from hasten.passes.recognise_recurrence import recognise_recurrence
+from hasten.passes.recognise_unrolled import recognise_unrolled
 from hasten.passes.reroll import reroll
 from hasten.passes.simplify_recurrence import simplify_recurrence
 from hasten.passes.sink_views import sink_views
@@ -47,6 +48,7 @@ TIDY: tuple[Pass, ...] = (
     drop_noops,
     reroll,
     recognise_recurrence,
+    recognise_unrolled,
 )
 
 OPTIMISE: tuple[Pass, ...] = (

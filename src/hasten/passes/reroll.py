@@ -20,7 +20,7 @@ from hasten.passes.lanes import BATCHED, Operand, Stacked, stack
 from hasten.passes.surgery import Dim, Editor, attribute, constant, dims, input_of, ints, is_op
 from hasten.types import Array
 
-__all__ = ["reroll"]
+__all__ = ["Slices", "reroll", "slices"]
 
 _FEWEST_LANES = 3
 _LARGEST_STACK_BYTES = 1 << 22
@@ -43,7 +43,7 @@ class _Constants:
 
 
 @dataclass(frozen=True)
-class _Slices:
+class Slices:
     """Lane i reads ``source[starts[i] : starts[i] + width]`` along ``axis``; width None: the dimension is dropped."""
 
     source: ir.Value
@@ -58,10 +58,10 @@ class _Step:
 
     nodes: tuple[ir.Node, ...]
     lanes: Lanes
-    inputs: tuple[_Same | _Constants | _Slices | _Step | None, ...]
+    inputs: tuple[_Same | _Constants | Slices | _Step | None, ...]
 
 
-_Plan = _Same | _Constants | _Slices | _Step
+_Plan = _Same | _Constants | Slices | _Step
 
 
 @dataclass
@@ -83,7 +83,7 @@ class _Walk:
         shape = dims(lanes[0])
         if shape is None or any(dims(value) != shape or value.dtype != lanes[0].dtype for value in lanes):
             return None
-        return _constants(lanes) or _slices(lanes) or self._step(lanes)
+        return _constants(lanes) or slices(lanes) or self._step(lanes)
 
     def _step(self, lanes: Lanes) -> _Step | None:
         nodes = _alike(lanes)
@@ -135,7 +135,8 @@ def _constants(lanes: Lanes) -> _Constants | None:
     return _Constants(np.stack(arrays))
 
 
-def _slices(lanes: Lanes) -> _Slices | None:
+def slices(lanes: Lanes) -> Slices | None:
+    """The lanes as slices of one tensor along one axis, where they are that."""
     cuts: list[tuple[ir.Value, int, int, int | None]] = []
     for value in lanes:
         cut = _cut(value)
@@ -143,7 +144,7 @@ def _slices(lanes: Lanes) -> _Slices | None:
             return None
         cuts.append(cut)
     source, axis, _, width = cuts[0]
-    return _Slices(source, axis, tuple(cut[2] for cut in cuts), width)
+    return Slices(source, axis, tuple(cut[2] for cut in cuts), width)
 
 
 def _cut(value: ir.Value) -> tuple[ir.Value, int, int, int | None] | None:
@@ -206,7 +207,7 @@ def _roll(editor: Editor, join: ir.Node) -> None:
     lanes = tuple(value for value in join.inputs if value is not None)
     walk = _Walk()
     plan = walk.plan(lanes)
-    if not isinstance(plan, (_Step, _Slices)) or not _self_contained(walk.nodes, join):
+    if not isinstance(plan, (_Step, Slices)) or not _self_contained(walk.nodes, join):
         return
     try:
         stacked = _Emitter(editor, join, len(lanes)).emit(plan)
@@ -248,7 +249,7 @@ class _Emitter:
             return plan.value
         if isinstance(plan, _Constants):
             return Stacked(self.editor.weight(plan.contents, "lanes"), plan.contents.shape[1:], self.count)
-        if isinstance(plan, _Slices):
+        if isinstance(plan, Slices):
             return stack(self.editor, self.before, plan.source, (plan.axis, plan.starts, plan.width))
         operands = [self._operand(part) for part in plan.inputs]
         node = plan.nodes[0]
