@@ -196,7 +196,7 @@ def test_winograd(data: st.DataObject, size: int, name: str) -> None:
     w, b = numbers(2, columns, depth, 3, 3), numbers(3, columns)
     then = data.draw(st.sampled_from(["", "Relu"]))
     with pytest.MonkeyPatch.context() as patch:
-        cheap = {size: 0.0}
+        cheap = {size: (0.0, isa(name).widths(1)[0].lanes)}
         patch.setattr(conv_module, "relative_costs", lambda *given: cheap if given[3].kernel == (3, 3) else {})
         built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, then), name)
     want, (got,) = conv(x, w, b, slide), call(built, x)
@@ -221,7 +221,7 @@ def test_winograd_along_a_line(data: st.DataObject, taps: int, name: str) -> Non
     x = numbers(1, data.draw(st.sampled_from([1, 2])), depth, *sizes)
     w, b = numbers(2, columns, depth, *kernel), numbers(3, columns)
     with pytest.MonkeyPatch.context() as patch:
-        cheap = (dim, 0.0)
+        cheap = (dim, (0.0, isa(name).widths(1)[0].lanes))
         patch.setattr(conv_module, "relative_cost", lambda *given: cheap if max(given[3].kernel) == taps else None)
         built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu"), name)
     want, (got,) = np.maximum(conv(x, w, b, slide), 0), call(built, x)

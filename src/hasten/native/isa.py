@@ -47,9 +47,12 @@ class Isa:
         Half the width is among them where it takes fewer turns.
         """
         whole, half = replace(self, half_headers=()), self.half
-        if half is None or -(-columns // half.lanes) * half.passes >= -(-columns // self.lanes) * self.passes:
-            return (whole,)
-        return (half, whole)
+        return (half, whole) if half and half.turns(columns) < whole.turns(columns) else (whole,)
+
+    def turns(self, columns: int) -> int:
+        """Turns of the arithmetic unit that a row of so many values takes, by the better width of vectors."""
+        whole = -(-columns // self.lanes) * self.passes
+        return min(whole, self.half.turns(columns)) if self.half else whole
 
     @property
     def compiler_flags(self) -> tuple[str, ...]:

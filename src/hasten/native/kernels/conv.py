@@ -100,7 +100,7 @@ class Conv(Step):
 
     def preferred(self, isa: Isa) -> Step:
         """Minimal filtering where that clearly pays by the model, else direct."""
-        filtered = _filtered(self, isa.lanes)
+        filtered = _filtered(self, isa)
         return filtered[0][1] if filtered and filtered[0][0] < CLEARLY else self
 
     def others(self, isa: Isa) -> tuple[Step, ...]:
@@ -108,7 +108,7 @@ class Conv(Step):
         sweeps = _sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)
         found = [ranked(sweep, unit) for unit, sweep in sweeps]
         tiles = sorted((s for schedules in found for s in schedules), key=lambda s: s.cost)
-        return (*(step for _, step in _filtered(self, isa.lanes)), *(replace(self, schedule=s) for s in tiles))
+        return (*(step for _, step in _filtered(self, isa)), *(replace(self, schedule=s) for s in tiles))
 
     def emit(self, out: Emitter) -> None:
         """One function: rows × panels × tiles."""
@@ -160,22 +160,24 @@ def _sweeps(step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, i
             yield unit, replace(sweep, dot=unit.lanes)
 
 
-def _filtered(step: Conv, lanes: int) -> list[tuple[float, Winograd]]:
+def _filtered(step: Conv, isa: Isa) -> list[tuple[float, Winograd]]:
     """The same by minimal filtering, each with its cost over that of a direct convolution, the cheapest first."""
     if step.groups != 1 or step.x.strides[1] != 1:
         return []
     given = (step.x, step.y, step.weight, step.bias)
     found: list[tuple[float, Winograd]] = []
     begin = step.window.pads_begin
-    for size, cost in relative_costs(step.x, step.y, step.weight, step.window, lanes).items():
-        found.append((cost, Winograd(*given, (begin[0], begin[1]), size, step.y, step.epilogue, nodes=step.nodes)))
-    line = relative_cost(step.x, step.y, step.weight, step.window, lanes)
+    after = (step.y, step.epilogue)
+    for size, (cost, lanes) in relative_costs(step.x, step.y, step.weight, step.window, isa).items():
+        made = Winograd(*given, (begin[0], begin[1]), size, *after, lanes=lanes, nodes=step.nodes)
+        found.append((cost, made))
+    line = relative_cost(step.x, step.y, step.weight, step.window, isa)
     if line is not None:
-        dim, cost = line
+        dim, (cost, lanes) = line
         size, pads = outputs_per_tile(step.weight.shape[dim]), (0, begin[dim - 2])
-        found.append((cost, WinogradLine(*given, pads, size, step.y, step.epilogue, dim=dim, nodes=step.nodes)))
+        found.append((cost, WinogradLine(*given, pads, size, *after, dim=dim, lanes=lanes, nodes=step.nodes)))
     near = sorted((f for f in found if f[0] < _WORTH_TRYING), key=lambda f: f[0])
-    return [(cost, with_scratch(filtered, lanes)) for cost, filtered in near]
+    return [(cost, with_scratch(filtered)) for cost, filtered in near]
 
 
 def joined(weight: Array, groups: int, lanes: int) -> tuple[int, Array]:

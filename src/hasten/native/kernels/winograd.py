@@ -9,7 +9,7 @@ Source:  Lavin and Gray 2015, arXiv:1509.09308
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -23,8 +23,9 @@ from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
 
-__all__ = ["CLEARLY", "FORWARD", "Transforms", "Winograd", "relative_costs", "with_scratch"]
+__all__ = ["CLEARLY", "FORWARD", "Transforms", "Winograd", "least_channels", "relative_costs", "with_scratch"]
 
 CLEARLY = 0.85  # below so much of a direct convolution's cost, minimal filtering clearly pays
 
@@ -100,6 +101,8 @@ class Winograd(Step):
     size: int
     scratch: View
     epilogue: Expr = ACC
+    lanes: int = field(default=0, kw_only=True)
+    """Of its vectors: all that the instruction set has, or half as many."""
     READS = ("x", "operands")
     STORES_BYTES = True
     WRITES = ("y", "scratch")
@@ -145,6 +148,10 @@ class Winograd(Step):
 
     def emit(self, out: Emitter) -> None:
         """One function: per block of tiles the transform, the products, the inverse transform."""
+        with out.vectors(self.lanes):
+            self._emit(out)
+
+    def _emit(self, out: Emitter) -> None:
         vectors = -(-self.y.shape[1] // out.lanes)
         made = self.transforms(out, *_product_tile(_block_tiles(self.tiles), vectors, out.isa.registers))
         split = out.splits(self.macs())
@@ -420,33 +427,43 @@ class _Square(Transforms):
         return [*lines, *block(head, row)]
 
 
-def relative_costs(x: View, y: View, weight: Array, window: Window, lanes: int) -> dict[int, float]:
-    """By a model of the machine: outputs along a side of a tile (2 or 4) → cost over that of a direct convolution."""
+def relative_costs(x: View, y: View, weight: Array, window: Window, isa: Isa) -> dict[int, tuple[float, int]]:
+    """By a model of the machine: outputs along a side of a tile (2 or 4) → cost over that of a direct convolution, and
+    the lanes that take least.
+    """
     if window.kernel != (3, 3) or (*window.strides, *window.dilations) != (1, 1, 1, 1):
         return {}
     channels, columns = weight.shape[1], weight.shape[0]
-    if channels < max(8, lanes // 2) or columns < max(8, lanes // 2):
+    if min(channels, columns) < least_channels(isa):
         return {}
     rows, width = y.shape[2:]
     taps = [sum(len(axis_of(x, y, window, i).taps(p)) for p in range(y.shape[i + 2])) for i in (0, 1)]
-    vin, vout = -(-channels // lanes), -(-columns // lanes)
-    direct = taps[0] * taps[1] * channels * vout / 2 * 1.05
+    direct = taps[0] * taps[1] * channels * isa.turns(columns) / 2 * 1.05
     found = {}
     for size in (2, 4):
         points = (size + 2) ** 2
         tiles = -(-rows // size) * -(-width // size)
         blocks = -(-tiles // _TILES)
-        # Every block reads all transformed weights: from the second cache while they fit, else from further away.
-        weights = points * channels * vout * lanes * 4
-        reading = blocks * weights / (24 if weights < _L2_BYTES else 8)
-        products = max(points * tiles * channels * vout / 2 * 1.1, reading)
         around = {2: (34, 26), 4: (85, 68)}[size]
-        found[size] = (products + tiles * (vin * around[0] + vout * around[1])) / direct
+        costs = []
+        for unit in isa.widths(columns):
+            vin, vout = unit.turns(channels), unit.turns(columns)
+            # Every block reads all transformed weights: from the second cache while they fit, else from further away.
+            weights = points * channels * -(-columns // unit.lanes) * unit.lanes * 4
+            reading = blocks * weights / (24 if weights < _L2_BYTES else 8) * isa.passes
+            products = max(points * tiles * channels * vout / 2 * 1.1, reading)
+            costs.append(((products + tiles * (vin * around[0] + vout * around[1])) / direct, unit.lanes))
+        found[size] = min(costs)
     return found
 
 
-def with_scratch(step: Step_, lanes: int) -> Step_:
+def least_channels(isa: Isa) -> int:
+    """Fewer channels than these do not fill vectors enough."""
+    return max(8, isa.widths(1)[0].lanes // 2)
+
+
+def with_scratch(step: Step_) -> Step_:
     """The step with scratch memory for every part, whatever the number of registers."""
-    elements = _PARTS * max(_scratch_elements(step, lanes, registers) for registers in (16, 32))
+    elements = _PARTS * max(_scratch_elements(step, step.lanes, registers) for registers in (16, 32))
     step.scratch = View.whole(Tensor("scratch", elements), (elements,))
     return step

@@ -13,12 +13,13 @@ import numpy as np
 
 from hasten.native.kernels.spatial import Window, axis_of
 from hasten.native.kernels.sweep_loops import block
-from hasten.native.kernels.winograd import FORWARD, Transforms, Winograd
+from hasten.native.kernels.winograd import FORWARD, Transforms, Winograd, least_channels
 from hasten.native.program import View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
 
 __all__ = ["WinogradLine", "outputs_per_tile", "relative_cost"]
 
@@ -156,8 +157,10 @@ class _Line(Transforms):
         return [*lines, *block(f"UNROLL for (int j = 0; j < {size}; j++)", one)]
 
 
-def relative_cost(x: View, y: View, weight: Array, window: Window, lanes: int) -> tuple[int, float] | None:
-    """By a model of the machine: the dimension it runs along, and its cost over that of a direct convolution."""
+def relative_cost(x: View, y: View, weight: Array, window: Window, isa: Isa) -> tuple[int, tuple[float, int]] | None:
+    """By a model of the machine: the dimension it runs along, its cost over that of a direct convolution, and the lanes
+    that take least.
+    """
     long = [i for i, k in enumerate(window.kernel) if k > 1]
     if len(long) != 1 or window.kernel[long[0]] not in (3, 4, 5):
         return None
@@ -167,15 +170,18 @@ def relative_cost(x: View, y: View, weight: Array, window: Window, lanes: int) -
     if any(window.pads_begin[k] or x.shape[k + 2] != y.shape[k + 2] for k in range(len(window.kernel)) if k != i):
         return None
     channels, columns = weight.shape[1], weight.shape[0]
-    if channels < max(8, lanes // 2) or columns < max(8, lanes // 2):
+    if min(channels, columns) < least_channels(isa):
         return None
     lines, size = y.size // columns // y.shape[i + 2], _REACH + 1 - window.kernel[i]
     taps = sum(len(axis_of(x, y, window, i).taps(p)) for p in range(y.shape[i + 2])) * lines
     tiles = lines * -(-y.shape[i + 2] // size)
-    vin, vout = -(-channels // lanes), -(-columns // lanes)
-    direct = taps * channels * vout / 2 * 1.05
-    products = _REACH * tiles * channels * vout / 2 * 1.1
-    return i + 2, (products + tiles * (vin * 16 + vout * 14)) / direct
+    direct = taps * channels * isa.turns(columns) / 2 * 1.05
+    costs = []
+    for unit in isa.widths(columns):
+        vin, vout = unit.turns(channels), unit.turns(columns)
+        products = _REACH * tiles * channels * vout / 2 * 1.1
+        costs.append(((products + tiles * (vin * 16 + vout * 14)) / direct, unit.lanes))
+    return i + 2, min(costs)
 
 
 def outputs_per_tile(taps: int) -> int:
