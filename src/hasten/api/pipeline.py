@@ -24,12 +24,13 @@ from hasten.runtime import Model
 from hasten.runtime.loading import open_bundle
 from hasten.sources import Source
 from hasten.sources.detect import open_source
-from hasten.sources.determinism import check_deterministic
 from hasten.sources.samples import samples
+from hasten.tune.builds import Builds
 from hasten.tune.choose import Verdict, choose, leaders
 from hasten.tune.plan import Event, Plan
 from hasten.tune.playoff import Rounds, playoff
-from hasten.tune.search import search
+from hasten.tune.processes import WarmPool
+from hasten.tune.search import ahead, search
 from hasten.tune.store import raw_samples
 
 __all__ = ["Outcome", "benchmark", "optimize", "study"]
@@ -116,24 +117,26 @@ def study(
     started = time.monotonic()
     if output is not None:
         _must_be_writable(output)
-    with _workplace() as work:
+    with _workplace() as work, WarmPool(work, settings.limits.open_s) as pool:
         store = _store(settings, work)
         _tell(on_event, "reading the model")
+        prepare.preload(pool, model, settings)
         request = prepare.request(sample, settings, work)
         source = _kept(open_source(model, request), work, store)
         sizes = prepare.batches(source, settings)
         given = None if sample is None else prepare.ordered(source.inputs, sample)
 
-        _tell(on_event, "asking the model itself")
-        examples = samples(source, replace(request, sample=given), settings.seed, _EXAMPLES)
-        check_deterministic(source, examples)
-
         _tell(on_event, "rewriting the graph")
+        examples = samples(source, replace(request, sample=given), settings.seed, _EXAMPLES)
         graphs = prepare.graphs(source, sizes, examples[0], work)
-        plan = _within_time(prepare.plan(source, graphs, settings, examples, (work, store)), settings, started)
+        plan = prepare.plan(source, graphs, settings, examples, (work, store))
 
-        trials, interrupted = _searched(plan, on_event)
-        verdicts = {} if output is None else _decided(plan, settings, trials, interrupted, on_event)
+        with Builds(plan, pool) as builds:
+            builds.begin(ahead(plan))
+            _tell(on_event, "asking the model itself")
+            plan = _within_time(prepare.asked(plan, source, settings, examples, work), settings, started)
+            trials, interrupted = _searched(plan, builds, on_event)
+        verdicts = {} if output is None else _decided((plan, pool), settings, trials, interrupted, on_event)
 
         if output is not None:
             if not any(verdict.winner for verdict in verdicts.values()):
@@ -166,7 +169,7 @@ def _within_time(plan: Plan, settings: Settings, started: float) -> Plan:
     return replace(plan, limits=replace(plan.limits, budget_s=max(least, min(plan.limits.budget_s, left))))
 
 
-def _searched(plan: Plan, on_event: OnEvent) -> tuple[tuple[Trial, ...], bool]:
+def _searched(plan: Plan, builds: Builds, on_event: OnEvent) -> tuple[tuple[Trial, ...], bool]:
     """Every trial, or those that were finished when the user interrupted."""
     finished: list[Trial] = list(plan.skipped)
     interrupted = False
@@ -179,33 +182,36 @@ def _searched(plan: Plan, on_event: OnEvent) -> tuple[tuple[Trial, ...], bool]:
         on_event(event)
 
     try:
-        return search(plan, watch), interrupted
+        return search(plan, watch, builds), interrupted
     except KeyboardInterrupt:
         on_event(Event("interrupted", len(finished), len(plan.candidates)))
         return tuple(finished), True
 
 
 def _decided(
-    plan: Plan, settings: Settings, trials: Sequence[Trial], interrupted: bool, on_event: OnEvent
+    work: tuple[Plan, WarmPool], settings: Settings, trials: Sequence[Trial], interrupted: bool, on_event: OnEvent
 ) -> dict[int, Verdict]:
     """A verdict for each batch size; the first is decided by a play-off."""
-    verdicts = {}
+    verdicts, (plan, _) = {}, work
     for size in plan.checks:
         mine = [trial for trial in trials if trial.candidate.batch == size]
         rounds = None
         if size == settings.batch[0] and not interrupted:
-            rounds = _played(plan, settings, mine, on_event)
+            rounds = _played(work, settings, mine, on_event)
         verdicts[size] = choose(mine, settings.objective, settings.bounds, rounds)
     return verdicts
 
 
-def _played(plan: Plan, settings: Settings, trials: Sequence[Trial], on_event: OnEvent) -> Rounds | None:
+def _played(
+    work: tuple[Plan, WarmPool], settings: Settings, trials: Sequence[Trial], on_event: OnEvent
+) -> Rounds | None:
+    plan, pool = work
     finalists = leaders(trials, settings.objective, settings.bounds)
     if len(finalists) < 2:
         return None
     _tell(on_event, "play-off of the leaders")
     try:
-        return playoff(plan, finalists, _QUICK_PLAYOFF_S if settings.quick else _PLAYOFF_S, on_event)
+        return playoff(plan, finalists, _QUICK_PLAYOFF_S if settings.quick else _PLAYOFF_S, on_event, pool)
     except KeyboardInterrupt:
         return None
 

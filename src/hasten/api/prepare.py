@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,20 @@ from hasten.passes.phases import OPTIMISE, TIDY
 from hasten.passes.run import run_phases
 from hasten.runtime.arrays import by_name, convert
 from hasten.sources import Source, SourceRequest
+from hasten.sources.detect import kind_of_file, kind_of_object
+from hasten.sources.determinism import check_deterministic
 from hasten.sources.samples import draw, index_limits
 from hasten.tune.arrays import write_groups
 from hasten.tune.candidates import gather
 from hasten.tune.plan import Checks, Labelled, Plan, record_checks
+from hasten.tune.processes import WarmPool
 from hasten.types import Array, TensorSpec
 from hasten.verify import edge_inputs, metric
 
 __all__ = [
     "Graphs",
     "Labels",
+    "asked",
     "batches",
     "calibration",
     "graphs",
@@ -39,6 +43,7 @@ __all__ = [
     "optimised",
     "ordered",
     "plan",
+    "preload",
     "read_labels",
     "request",
     "stacked",
@@ -47,6 +52,8 @@ __all__ = [
 # A reference call slower than this answers fewer checks, so that they take seconds and not minutes.
 _SLOW_S, _VERY_SLOW_S = 0.1, 1.0
 _ROWS_AT_ONCE = 64
+# What a source is → the engine that calls it as its users do.
+_OWN_ENGINE = {"keras": "keras", "saved_model": "keras", "tf_function": "keras", "torch": "torch"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,14 @@ def request(sample: Any, settings: Settings, work: Path) -> SourceRequest:
         return SourceRequest({**shapes, **settings.shapes}, settings.trust, None, work)
     loose = None if sample is None else tuple(_numbers(str(k), v) for k, v in enumerate(loose_arrays(sample)))
     return SourceRequest(settings.shapes, settings.trust, loose, work)
+
+
+def preload(pool: WarmPool, model: Any, settings: Settings) -> None:
+    """Begins to import the framework whose calls will be timed, in a process of its own, while the model is read."""
+    kind = kind_of_file(Path(model)) if isinstance(model, (str, Path)) else kind_of_object(model)
+    engine = _OWN_ENGINE.get(kind)
+    if engine is not None and engine in (settings.engines or ENGINES) and (psutil.cpu_count() or 1) > 1:
+        pool.begin(ENGINES[engine])
 
 
 def _numbers(name: str, value: Any) -> Array:
@@ -177,7 +192,7 @@ def plan(
     examples: Sequence[Sequence[Array]],
     folders: tuple[Path, Path],
 ) -> Plan:
-    """All that the search may look at; ``folders``: one for this run, one where trials outlive it."""
+    """What is to be built and tried; ``folders``: one for this run, one where trials outlive it."""
     work, store = folders
     sizes = batches(source, settings)
     offer = Offer(
@@ -200,16 +215,32 @@ def plan(
         inputs=source.inputs,
         outputs=source.outputs,
         graphs=made.by_batch,
-        checks={size: _checks(source, settings, examples, size, work / f"checks{size}") for size in sizes},
+        checks={},
         candidates=candidates,
         store=store,
         skipped=skipped,
         limits=settings.limits,
         tolerance=settings.allowed,
-        labelled=None if labels is None else _labelled(source, settings, labels, work),
         calibration=calibration(source, labels, examples, work),
         quantised=made.quantised,
         trust=settings.trust,
+    )
+
+
+def asked(unasked: Plan, source: Source, settings: Settings, examples: Sequence[Sequence[Array]], work: Path) -> Plan:
+    """The plan with what its candidates are held against: the source's own answers, once it is known to repeat them.
+
+    Raises:  NondeterministicError: it does not
+    """
+    check_deterministic(source, examples)
+    labels = None if settings.data is None else read_labels(source, settings.data)
+    return replace(
+        unasked,
+        checks={
+            size: _checks(source, settings, examples, size, work / f"checks{size}")
+            for size in batches(source, settings)
+        },
+        labelled=None if labels is None else _labelled(source, settings, labels, work),
     )
 
 

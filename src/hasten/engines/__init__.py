@@ -70,7 +70,8 @@ class Engine(Protocol):
     An engine may also have ``built_as(candidate) -> Candidate``: the candidate whose artefact serves this one too
     (threads and call paths that change no file, say). The tuner then builds once and opens it many times. One whose
     library takes seconds to import may have ``preload() -> None``, which imports it and does no more: the tuner then
-    forks each candidate's process from one that has it.
+    forks each candidate's process from one that has it. One that builds with another engine's library may have
+    ``builds_beside(framework) -> str | None``, the name of that engine.
     """
 
     name: str

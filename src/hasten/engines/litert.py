@@ -59,6 +59,10 @@ class LiteRTEngine:
         """The candidate whose file serves this one too: threads are the session's business."""
         return replace(candidate, threads=1)
 
+    def builds_beside(self, framework: str) -> str | None:
+        """Keras' engine where TensorFlow converts: it has imported it."""
+        return "keras" if framework in ("keras", "tensorflow") else None
+
     def build(self, request: BuildRequest) -> Artefact:
         """The ``.tflite`` file in ``request.folder``.
 

@@ -84,6 +84,8 @@ class OnnxRuntimeEngine:
 
 
 def _variants(threads: int, quick: bool) -> list[tuple[tuple[str, bool], ...]]:
+    if quick and threads == 1:
+        return [(("bound", True),)]
     if threads == 1:
         return [(), (("bound", True),)]
     if quick:

@@ -126,14 +126,18 @@ class Child:
             return f"killed while {self.stage}: SIGKILL (did the system run out of memory?)"
         return f"crashed while {self.stage}: {name}"
 
-    def end(self) -> None:
-        """Kills what is left of the process and of the children in its session, and waits for its end."""
+    def kill(self) -> None:
+        """Kills what is left of the process and of the children in its session; any thread may, at any time."""
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         else:
             with contextlib.suppress(psutil.Error):
                 psutil.Process(self._process.pid).kill()
+
+    def end(self) -> None:
+        """Kills what is left and waits for its end."""
+        self.kill()
         self._process.wait()
         self._reader.join(timeout=2)
         with contextlib.suppress(OSError):

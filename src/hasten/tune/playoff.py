@@ -21,6 +21,7 @@ from hasten.records import Trial
 from hasten.tune.arrays import read_groups
 from hasten.tune.isolation import Child, ChildFailed
 from hasten.tune.plan import Event, Plan
+from hasten.tune.processes import WarmPool, spawn
 from hasten.tune.store import Store
 from hasten.tune.trial import run_job
 
@@ -50,7 +51,11 @@ class _Player:
 
 
 def playoff(
-    plan: Plan, leaders: Sequence[Trial], seconds: float, on_event: Callable[[Event], None] = lambda event: None
+    plan: Plan,
+    leaders: Sequence[Trial],
+    seconds: float,
+    on_event: Callable[[Event], None] = lambda event: None,
+    pool: WarmPool | None = None,
 ) -> Rounds:
     """Samples of every leader, taken in interleaved rounds that last about ``seconds`` altogether.
 
@@ -63,31 +68,42 @@ def playoff(
     store = Store(plan)
     memory_bytes = plan.limits.memory_bytes or int(psutil.virtual_memory().available * 0.8)
     with contextlib.ExitStack() as stack:
-        players: list[_Player] = []
-        for trial in leaders:
-            on_event(Event("playoff", len(players), len(leaders), trial.candidate, "opening"))
-            with contextlib.suppress(ChildFailed):
-                players.append(_open(plan, trial, store, memory_bytes, stack))
-        alive, played = _play(plan, players, seconds, on_event)
+        on_event(Event("playoff", 0, len(leaders), stage="opening the leaders"))
+        opening = [_open(plan, trial, (store, pool), memory_bytes, stack) for trial in leaders]
+        players = [player for player in opening if _is_ready(player, plan.limits.open_s)]
+        on_event(Event("playoff", len(players), len(leaders), stage="timing the leaders in turns"))
+        alive, played = _play(plan, players, seconds)
         found = {p.trial.candidate.key: blocks for p in alive if (blocks := _collect(plan, p, played))}
     return Rounds(found if len(found) > 1 else {})
 
 
-def _open(plan: Plan, trial: Trial, store: Store, memory_bytes: int, stack: contextlib.ExitStack) -> _Player:
+def _open(
+    plan: Plan, trial: Trial, found_in: tuple[Store, WarmPool | None], memory_bytes: int, stack: contextlib.ExitStack
+) -> _Player:
+    """The leader's process, begun; all of them open at the same time."""
+    store, pool = found_in
     assert trial.artefact is not None
     folder = store.trial_folder(trial.candidate)
     job = run_job("serve", replace(trial.artefact, candidate=trial.candidate), plan, folder)
     job |= {"warm_up_s": 0.35 * plan.limits.measure_s}
-    child = stack.enter_context(Child(job, folder, memory_bytes))
-    while child.next_message(plan.limits.open_s)["event"] != "ready":
-        pass
-    return _Player(trial, child, job["answers"])
+    start = spawn if pool is None else pool.starter(plan.engines[trial.candidate.engine])
+    return _Player(trial, stack.enter_context(Child(job, folder, memory_bytes, start)), job["answers"])
 
 
-def _play(
-    plan: Plan, players: Sequence[_Player], seconds: float, on_event: Callable[[Event], None]
-) -> tuple[list[_Player], int]:
-    """The players that lasted, and the number of whole rounds that they played."""
+def _is_ready(player: _Player, limit_s: float) -> bool:
+    try:
+        while player.child.next_message(limit_s)["event"] != "ready":
+            pass
+    except ChildFailed:
+        return False
+    return True
+
+
+def _play(plan: Plan, players: Sequence[_Player], seconds: float) -> tuple[list[_Player], int]:
+    """The players that lasted, and the number of whole rounds that they played.
+
+    Nobody is told of a round: what draws progress would run beside the one that is timed.
+    """
     alive, begin = list(players), time.monotonic()
     wanted = max(8, min(_MOST_ROUNDS, int(seconds / (_BLOCK_S * max(1, len(players))))))
     block_s = seconds / wanted / max(1, len(players))
@@ -95,7 +111,6 @@ def _play(
         late = time.monotonic() - begin > 1.5 * seconds and played >= _LEAST_ROUNDS
         if played == wanted or late or len(alive) < 2:
             return alive, played
-        on_event(Event("playoff", played, wanted, stage="playing"))
         turn = played % len(alive)
         for player in alive[turn:] + alive[:turn]:
             try:

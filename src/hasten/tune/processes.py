@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from hasten.errors import HastenError
 from hasten.tune.candidates import load_engine
 
 __all__ = ["Process", "Start", "WarmPool", "spawn"]
@@ -85,7 +84,7 @@ class _Zygote:
     def __init__(self, location: str, log: Path, timeout_s: float) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-X", "faulthandler", "-m", "hasten.tune.zygote", location, str(theirs.fileno())]
-        begin = time.monotonic_ns()
+        self._begin_ns, self._timeout_s = time.monotonic_ns(), timeout_s
         with theirs, log.open("ab") as file:
             self._popen = subprocess.Popen(
                 command,
@@ -98,12 +97,9 @@ class _Zygote:
         self._socket = ours
         self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._ended: dict[int, queue.SimpleQueue[int]] = {}
+        self._turn = threading.Lock()
+        self._imports_ns: int | None = None
         threading.Thread(target=self._listen, daemon=True).start()
-        try:
-            self._imports_ns = int(self._next(timeout_s)["ready_ns"]) - begin
-        except BaseException:  # Ctrl-C while it imports, too
-            self.close()
-            raise
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
@@ -130,6 +126,16 @@ class _Zygote:
 
         Raises:  OSError: the zygote has ended
         """
+        with self._turn:
+            return self._fork(job, log, self._ready())
+
+    def _ready(self) -> int:
+        """Nanoseconds that the imports took, waited for the first time."""
+        if self._imports_ns is None:
+            self._imports_ns = int(self._next(self._timeout_s)["ready_ns"]) - self._begin_ns
+        return self._imports_ns
+
+    def _fork(self, job: Path, log: Path, imports_ns: int) -> Process:
         child_in, our_in = os.pipe()
         our_out, child_out = os.pipe()
         with log.open("ab") as file:
@@ -145,7 +151,7 @@ class _Zygote:
             finally:
                 os.close(child_in)
                 os.close(child_out)
-        return _Forked(pid, (our_in, our_out), begin - self._imports_ns, lambda: self._wait(pid))
+        return _Forked(pid, (our_in, our_out), begin - imports_ns, lambda: self._wait(pid))
 
     def _wait(self, pid: int) -> int:
         try:
@@ -172,6 +178,7 @@ class WarmPool:
     def __init__(self, folder: Path, timeout_s: float) -> None:
         self._folder, self._timeout_s = folder, timeout_s
         self._zygotes: dict[str, _Zygote | None] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> WarmPool:
         return self
@@ -181,14 +188,19 @@ class WarmPool:
             if zygote is not None:
                 zygote.close()
 
-    def starter(self, location: str) -> Start:
-        """How to start a process for the engine at ``location``; imports its framework now, the first time."""
-        if sys.platform != "linux" or not hasattr(load_engine(location), "preload"):
-            return spawn
-        if location not in self._zygotes:
+    def begin(self, location: str) -> None:
+        """Begins to import the framework of the engine at ``location``, where that has not begun yet."""
+        with self._lock:
+            if location in self._zygotes:
+                return
             self._zygotes[location] = None
-            with contextlib.suppress(OSError, KeyError, HastenError):
-                self._zygotes[location] = _Zygote(location, self._folder / "zygote.txt", self._timeout_s)
+            if sys.platform == "linux" and hasattr(load_engine(location), "preload"):
+                with contextlib.suppress(OSError):
+                    self._zygotes[location] = _Zygote(location, self._folder / "zygote.txt", self._timeout_s)
+
+    def starter(self, location: str) -> Start:
+        """How to start a process for the engine at ``location``; the first one waits for the framework's import."""
+        self.begin(location)
         zygote = self._zygotes[location]
         if zygote is None:
             return spawn

@@ -1,38 +1,43 @@
 """A ``Plan`` enters; each candidate is built, checked and timed in processes of its own; its ``Trial`` is saved.
 
-One process at a time: nothing is built while something else is timed. Each engine's first candidate comes first, then
-the rest of those that are quick to try, then frameworks. What no longer fits into the budget is
-skipped without being saved, and what was saved costs nothing, so running again goes on where the last run ended.
+What all are sure to need is built first, several at a time; then one process at a time: nothing is built while
+something else is timed. Each engine's first candidate comes first, then the rest of those that are quick to try, then
+frameworks. What no longer fits into the budget is skipped without being saved, and what was saved costs nothing, so
+running again goes on where the last run ended.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-
-import psutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 
 from hasten.errors import SettingsError
 from hasten.records import Candidate, Trial
-from hasten.tune.isolation import ChildFailed
+from hasten.tune.builds import Builds
 from hasten.tune.plan import Event, Plan
 from hasten.tune.processes import WarmPool
 from hasten.tune.store import Store
 from hasten.tune.trial import Attempt, attempt
 
-__all__ = ["search", "try_order"]
+__all__ = ["ahead", "search", "try_order"]
 
 OnEvent = Callable[[Event], None]
 
-# Seconds that one candidate takes before the measuring: what its import, build and opening usually cost. A first
-# guess, replaced by what was seen as soon as one candidate of the engine has been tried.
-_USUAL_S = {"native": 4.0, "onnxruntime": 1.5, "litert": 4.0, "openvino": 2.0, "keras": 8.0, "torch": 4.0}
+# Seconds that one candidate takes besides the measuring: what opening and checking it usually cost, and building it
+# where that is still to be done. A first guess, replaced by what was seen once one of the engine has been tried.
+_USUAL_S = {"native": 0.5, "onnxruntime": 0.7, "litert": 0.6, "openvino": 1.0, "keras": 3.0, "torch": 2.0}
+_USUAL_BUILD_S = {"native": 3.0, "litert": 4.0, "torch": 3.0}
 _SLOW = ("keras", "torch")
 _AT_HAND = ("native", "onnxruntime")
+# Of the time for the search, what may go by while nothing is measured yet.
+_AHEAD_SHARE = 0.3
 
 
-def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, ...]:
+def search(plan: Plan, on_event: OnEvent = lambda event: None, builds: Builds | None = None) -> tuple[Trial, ...]:
     """One trial for every candidate of the plan and every one that it skipped, in the plan's order.
+
+    ``builds`` may have been begun already; without it they are begun and ended here.
 
     An interruption (Ctrl-C) ends the candidate at hand and returns what there is; the rest is skipped and
     ``on_event`` hears ``interrupted``. What goes wrong with a candidate is its trial's reason.
@@ -46,12 +51,22 @@ def search(plan: Plan, on_event: OnEvent = lambda event: None) -> tuple[Trial, .
     store = Store(plan)
     run = _Search(plan, store, on_event)
     try:
-        with WarmPool(store.folder, plan.limits.open_s) as pool:
-            run.all(pool)
+        with ExitStack() as stack:
+            if builds is None:
+                pool = stack.enter_context(WarmPool(store.folder, plan.limits.open_s))
+                builds = stack.enter_context(Builds(plan, pool))
+            run.all(builds)
     except KeyboardInterrupt:
         on_event(Event("interrupted", run.done, len(plan.candidates)))
         run.skip_rest("not tried: the search was interrupted; run again to continue")
     return tuple(run.trials[c] for c in plan.candidates) + plan.skipped
+
+
+def ahead(plan: Plan) -> tuple[Candidate, ...]:
+    """What is sure to be tried and can be built before the source has answered: no framework, nothing reduced."""
+    first = min((c.batch for c in plan.candidates), default=1)
+    order = try_order(plan.candidates)
+    return tuple(c for c in order if c.engine not in _SLOW and c.batch == first and c.precision == "float32")
 
 
 def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
@@ -81,11 +96,8 @@ class _Search:
         self._store = store
         self._end = time.monotonic() + plan.limits.budget_s
         self._seen_s: dict[str, float] = {}
-        free = int(psutil.virtual_memory().available * 0.8)
-        self._memory_bytes = plan.limits.memory_bytes or free
-        self._failed_builds: dict[Candidate, ChildFailed] = {}
 
-    def all(self, pool: WarmPool) -> None:
+    def all(self, builds: Builds) -> None:
         """Every candidate: first those that were saved, then the others while there is time."""
         waiting = []
         for candidate in try_order(self.plan.candidates):
@@ -94,27 +106,38 @@ class _Search:
                 waiting.append(candidate)
             else:
                 self._finish("resumed", saved)
+        self._settle(builds, waiting)
         for candidate in waiting:
             left = self._end - time.monotonic()
-            needed = self._expected_s(candidate)
+            needed = self._expected_s(candidate, builds.is_built(candidate))
             if needed > left and self._seen_s:
                 reason = f"no time left: needs about {needed:.0f} s, {max(left, 0):.0f} s remain; run again to continue"
                 self._finish("finished", Trial(candidate, "skipped", reason))
             else:
-                self._try(candidate, left, pool)
+                self._try(candidate, left, builds)
 
-    def _expected_s(self, candidate: Candidate) -> float:
-        guess = _USUAL_S.get(candidate.engine, 3.0) + 2 * self.plan.limits.measure_s
-        return self._seen_s.get(candidate.engine, guess)
+    def _settle(self, builds: Builds, waiting: Iterable[Candidate]) -> None:
+        """Builds what is sure to be needed, so that afterwards nothing but the candidate at hand is running."""
+        wanted = [c for c in ahead(self.plan) if c in waiting and not builds.is_built(c)]
+        builds.begin(wanted)
+        if wanted:
+            self._tell("stage", wanted[0], "building")
+        builds.settle(_AHEAD_SHARE * max(0.0, self._end - time.monotonic()))
 
-    def _try(self, candidate: Candidate, left_s: float, pool: WarmPool) -> None:
+    def _expected_s(self, candidate: Candidate, built: bool) -> float:
+        guess = _USUAL_S.get(candidate.engine, 2.0) + 2 * self.plan.limits.measure_s
+        building = 0.0 if built else _USUAL_BUILD_S.get(candidate.engine, 0.5)
+        return self._seen_s.get(candidate.engine, guess) + building
+
+    def _try(self, candidate: Candidate, left_s: float, builds: Builds) -> None:
+        built = builds.is_built(candidate)
         begin = time.monotonic()
         self._tell("started", candidate)
-        given = Attempt(self.plan, self._store, self._memory_bytes, left_s, pool, self._failed_builds)
+        given = Attempt(self.plan, self._store, builds, left_s)
         trial = attempt(candidate, given, lambda stage: self._tell("stage", candidate, stage))
         took = time.monotonic() - begin
         if trial.measurement is not None or candidate.engine not in self._seen_s:
-            self._seen_s[candidate.engine] = took
+            self._seen_s[candidate.engine] = took if built else took - (trial.build_ns or 0.0) / 1e9
         self._finish("finished", trial)
 
     def _finish(self, kind: str, trial: Trial) -> None:

@@ -21,7 +21,7 @@ from hasten.records import Candidate, Trial, digest, to_json
 from hasten.tune.arrays import read_groups
 from hasten.tune.plan import Plan
 
-__all__ = ["Store", "raw_samples"]
+__all__ = ["Store", "build_folder", "raw_samples"]
 
 
 _ELSEWHERE = ("api", "bundle", "cli", "compress", "doctor", "report", "runtime", "serve", "stream")
@@ -36,17 +36,7 @@ class Store:
 
     def trial_folder(self, candidate: Candidate) -> Path:
         """Where the candidate's trial, samples and log lie; made if absent."""
-        return self._made("trials", candidate)
-
-    def build_folder(self, candidate: Candidate) -> Path:
-        """Where the candidate's artefact lies; made if absent."""
-        return self._made("builds", candidate)
-
-    def _made(self, kind: str, candidate: Candidate) -> Path:
-        words = "-".join([candidate.engine, candidate.key, digest(library_versions(candidate.engine))[:8]])
-        folder = self.folder / kind / words
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return _made(self.folder / "trials", candidate)
 
     def load(self, candidate: Candidate) -> Trial | None:
         """The saved trial, or None where there is none, it is damaged, or its files are gone."""
@@ -81,6 +71,18 @@ class Store:
         return whole
 
 
+def build_folder(plan: Plan, candidate: Candidate) -> Path:
+    """Where the candidate's artefact lies; made if absent. Neither checks nor limits have a part in it."""
+    return _made(plan.store / "builds" / digest(_model_facts(plan)), candidate)
+
+
+def _made(folder: Path, candidate: Candidate) -> Path:
+    words = "-".join([candidate.engine, candidate.key, digest(library_versions(candidate.engine))[:8]])
+    made = folder / words
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
 def raw_samples(trial: Trial) -> NDArray[np.float64] | None:
     """Every latency of the trial in order (nanoseconds), or None where none were kept."""
     if trial.measurement is None or trial.measurement.raw is None:
@@ -94,18 +96,24 @@ def raw_samples(trial: Trial) -> NDArray[np.float64] | None:
 
 def _plan_key(plan: Plan) -> str:
     labelled = plan.labelled
-    facts: dict[str, Any] = {
-        "model": [plan.fingerprint, plan.framework, str(plan.source) if not plan.fingerprint else ""],
-        "specs": [plan.inputs, plan.outputs],
+    facts: dict[str, Any] = _model_facts(plan) | {
         "inputs": {str(b): [c.names, _content(c.inputs)] for b, c in sorted(plan.checks.items())},
         "settings": [plan.limits.measure_s, plan.tolerance, plan.quantised],
         "labelled": labelled and [_content(labelled.inputs), labelled.metric, labelled.max_drop, labelled.source_score],
+    }
+    return digest(facts)
+
+
+def _model_facts(plan: Plan) -> dict[str, Any]:
+    """What decides over the files that an engine builds."""
+    return {
+        "model": [plan.fingerprint, plan.framework, str(plan.source) if not plan.fingerprint else ""],
+        "specs": [plan.inputs, plan.outputs],
         "calibration": plan.calibration and digest(plan.calibration.read_bytes()),
         "engines": [plan.engines, plan.sessions],
         "host": host_key(),
         "code": _code_digest(),
     }
-    return digest(facts)
 
 
 def _content(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from hasten.measure.sampling import Sampling
 from hasten.records import Artefact, Candidate, Comparison, Measurement, Trial
 from hasten.tune.arrays import read_groups
-from hasten.tune.candidates import load_engine
+from hasten.tune.builds import Builds
 from hasten.tune.isolation import Child, ChildFailed
 from hasten.tune.plan import Plan
-from hasten.tune.processes import Start, WarmPool, spawn
+from hasten.tune.processes import Start, spawn
 from hasten.tune.store import Store
 from hasten.verify import Tolerance, accuracy_bound, compare, metric
 
@@ -34,16 +33,13 @@ _FRAMEWORK_CHECK_S = 2.0
 class Attempt:
     """What an attempt may use.
 
-    Units:   memory_bytes: resident bytes of one process; left_s: seconds until the search must end
+    Units:   left_s: seconds until the search must end
     """
 
     plan: Plan
     store: Store
-    memory_bytes: int
+    builds: Builds
     left_s: float
-    pool: WarmPool
-    failed_builds: dict[Candidate, ChildFailed]
-    """Builds that failed in this search; candidates that share one fail with it."""
 
     def cap(self, limit_s: float) -> float:
         """A stage's limit, shortened where the search ends sooner; never under five seconds."""
@@ -56,58 +52,14 @@ def attempt(candidate: Candidate, given: Attempt, on_stage: OnStage) -> Trial:
     (folder / "log.txt").unlink(missing_ok=True)
     started = Trial(candidate, "failed", log=str(folder / "log.txt"))
     try:
-        artefact, build_ns = _built(candidate, given, on_stage)
+        artefact, build_ns = given.builds.artefact(candidate, given.cap(given.plan.limits.build_s), on_stage)
         started = replace(started, artefact=artefact, build_ns=build_ns)
         trial, samples = _run_warm(started, folder, given, on_stage)
     except ChildFailed as failure:
-        log = given.store.build_folder(_built_as(candidate, given.plan)) if started.artefact is None else folder
-        reason = f"{failure}; log: {log / 'log.txt'}" if failure.status == "failed" else str(failure)
-        trial, samples = replace(started, status=failure.status, reason=reason, log=str(log / "log.txt")), None
+        log = given.builds.log(candidate) if started.artefact is None else folder / "log.txt"
+        reason = f"{failure}; log: {log}" if failure.status == "failed" else str(failure)
+        trial, samples = replace(started, status=failure.status, reason=reason, log=str(log)), None
     return given.store.save(trial, samples)
-
-
-def _built_as(candidate: Candidate, plan: Plan) -> Candidate:
-    built_as = getattr(load_engine(plan.engines[candidate.engine]), "built_as", None)
-    return candidate if built_as is None else built_as(candidate)
-
-
-def _built(candidate: Candidate, given: Attempt, on_stage: OnStage) -> tuple[Artefact, float]:
-    """The candidate's artefact, from an earlier build where one serves it too."""
-    shared = _built_as(candidate, given.plan)
-    if shared in given.failed_builds:
-        raise given.failed_builds[shared]
-    folder = given.store.build_folder(shared)
-    if not (folder / "artefact.json").is_file():
-        on_stage("building")
-        (folder / "log.txt").unlink(missing_ok=True)
-        try:
-            _build(shared, folder, given)
-        except ChildFailed as failure:
-            given.failed_builds[shared] = failure
-            raise
-    data = json.loads((folder / "artefact.json").read_text())
-    artefact = Artefact.from_json(data["artefact"])
-    return replace(artefact, candidate=candidate), data["build_ns"]
-
-
-def _build(candidate: Candidate, folder: Path, given: Attempt) -> None:
-    plan = given.plan
-    job = {
-        "task": "build",
-        "candidate": candidate,
-        "engine": plan.engines[candidate.engine],
-        "graph": plan.graphs.get(candidate.batch),
-        "source": plan.source,
-        "framework": plan.framework,
-        "inputs": [s.fixed({"batch": candidate.batch}) for s in plan.inputs],
-        "outputs": [s.fixed({"batch": candidate.batch}) for s in plan.outputs],
-        "folder": folder,
-        "calibration": plan.calibration,
-        "trust": plan.trust,
-    }
-    with Child(job, folder, given.memory_bytes) as child:
-        while child.next_message(given.cap(plan.limits.build_s))["event"] != "done":
-            pass
 
 
 def run_job(task: str, artefact: Artefact, plan: Plan, folder: Path) -> dict[str, Any]:
@@ -129,7 +81,7 @@ def _run_warm(
 
     Not every library survives a fork, and such a death would say nothing of the candidate.
     """
-    start = given.pool.starter(given.plan.engines[started.candidate.engine])
+    start = given.builds.pool.starter(given.plan.engines[started.candidate.engine])
     try:
         return _run((started, folder), given, on_stage, start)
     except ChildFailed as failure:
@@ -156,7 +108,7 @@ def _run(
         "sampling": asdict(sampling),
     }
     on_stage("opening")
-    with Child(job, folder, given.memory_bytes, start) as child:
+    with Child(job, folder, given.builds.memory_bytes, start) as child:
         facts = _listen(child, "checked", given, on_stage)
         comparison = _judge(started.candidate, plan, folder, job["answers"], partly=framework)
         trial = replace(started, comparison=comparison, status="ok" if comparison.passed else "wrong")
