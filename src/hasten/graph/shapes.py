@@ -23,6 +23,9 @@ __all__ = ["complete", "fix", "free_dims", "infer", "set_shape", "skeleton"]
 # Shape arithmetic needs the values of small tensors; no weight that matters to a shape is larger.
 _SMALL_BYTES = 2048
 
+# How much these give depends on what they are given: a size seen once is no fact.
+_DATA_SIZED = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
+
 
 def infer(model: ir.Model, *, strict: bool = False) -> None:
     """Types and shapes on every value of the graph and its subgraphs; a value that none can tell keeps what it had.
@@ -188,11 +191,12 @@ def _renamed(value: ir.Value, same: Mapping[str, str]) -> list[Any]:
 
 
 def _observe(model: ir.Model) -> None:
+    loose = _data_sized(model.graph)
     unknown = [
         value
         for node in model.graph
         for value in node.outputs
-        if value.name and (value.shape is None or not value.shape.is_static())
+        if value.name and (value.shape is None or not value.shape.is_static()) and node not in loose
     ]
     if not unknown or not all(value.shape is not None for value in _true_inputs(model.graph)):
         return
@@ -206,12 +210,24 @@ def _observe(model: ir.Model) -> None:
             value.dtype = value.dtype or ir.DataType.from_numpy(one.dtype)
 
 
+def _data_sized(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes whose results, or how large they are, depend on how many elements of a tensor are chosen."""
+    found: set[ir.Node] = set()
+    for node in graph:
+        if node.op_type in _DATA_SIZED or any(v is not None and v.producer() in found for v in node.inputs):
+            found.add(node)
+    return found
+
+
 def _made_up(model: ir.Model, seed: int) -> list[Array]:
+    """Positive numbers for seed 0; for others floats of either sign, many of them zero."""
     rng = np.random.default_rng(seed)
     arrays = []
     for value in _true_inputs(model.graph):
         assert value.shape is not None and value.dtype is not None
-        arrays.append(rng.uniform(0, 2, value.shape.numpy()).astype(value.dtype.numpy()))
+        dtype, shape = value.dtype.numpy(), value.shape.numpy()
+        sparse = seed > 0 and dtype.kind == "f"
+        arrays.append((rng.integers(-1, 2, shape) if sparse else rng.uniform(0, 2, shape)).astype(dtype))
     return arrays
 
 
