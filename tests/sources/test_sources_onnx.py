@@ -245,3 +245,34 @@ def test_shared_models_are_read(shared_models: Path, name: str) -> None:
     assert source.inputs[0].is_batched == name.startswith("seeds")
     check_deterministic(source, samples(source, SourceRequest(), 0, 2))
     same_answers(source)
+
+
+def test_the_oldest_files_keep_their_weights(tmp_path: Path) -> None:
+    old = dense(["N", 4], opset=7)
+    old.ir_version = 3
+    old.graph.input.append(value("w", old.graph.initializer[0].dims))
+    source = open_onnx(old, SourceRequest(work=tmp_path))
+    assert [spec.name for spec in source.inputs] == ["x"]
+    x = RNG.standard_normal((1, 4)).astype(np.float32)
+    assert source.model is not None
+    np.testing.assert_allclose(run(source.model, [x])[0], source.reference([x])[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("opset", "op"), [(7, "Upsample"), (9, "Upsample"), (10, "Resize")])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("scale", [2.0, 0.6])
+def test_images_resized_by_old_rules_stay_as_they_were(
+    opset: int, op: str, mode: str, scale: float, tmp_path: Path
+) -> None:
+    if op == "Upsample" and scale < 1:
+        pytest.skip("Upsample only enlarges")
+    scales = np.asarray([1, 1, scale, scale], np.float32)
+    given = {"scales": scales.tolist()} if opset == 7 else {}
+    node = helper.make_node(op, ["x"] if given else ["x", "s"], ["y"], mode=mode, **given)
+    size = int(6 * scale)
+    weights = [] if given else [numpy_helper.from_array(scales, "s")]
+    old = model([node], [value("x", [1, 2, 6, 6])], [value("y", [1, 2, size, size])], weights, opset=opset)
+    source = open_onnx(old, SourceRequest(work=tmp_path))
+    x = RNG.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    assert source.model is not None
+    np.testing.assert_allclose(run(source.model, [x])[0], source.reference([x])[0], atol=1e-5)

@@ -29,6 +29,9 @@ from hasten.types import Array, TensorSpec
 __all__ = ["Settled", "declared_specs", "open_onnx", "session_reference", "settle", "work_folder"]
 
 _OLDEST_OPSET = 13
+_WEIGHTS_ARE_NO_INPUTS = 4
+# Before, Upsample and Resize counted from the pixels' corners; ONNX's converter lets that be forgotten.
+_RESIZE_CENTRES_PIXELS = 11
 _ROWS = 3
 
 
@@ -188,15 +191,29 @@ def _prepared(model: ir.Model, path: Path) -> tuple[ir.Model, tuple[str, ...]]:
 
 
 def _upgraded(model: ir.Model, path: Path, version: int) -> ir.Model:
+    proto = ir.to_proto(model)
+    # Weights are no inputs any more, which the oldest form of the file does not know.
+    proto.ir_version = max(proto.ir_version, _WEIGHTS_ARE_NO_INPUTS)
     try:
-        upgraded: onnx.ModelProto = onnx.version_converter.convert_version(ir.to_proto(model), _OLDEST_OPSET)
+        upgraded: onnx.ModelProto = onnx.version_converter.convert_version(proto, _OLDEST_OPSET)
     except Exception as error:
         raise SourceError(
             f"cannot upgrade '{path}' from ONNX opset {version}: expected opset {_OLDEST_OPSET} or newer "
             f"({_first_line(error)}); export the model again with a newer opset"
         ) from error
     found: ir.Model = ir.from_proto(upgraded)
+    if version < _RESIZE_CENTRES_PIXELS:
+        for node in found.graph.all_nodes():
+            if node.op_type == "Resize":
+                _count_from_corners(node)
     return found
+
+
+def _count_from_corners(resize: ir.Node) -> None:
+    scales = resize.inputs[2].const_value if len(resize.inputs) > 2 and resize.inputs[2] is not None else None
+    shrinks = scales is not None and bool((scales.numpy() <= 1).all())
+    for name, value in (("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "ceil")):
+        resize.attributes[name] = ir.AttrString(name, value if shrinks or value != "ceil" else "floor")
 
 
 def _unbatched(specs: Sequence[TensorSpec], resolution: Resolution) -> tuple[Resolution, tuple[str, ...]]:
