@@ -11,6 +11,7 @@ from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fuse_linear import fuse_bias, fuse_padding
+from hasten.passes.merge_clips import merge_clips
 from hasten.passes.opset import raise_opset
 from hasten.passes.quantised import views_as_integers
 from hasten.passes.recognise import recognise_activations
@@ -57,6 +58,7 @@ OPTIMISE: tuple[Pass, ...] = (
     reroll,
     recognise_normalisation,
     recognise_activations,
+    merge_clips,
     merge_views,
     views_as_integers,
     cancel_transposes,
