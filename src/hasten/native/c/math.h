@@ -12,13 +12,10 @@ static inline void v_exp_parts(vf x, vf *n, vf *q) {
     *n = v_round(x * 1.44269504088896341f);
     vf f = x - *n * 0.693145751953125f;
     f = f - *n * 1.428606765330187e-06f;
-    vf p = v_set1(1.991710701e-4f);
-    p = p * f + 1.394728380e-3f;
-    p = p * f + 8.333267061e-3f;
-    p = p * f + 4.166625264e-2f;
-    p = p * f + 1.666666685e-1f;
-    p = p * f + 5.000000083e-1f;
-    *q = p * (f * f) + f;
+    const vf s = f * f; /* in pairs of terms, which need not wait for each other */
+    const vf high = f * 1.991710701e-4f + 1.394728380e-3f, middle = f * 8.333267061e-3f + 4.166625264e-2f;
+    const vf p = (high * s + middle) * s + (f * 1.666666685e-1f + 5.000000083e-1f);
+    *q = p * s + f;
 }
 //! v_exp: v_exp_parts v_scale
 static inline vf v_exp(vf x) {
