@@ -15,7 +15,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.rule import keyword
 
-__all__ = ["answers", "is_covered", "loads_weights", "model_run"]
+__all__ = ["answers", "is_covered", "loads_own", "loads_weights", "model_run", "own_calls"]
 
 _EVALUATES = re.compile(
     r"(^|_)(validate|validation|evaluate|evaluation|eval|test|predict|infer|inference|serve|score|classify)(_|$)"
@@ -33,6 +33,7 @@ _TRAINING = (
 )
 _STEPS = frozenset(("backward", "step", "zero_grad", "grad", "train_step", "fit"))
 _NUMBERS = frozenset(("item", "tolist", "numpy", "argmax", "topk", "softmax", "sigmoid", "max", "detach", "eq"))
+_PLAIN = frozenset(("item", "tolist", "numpy"))
 _WEIGHTS = ("load_state_dict", "from_pretrained", "load_from_checkpoint", "load_weights", "load_checkpoint")
 
 
@@ -94,11 +95,29 @@ def _may_be(scope: ast.Module | Function, code: Code) -> bool:
     if code.mentions("onnx.export", "jit.trace", "torch.export", "dynamo_export", "export_onnx", "to_onnx"):
         return False  # a converter runs the model once, to see its shapes
     if not code.mentions(*_TRAINING):
-        return loads_weights(code) and not _wants_gradients(code)
-    if isinstance(scope, ast.Module) or not _EVALUATES.search(scope.name.lower()):
+        return loads_weights(code) and not _wants_gradients(code) and not _is_loss(scope)
+    if isinstance(scope, ast.Module) or not (_EVALUATES.search(scope.name.lower()) or loads_own(scope, code)):
         return False
     attributes = {n.attr for n in ast.walk(scope) if isinstance(n, ast.Attribute)}
     return not attributes & _STEPS and bool(attributes & _NUMBERS) and not _wants_gradients(code)
+
+
+def _is_loss(scope: ast.Module | Function) -> bool:
+    """True for a function that computes a loss and turns nothing into numbers: someone may train by it."""
+    if isinstance(scope, ast.Module):
+        return False
+    called = [n.func for n in ast.walk(scope) if isinstance(n, ast.Call)]
+    names = {f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in called}
+    return any("loss" in n.lower() or "entropy" in n or n == "criterion" for n in names) and not names & _PLAIN
+
+
+def loads_own(scope: ast.AST, code: Code) -> bool:
+    """True when the function itself loads the weights: it stands on its own, whatever the rest of the file does."""
+    return any(
+        isinstance(call.func, ast.Attribute)
+        and (call.func.attr in _WEIGHTS or code.qualified(call.func) in ("torch.load", "torch.jit.load"))
+        for call in own_calls(scope)
+    )
 
 
 def loads_weights(code: Code) -> bool:

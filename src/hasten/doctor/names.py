@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +21,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Role = Literal["import", "value", "element", "parameter", "function", "class", "other"]
 
 _SELF = ("self", "cls")
+_APPLICATION = re.compile(r"^(?:(?:request|req|self|websocket)\.app|current_app)\.")
+_SHARED = ("app.state.", "app.config[")
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 SCOPES = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, *_COMPREHENSIONS)
 
@@ -146,6 +149,8 @@ class Names:
     def same_root(self, first: ast.AST | None, second: ast.AST) -> bool:
         """True when two dotted expressions begin with the same variable."""
         a, b = _root(first), _root(second)
+        if first is not None and self._place(first).startswith(_SHARED) and self._place(second).startswith(_SHARED):
+            return True
         if a is None or b is None or a.id != b.id:
             return False
         if a.id in _SELF:
@@ -163,7 +168,11 @@ class Names:
             else:
                 return ""
             node = node.value
-        return "".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) and parts else ""
+        if not isinstance(node, ast.Name) or not parts:
+            return ""
+        place = "".join([node.id, *reversed(parts)])
+        # A server's own object goes by several names: the global, the parameter, what the request carries.
+        return _APPLICATION.sub("app.", place)
 
     def dotted(self, node: ast.AST) -> str:
         """``a.b.c`` as written, or '' where the expression is anything else."""

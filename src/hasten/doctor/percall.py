@@ -137,7 +137,10 @@ def _each_call(call: ast.Call, function: Function, code: Code) -> str:
         if any(isinstance(r, ast.Name) and r.id in _targets(call, code) for r in returned):
             return ""
     tainted = _tainted(function, parameters)
-    works = any(_names(a) & tainted for used in _uses_of(call, function, code) for a in _given(used))
+    used = _uses_of(call, function, code)
+    if any(code.loop(u) is not None for u in used):
+        return ""  # one load for all rounds of the function's own loop
+    works = any(_names(a) & tainted for u in used for a in _given(u))
     return f"at every call of '{function.name}'" if works else ""
 
 

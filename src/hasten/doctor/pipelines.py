@@ -83,8 +83,7 @@ def _collect(
         return node
     function = code.function_run(node)
     if function is not None:
-        for returned in code.definitions.returns(function):
-            _collect(returned, code, steps, sources, seen)
-        return node
+        ends = [_collect(r, code, steps, sources, seen) for r in code.definitions.returns(function)]
+        return ends[0] if len(ends) == 1 and ends[0] is not None else node
     sources.add("")
     return None

@@ -82,6 +82,8 @@ def is_one_sample(node: ast.expr | None, code: Code, depth: int = 2) -> bool:
         return value is not node and is_one_sample(value, code, depth - 1)
     if isinstance(node, ast.Subscript):
         return _one_by_subscript(node.slice)
+    if isinstance(node, ast.BinOp):  # scaled: `x[None] / 255`
+        return any(is_one_sample(side, code, depth) for side in (node.left, node.right))
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -92,6 +94,15 @@ def is_one_sample(node: ast.expr | None, code: Code, depth: int = 2) -> bool:
         if isinstance(inner, ast.List):
             return len(inner.elts) == 1 and not isinstance(inner.elts[0], ast.Starred)
         return is_one_sample(inner, code, depth)
+    if name == "preprocess_input" and node.args:
+        return is_one_sample(node.args[0], code, depth)
+    if name in ("vstack", "stack", "concatenate"):
+        rows = node.args[0] if node.args else None
+        return (
+            isinstance(rows, (ast.List, ast.Tuple))
+            and len(rows.elts) == 1
+            and not isinstance(rows.elts[0], ast.Starred)
+        )
     return _one_by_call(node, name, code)
 
 

@@ -60,7 +60,8 @@ def _grows(value: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
         if isinstance(index, ast.Slice) and (index.lower is None) != (index.upper is None):
             bound = index.lower or index.upper
             return bound is not None and not _is_negative(bound) and _counts(bound, loop, code)
-        return False
+        adds_axis = isinstance(index, ast.Constant) and index.value is None
+        return adds_axis and depth > 0 and _grows(value.value, loop, code, depth - 1)
     if not isinstance(value, ast.Call) or not value.args or not depth:
         return False
     name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")

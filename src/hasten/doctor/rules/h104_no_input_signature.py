@@ -47,6 +47,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     decorator = next((d for d in node.decorator_list if _is_function(d, code)), None)
     if decorator is None or not _takes_data(node) or code.mentions("get_concrete_function") or _trains(node):
         return
+    if code.handler(node) is not None:
+        return  # made anew at each request: H103 says it
     for call in code.callers(node):
         if definition(call, code) is node and not bends_to_shapes(call, code) and _serves(call, code):
             yield hit(

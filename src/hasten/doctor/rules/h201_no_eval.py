@@ -35,7 +35,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.inference import answers, is_covered, own_calls
+from hasten.doctor.inference import answers, is_covered, loads_own, own_calls
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 
 _STATEFUL = (
@@ -57,7 +57,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     for call in answers(node, code):
         if is_covered(call, code, ("eval",)) or _is_in_eval_mode(call, code):
             continue
-        if code.calls_named("eval") and not _callers_known(call, code):
+        if code.calls_named("eval") and not _stands_alone(call, code):
             continue
         yield hit(call, "the model answers in training mode: dropout and batch norm are at work", *_edit(call, code))
         return
@@ -92,10 +92,11 @@ def _is_unknown(call: ast.Call, code: Code) -> bool:
     return target[:1].isupper() and not name.startswith("torch.")
 
 
-def _callers_known(call: ast.Call, code: Code) -> bool:
-    """Elsewhere in the file something is put in eval mode: only a function whose callers all are seen counts."""
+def _stands_alone(call: ast.Call, code: Code) -> bool:
+    """Elsewhere in the file something is put in eval mode: only a function that loads its own weights, or whose
+    callers are seen, surely goes without."""
     function = code.function(call)
-    return function is not None and bool(code.callers(function))
+    return function is not None and (loads_own(function, code) or bool(code.callers(function)))
 
 
 def _edit(call: ast.Call, code: Code) -> tuple[Edit, ...]:

@@ -37,7 +37,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.inference import answers, is_covered
+from hasten.doctor.inference import answers, is_covered, loads_own
 from hasten.doctor.names import Function
 from hasten.doctor.rule import Edit, Fix, Hit, Rule
 
@@ -57,7 +57,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         function = code.function(call)
         elsewhere = code.mentions("no_grad", "inference_mode", "grad_enabled")
-        if elsewhere and (function is None or not code.callers(function)):
+        known = function is not None and (loads_own(function, code) or bool(code.callers(function)))
+        if elsewhere and not known:
             continue
         yield Hit(call, "autograd records every operation of this run, for nothing", _fix(function, code))
         return

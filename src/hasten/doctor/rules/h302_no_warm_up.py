@@ -50,7 +50,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     for region in regions(node, code):
         runs = code.model_runs(list(region.body))
         around = next(code.loops(region.start), None)
-        timed = [r for r in runs if around is not None or any(True for _ in code.loops(r))]
+        timed = [r for r in runs if around is not None or any(_is_benchmark(loop) for loop in code.loops(r))]
         if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
             continue
         begin = (around or region.start).lineno

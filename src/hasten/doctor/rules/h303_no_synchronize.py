@@ -46,7 +46,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     for region in regions(node, code):
         run = device_work(region.body, code)
-        if run is None or _trains(region.body) or _waits_in_stop(region.stop):
+        if run is None or _trains(region.body) or _waits_in_stop(region.stop) or _is_on_cpu(run, code):
             continue
         yield hit(
             region.reading,
@@ -54,6 +54,14 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             *_edits(region.start, region.stop, code),
             safe=True,
         )
+
+
+def _is_on_cpu(run: ast.Call, code: Code) -> bool:
+    """True where a function makes its own model and names no device."""
+    function, kind = code.function(run), code.runs_model(run)
+    if function is None or kind is None or kind.made is None or code.function(kind.made) is not function:
+        return False
+    return not any(word in code.source(function) for word in ("cuda", "device"))
 
 
 def _trains(body: tuple[ast.stmt, ...]) -> bool:

@@ -119,6 +119,8 @@ def _starts_empty(node: ast.ClassDef, attr: str, code: Code) -> bool:
     """True for `self.cache = {}` and its like in the class."""
     for binding in code.names.attributes.get(node, {}).get(attr, []):
         value = binding.value
+        for place in binding.path:  # `self.files, self.cache = files, {}`
+            value = value.elts[place] if isinstance(value, ast.Tuple) and place < len(value.elts) else None
         if isinstance(value, ast.Dict) and not value.keys:
             return True
         if (

@@ -80,7 +80,9 @@ def _is_to_device(node: ast.Call, code: Code) -> bool:
 
 
 def _comes_from_device(node: ast.expr, code: Code) -> bool:
-    """True for `x.cpu()`, and `from_numpy(x.cpu().numpy())` with nothing but arrays between."""
+    """True for `x.cpu()`, and `from_numpy(x.cpu().numpy())` with nothing but arrays and arithmetic between."""
+    if isinstance(node, ast.BinOp):
+        return _comes_from_device(node.left, code) or _comes_from_device(node.right, code)
     while isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute) and node.func.attr == "cpu":
             return True
