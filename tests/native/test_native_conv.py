@@ -117,7 +117,7 @@ def test_activation_runs_in_registers(name: str, then: str) -> None:
     x, w, b = numbers(1, 1, 3, 11, 13), numbers(2, 19, 3, 3, 3) / 4, numbers(3, 19)
     slide = Slide((1, 1), (1, 1), (1, 1, 1, 1))
     model = model_of("Conv", x, {"w": w, "b": b}, slide.attributes, then)
-    kernels = [type(s) for s in fuse(lower(model, "case", 16)).steps if isinstance(s, Conv)]
+    kernels = [type(s) for s in fuse(lower(model, "case", isa("x86-64-v4"))).steps if isinstance(s, Conv)]
     assert kernels == [Conv]
     found = {"Relu": lambda v: np.maximum(v, 0), "Tanh": np.tanh, "Sigmoid": lambda v: 1 / (1 + np.exp(-v))}[then]
     assert_close(call(build(model, name), x)[0], found(conv(x, w, b, slide)), 10.0)
@@ -240,7 +240,7 @@ def test_winograd_is_chosen_where_it_pays() -> None:
 
 def test_depthwise_has_its_own_kernel() -> None:
     x, w = numbers(1, 1, 24, 9, 9), numbers(2, 24, 1, 3, 3)
-    program = lower(model_of("Conv", x, {"w": w}, {"group": 24}), "case", 16)
+    program = lower(model_of("Conv", x, {"w": w}, {"group": 24}), "case", isa("x86-64-v4"))
     assert any(isinstance(step, Depthwise) for step in program.steps)
 
 
@@ -291,7 +291,7 @@ def test_weights_computed_at_run_time_are_refused() -> None:
         [info("y", TensorProto.FLOAT, (1, 4, 6, 6))],
     )
     with pytest.raises(UnsupportedOpError, match=r"Conv \(node 'first'\) without constant"):
-        lower(ir.from_proto(helper.make_model(graph)), "case", 16)
+        lower(ir.from_proto(helper.make_model(graph)), "case", isa("x86-64-v4"))
 
 
 SANITISED = [

@@ -18,6 +18,7 @@ from onnx.backend.test.case.node import collect_testcases
 from spatial_cases import assert_close, build, call, host_isas, model_of, sanitised
 
 from hasten.errors import UnsupportedOpError
+from hasten.native.isa import isa
 from hasten.native.lower import lower
 
 CHANNELS = st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 33, 64, 65])
@@ -92,7 +93,7 @@ def test_pool(case: tuple[str, np.ndarray, dict[str, Any]], name: str) -> None:
     sizes = tuple(int(d) for d in model.graph.outputs[0].shape)[2:]  # type: ignore[union-attr, arg-type]
     if np.isnan(windows(x, attributes, sizes)).all(2).any():
         with pytest.raises(UnsupportedOpError, match="wholly outside"):
-            lower(model, "case", 16)
+            lower(model, "case", isa("x86-64-v4"))
         return
     built = build(model, name)
     (got,) = call(built, x)
@@ -139,7 +140,7 @@ def test_indices_are_refused() -> None:
         [info("y", onnx.TensorProto.FLOAT, (1, 3, 7)), info("i", onnx.TensorProto.INT64, (1, 3, 7))],
     )
     with pytest.raises(UnsupportedOpError, match="op MaxPool"):
-        lower(ir.from_proto(onnx.helper.make_model(graph)), "case", 16)
+        lower(ir.from_proto(onnx.helper.make_model(graph)), "case", isa("x86-64-v4"))
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="sanitisers need gcc")

@@ -32,7 +32,7 @@ class Compiled:
 
 def program_of(model: ir.Model, name: str, isa: Isa, *, precision: str = "float32") -> Program:
     """The fused program of a graph with static shapes; ``precision``: how its weights are stored."""
-    fused = fuse(without_dead_steps(lower(model, name, isa.lanes, unsigned_bytes=isa.arch != "aarch64")))
+    fused = fuse(without_dead_steps(lower(model, name, isa)))
     return by_model(reduce_weights(replace(fused, steps=transposes(fused.steps)), precision), isa)
 
 

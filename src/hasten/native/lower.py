@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
 from hasten.native.expr import load
+from hasten.native.isa import Isa
 from hasten.native.kernels import families
 from hasten.native.kernels.arithmetic import cast
 from hasten.native.kernels.elementwise import Elementwise
@@ -75,15 +76,22 @@ class Lowering:
     """The state while one graph is lowered: what every value became, and the steps so far."""
 
     name: str
-    lanes: int
-    """float32 values per vector of the target: some families pad to it."""
-    unsigned_bytes: bool = True
-    """The target's byte dot products take unsigned inputs (x86), not signed ones (Arm)."""
+    isa: Isa
     steps: list[Step] = field(default_factory=list)
     _views: dict[int, View] = field(default_factory=dict)
     _known: dict[int, Array] = field(default_factory=dict)
     _wide: dict[int, View] = field(default_factory=dict)
     _counter: int = 0
+
+    @property
+    def lanes(self) -> int:
+        """float32 values per vector of the target: some families pad to it."""
+        return self.isa.lanes
+
+    @property
+    def unsigned_bytes(self) -> bool:
+        """The target's byte dot products take unsigned inputs (x86), not signed ones (Arm)."""
+        return self.isa.arch != "aarch64"
 
     def view(self, value: ir.Value | None) -> View:
         """Where the value lies; a constant becomes a tensor with data."""
@@ -189,12 +197,12 @@ def unsupported(graph: ir.Graph) -> tuple[str, ...]:
     return tuple(sorted({n.op_type for n in graph if n.domain not in ("", "ai.onnx") or n.op_type not in table}))
 
 
-def lower(model: ir.Model, name: str, lanes: int, *, unsigned_bytes: bool = True) -> Program:
-    """The program of a graph with static shapes.
+def lower(model: ir.Model, name: str, isa: Isa) -> Program:
+    """The program of a graph with static shapes, laid out for a target.
 
     Raises:  UnsupportedOpError: names the operator and node that have no kernel
     """
-    low = Lowering(name, lanes, unsigned_bytes)
+    low = Lowering(name, isa)
     inputs = [
         _input(low, v, i) for i, v in enumerate(v for v in model.graph.inputs if v.name not in model.graph.initializers)
     ]

@@ -11,7 +11,7 @@ linear_before_reset).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +108,8 @@ class Recurrent(Step):
     lengths: View | None = None
     storage: str = "float32"
     """How the weights of the state are kept; see ``storage.LOADS``."""
+    lanes: int = field(kw_only=True)
+    """Of its vectors, and of the gates' layout: all that the instruction set has, or half as many."""
     READS = ("gates", "first_h", "first_c", "lengths")
     WRITES = ("scratch", "y", "last_h", "last_c")
 
@@ -133,7 +135,8 @@ class Recurrent(Step):
 
     def emit(self, out: Emitter) -> None:
         """One inlined function for a time step, one that walks."""
-        Loops(self, out).write()
+        with out.vectors(self.lanes):
+            Loops(self, out).write()
 
 
 # ---- lowering ------------------------------------------------------------------------------------------------------
@@ -224,7 +227,8 @@ class _Layer:
         if self.kind == "GRU" and cell.reset_after:
             total = np.stack([total[0], total[1], w_bias[2]])
             state_bias = r_bias[2]
-        lanes = low.lanes
+        narrow = low.isa.widths(units)[0].lanes
+        lanes = narrow if units <= narrow else low.lanes  # a second vector of units waits for the first
         padded = padded_units(units, lanes)
         flat = low.new((self.steps * self.batch, count * padded))
         low.add(
@@ -242,7 +246,7 @@ class _Layer:
             Recurrent(
                 cell, gates, hidden, units, low.new((4 * padded,)), y, last[0],
                 last[1] if self.kind == "LSTM" else None,
-                first[0], first[1] if self.kind == "LSTM" else None, peephole, state_bias, lengths,
+                first[0], first[1] if self.kind == "LSTM" else None, peephole, state_bias, lengths, lanes=lanes,
             )
         )  # fmt: skip
 

@@ -52,6 +52,10 @@ class RecurrentPair(Step):
 
     def emit(self, out: Emitter) -> None:
         """Two functions that walk, and one that shares them out."""
+        with out.vectors(self.first.lanes):
+            self._emit(out)
+
+    def _emit(self, out: Emitter) -> None:
         split = out.splits(min(self.first.macs(), self.second.macs()))
         signature: list[tuple[str, str]] = []
         calls = []
@@ -89,7 +93,7 @@ def _partner(steps: Sequence[Step], position: int) -> int | None:
     assert type(second) is Recurrent
     for i in range(position - 1, -1, -1):
         first = steps[i]
-        if type(first) is Recurrent and first.gates.shape[:2] == second.gates.shape[:2]:
+        if type(first) is Recurrent and _alike(first, second):
             read = {id(v.tensor) for v in first.reads()}
             wrote = {id(v.tensor) for v in first.writes()}
             later = steps[i + 1 : position + 1]
@@ -97,6 +101,11 @@ def _partner(steps: Sequence[Step], position: int) -> int | None:
                 return i
             return None
     return None
+
+
+def _alike(first: Recurrent, second: Recurrent) -> bool:
+    """True for as many time steps and rows, with vectors of one width."""
+    return first.gates.shape[:2] == second.gates.shape[:2] and first.lanes == second.lanes
 
 
 def _disturbs(step: Step, first: Recurrent, read: set[int], wrote: set[int]) -> bool:
