@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from int8_cases import small_net
 from native_cases import graph, mlp, recurrent
 from onnx import TensorProto, helper
 from test_native_math import EXACT, UNARY, check, sweep
@@ -62,6 +64,7 @@ MODELS = {
     "gru": lambda: recurrent("GRU", 5, 3, 7, batch=2, direction="bidirectional", linear_before_reset=1),
     "conv": convolutions,
     "bytes": bytes_product,
+    "bytes_net": lambda: ir.from_proto(small_net()),
 }
 NAMES = [*UNARY, "gelu_tanh"]
 

@@ -12,7 +12,9 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from int8_cases import raw_layers
 from native_cases import HERE, RUNNABLE, Built, mlp, recurrent
 
 from hasten.native.build import compile_library
@@ -165,6 +167,8 @@ MODELS = {
     "gemm": lambda: mlp([19, 131, 5], rows=7),
     "lstm": lambda: recurrent("LSTM", 3, 5, 21, batch=2, direction="bidirectional"),
     "gru": lambda: recurrent("GRU", 3, 5, 21, linear_before_reset=1),
+    "bytes in and out": lambda: ir.from_proto(raw_layers("int8", 67)),
+    "few bytes in and out": lambda: ir.from_proto(raw_layers("uint8", 5)),
 }
 # Sanitizers do not see masked vector stores: they watch instruction sets without any, guard pages the rest.
 WATCHED = ["c", "c-vector", *(n for n in ("x86-64-v2", "aarch64") if n in RUNNABLE)]

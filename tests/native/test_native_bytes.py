@@ -1,0 +1,112 @@
+"""Layers that never leave bytes: on every instruction set, by a team, up to the ends of arrays, with narrow weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from int8_cases import TARGETS, Graph, compare, expected, layers, numbers, raw_layers, small_net
+from native_cases import HERE, Built
+from spatial_cases import build, call
+
+from hasten.native.compile import program_of
+
+ON_BYTES = {"byteconv", "bytedepthwise", "bytepool", "bytetable"}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_every_kind_of_layer(dtype):
+    model = layers(dtype)
+    some = [name for name in TARGETS if name not in ("x86-64-v2", "c-vector")]  # like c and v3; a network runs on all
+    compare(model, *numbers(model), step=0.05, targets=some if dtype == "int8" else [HERE.name])
+
+
+@pytest.mark.parametrize("channels", [5, 64, 67])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_callers_own_bytes(dtype, channels):
+    """Inputs and outputs are exactly sized arrays between guards."""
+    model = raw_layers(dtype, channels)
+    info = np.iinfo(dtype)
+    x = np.random.default_rng(1).integers(info.min, info.max + 1, (1, channels, 5, 7)).astype(dtype)
+    for found, wanted in zip(call(build(ir.from_proto(model), HERE.name), x), expected(model, x), strict=True):
+        assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
+        assert (found != wanted).mean() < 0.02
+
+
+@pytest.mark.skipif(HERE.arch == "any", reason="plain C has no team")
+def test_a_team_gives_the_same_bits():
+    model = layers("int8", seed=2)
+    graph, arrays = ir.from_proto(model), numbers(model)
+    team = build(graph, HERE.name, threads=2)
+    assert team.emitted.splits >= 8
+    alone = call(build(graph, HERE.name), *arrays)
+    for parts in (1, 2, 3, 5):
+        for found, wanted in zip(call(team, *arrays, parts=parts), alone, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_network_of_bytes_stays_in_bytes():
+    """One step quantises what comes in, one takes the result back; nothing else is not on bytes."""
+    model = small_net()
+    kernels = [step.kernel for step in program_of(ir.from_proto(model), "case", HERE).steps]
+    assert [k for k in kernels if k not in ON_BYTES] == ["elementwise", "elementwise"], kernels
+    assert len(kernels) == 9
+    compare(model, *numbers(model), step=0.0107)
+
+
+def test_a_table_answers_for_every_byte():
+    x = np.arange(-128, 128, dtype=np.int8)
+    for op, options in {"Sigmoid": {}, "Tanh": {}, "Softplus": {}, "Gelu": {"approximate": "tanh"}, "HardSwish": {},
+                        "Elu": {"alpha": 0.7}, "HardSigmoid": {"alpha": 0.3}, "Exp": {}}.items():  # fmt: skip
+        g = Graph(0)
+        y = g.node(op, g.node("DequantizeLinear", "x", g.constant(np.float32(0.04)), g.constant(np.int8(7))), **options)
+        y = g.node("QuantizeLinear", y, g.constant(np.float32(0.03)), g.constant(np.int8(-100)))
+        model = g.model([y], {"x": (256,)}, {"x": "int8"})
+        built = Built(ir.from_proto(model), HERE)
+        assert [s.kernel for s in built.program.steps] == ["bytetable"]
+        gap = np.abs(built(x)[0].astype(int) - expected(model, x)[0].astype(int))
+        assert gap.max() <= 1 and (gap > 0).sum() <= 3, op
+
+
+@pytest.mark.parametrize("dtype", ["int4", "uint4"])
+def test_weights_of_four_bits_are_unpacked_when_compiled(dtype):
+    import ml_dtypes
+    from onnx import TensorProto, helper, shape_inference
+
+    rng, info = np.random.default_rng(0), (-8, 8) if dtype == "int4" else (0, 16)
+    kind = TensorProto.INT4 if dtype == "int4" else TensorProto.UINT4
+    weight = rng.integers(*info, (37, 20))
+    packed = helper.make_tensor("w", kind, weight.shape, weight.astype(getattr(ml_dtypes, dtype)))
+    zeros = rng.integers(*info, 20)
+    zero = helper.make_tensor("z", kind, zeros.shape, zeros.astype(getattr(ml_dtypes, dtype)))
+    scale = rng.uniform(0.01, 0.02, 20).astype(np.float32)
+    g = Graph(0)
+    x = g.rounded("x")
+    w = g.node("DequantizeLinear", "w", g.constant(scale), "z", axis=1)
+    outputs = [g.rounded(g.node("MatMul", x, w), scale=0.02), g.node("MatMul", "x", w)]
+    model = g.model(outputs, {"x": (3, 37)})
+    model.graph.initializer.extend([packed, zero])
+    model = shape_inference.infer_shapes(model, data_prop=True)
+    built = Built(ir.from_proto(model), HERE)
+    assert "byteconv" in [s.kernel for s in built.program.steps]
+    (data,) = numbers(model)
+    found, wanted = built(data), expected(model, data)
+    assert np.abs(found[0] - wanted[0]).max() <= 0.02 * 1.001
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5, atol=1e-5)
+
+
+def test_sums_too_large_for_int32_saturate():
+    """Scales so far apart that a scaled sum leaves int32: the result is the last byte, not the first."""
+    g = Graph(0)
+    x = g.node("DequantizeLinear", "x", g.constant(np.float32(1e6)), g.constant(np.int8(0)))
+    y = g.node("Conv", x, g.filters(64, 8, 1, 1))
+    y = g.node("QuantizeLinear", y, g.constant(np.float32(1e-3)), g.constant(np.int8(5)))
+    model = g.model([y], {"x": (1, 8, 3, 3)}, {"x": "int8"})
+    x = np.random.default_rng(0).integers(-128, 128, (1, 8, 3, 3)).astype(np.int8)
+    assert set(np.unique(expected(model, x)[0])) == {-128, 127}
+    for name in TARGETS:
+        np.testing.assert_array_equal(build_and_run(model, name, x), expected(model, x)[0])
+
+
+def build_and_run(model, name, x):
+    return call(build(ir.from_proto(model), name), x)[0]
