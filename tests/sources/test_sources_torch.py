@@ -181,6 +181,34 @@ def test_transformers_with_random_weights(tmp_path: Path, name: str) -> None:
     same_answers(source)
 
 
+def test_computed_weights_become_plain_ones(tmp_path: Path) -> None:
+    nn = torch.nn
+    norms = nn.utils.parametrizations
+    module = nn.Sequential(norms.weight_norm(nn.Conv1d(4, 8, 3)), nn.ELU(), norms.spectral_norm(nn.Conv1d(8, 8, 3)))
+    source = open_source(
+        module, SourceRequest(sample=(RNG.standard_normal((1, 4, 12)).astype(np.float32),), work=tmp_path)
+    )
+    assert nn.utils.parametrize.is_parametrized(module[0])
+    assert source.model is not None
+    assert Counter(node.op_type for node in source.model.graph) == {"Conv": 2, "Elu": 1}
+    same_answers(source)
+
+
+def test_a_module_that_looks_into_a_tensor_is_recorded(tmp_path: Path) -> None:
+    class Gated(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.ones(3))
+
+        def forward(self, x):
+            return x * self.mask if bool((self.mask > 0).all()) else x
+
+    sample = (RNG.standard_normal((1, 3)).astype(np.float32),)
+    source = open_source(Gated(), SourceRequest(sample=sample, work=tmp_path))
+    assert source.model is not None
+    same_answers(source)
+
+
 def test_the_shared_policy_is_refused_with_its_reason(shared_models: Path) -> None:
     path = shared_models / "real" / "g1_motion.pt"
     with pytest.raises(TrustError):

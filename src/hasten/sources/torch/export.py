@@ -44,12 +44,24 @@ def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
     with _quiet(), evaluating(opened.module):
         try:
             if opened.kind == "script":
-                return _from_script(opened, tensors, ports)
+                return _from_script(opened.module, tensors, ports)
             return _from_module(opened, tensors, ports)
         except SourceError:
             raise
         except Exception as error:
-            raise SourceError(f"torch.onnx.export failed: {_cause(error)}") from error
+            reason = f"torch.onnx.export failed: {_cause(error)}"
+            if opened.kind == "module":
+                with contextlib.suppress(Exception):
+                    return _traced(opened, tensors, ports)
+            raise SourceError(reason) from error
+
+
+def _traced(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
+    """What the exporter made for TorchScript records of one run: for modules that ask what is in a tensor.
+
+    The caller holds the graph's answers against the module's.
+    """
+    return _from_script(flat_module(opened.module), tensors, ports)
 
 
 def _from_module(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
@@ -75,14 +87,14 @@ def _from_module(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Mod
     return found
 
 
-def _from_script(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
+def _from_script(module: Any, tensors: Sequence[Any], ports: Ports) -> ir.Model:
     import torch  # noqa: PLC0415 - heavy and optional
 
     target = io.BytesIO()
     axes = {name: {0: "batch"} for name, batched in zip(ports.inputs, ports.batched, strict=True) if batched}
     axes |= {name: {0: "batch"} for name in ports.outputs} if axes else {}
     torch.onnx.export(
-        opened.module,
+        module,
         tuple(tensors),
         target,
         dynamo=False,
@@ -104,7 +116,11 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

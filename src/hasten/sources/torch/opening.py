@@ -7,6 +7,7 @@ memory is saved by us, as ``module.cloudpickle``, and that file is trusted.
 from __future__ import annotations
 
 import contextlib
+import copy
 import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,7 @@ def open_object(model: Any, request: SourceRequest) -> Opened:
         names, required = _schema_names(model)
         return Opened(model, "script", path, names, required, True, digest(path.read_bytes()))
     path = folder / "module.cloudpickle"
+    model = _without_parametrizations(model)
     try:
         import cloudpickle  # noqa: PLC0415 - optional library
     except ImportError as error:
@@ -86,6 +88,23 @@ def open_object(model: Any, request: SourceRequest) -> Opened:
     path.write_bytes(data)
     names, required = _signature_names(model.forward)
     return Opened(model, "module", path, names, required, True, digest(data))
+
+
+def _without_parametrizations(model: Any) -> Any:
+    """The module itself, or a copy in which weights that are computed (``weight_norm`` and the like) are plain ones.
+
+    A parametrised module cannot be pickled, and would compute its weights again in every call.
+    """
+    import torch.nn.utils.parametrize as parametrize  # noqa: PLC0415 - heavy and optional
+
+    if not any(parametrize.is_parametrized(part) for part in model.modules()):
+        return model
+    with evaluating(model):
+        plain = copy.deepcopy(model)
+        for part in list(plain.modules()):
+            for name in list(getattr(part, "parametrizations", {})) if parametrize.is_parametrized(part) else ():
+                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+    return plain
 
 
 @contextlib.contextmanager
