@@ -88,8 +88,8 @@ KINDS = {
         KERAS,
     ),
     "self, set by another method": (
-        K
-        + "class A:\n    def f(self):\n        HERE(self.m)\n    def setup(self):\n        self.m, self.n = load('a'), 1",
+        K + "class A:\n    def f(self):\n        HERE(self.m)\n"
+        "    def setup(self):\n        self.m, self.n = load('a'), 1",
         KERAS,
     ),
     "self, of the base class": (

@@ -67,7 +67,10 @@ def _stops(statement: ast.stmt, start: str, code: Code, block: list[ast.stmt]) -
             return is_clock(inner.left, code)
     if isinstance(statement, ast.Assign) and is_clock(statement.value, code):
         end = code.names.dotted(statement.targets[0])
-        return end != start and any(_difference(s, end, start, code) for s in block)
+        around = code.function(statement)  # the difference may stand outside the `with` that was timed
+        return end != start and any(
+            _difference(s, end, start, code) for s in (block if around is None else around.body)
+        )
     return False
 
 

@@ -270,7 +270,8 @@ class Kinds:
             return Kind(self.definitions.class_kind(owner), node, owner)
         receiver = self.of(func.value)
         if receiver is None:
-            return self._result(func)
+            evaluates = func.attr == "eval" and makers.kind_by_use(node, self.names.roots) == makers.TORCH_MODULE
+            return Kind(makers.TORCH_MODULE) if evaluates else self._result(func)
         if func.attr in makers.SAME_KIND.get(receiver.name, ()):
             return receiver
         result = makers.METHOD_RESULTS.get((receiver.name, func.attr))

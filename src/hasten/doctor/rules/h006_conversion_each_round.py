@@ -37,6 +37,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 
 _CONVERSIONS = ("item", "tolist", "numpy", "cpu")
+_LOADERS = (makers.TORCH_LOADER, makers.TF_DATASET)
 _OWN = ("__init__", "tolist", "item", "numpy")  # a tensor class' own conversion has no other to call
 _TRAINING = frozenset(("backward", "step", "train_on_batch", "apply_gradients", "minimize", "zero_grad"))
 
@@ -112,12 +113,10 @@ def _over_loader(loop: ast.AST, code: Code) -> bool:
     if not isinstance(loop, ast.For):
         return False
     iterable: ast.expr = loop.iter
-    while isinstance(iterable, ast.Call) and iterable.args:
+    while isinstance(iterable, ast.Call) and iterable.args and not code.is_a(iterable, *_LOADERS):
         iterable = iterable.args[0]
     written = code.names.dotted(iterable).lower()
-    return code.is_a(iterable, makers.TORCH_LOADER, makers.TF_DATASET) or any(
-        w in written for w in ("load", "data", "batch")
-    )
+    return code.is_a(iterable, *_LOADERS) or any(w in written for w in ("load", "data", "batch"))
 
 
 def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:

@@ -55,12 +55,27 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if code.mentions("model_eval", "eval_mode", "set_eval", "freeze(", ".train(False)", "train(mode=False)"):
         return
     for call in answers(node, code):
-        if is_covered(call, code, ("eval",)) or _is_in_eval_mode(call, code):
+        if is_covered(call, code, ("eval",)) or _is_in_eval_mode(call, code) or _is_opened_by(call, code):
             continue
         if code.calls_named("eval") and not _stands_alone(call, code):
             continue
         yield hit(call, "the model answers in training mode: dropout and batch norm are at work", *_edit(call, code))
         return
+
+
+def _is_opened_by(call: ast.AST, code: Code, depth: int = 3) -> bool:
+    """True where this function, or one that calls it, opens the model by a function of the file that says `eval()`."""
+    scope = code.function(call)
+    for own in own_calls(scope or code.tree):
+        helper = code.function_run(own)
+        if helper is not None and helper is not scope and any(_says_eval(c) for c in own_calls(helper)):
+            return True
+    callers = code.callers(scope) if scope is not None and depth else []
+    return any(_is_opened_by(c, code, depth - 1) for c in callers if code.function(c) is not scope)
+
+
+def _says_eval(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "eval"
 
 
 def _is_in_eval_mode(call: ast.Call, code: Code) -> bool:

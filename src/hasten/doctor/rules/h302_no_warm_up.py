@@ -38,6 +38,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.clocks import regions
 from hasten.doctor.code import Code
+from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit
 
 _WARM = re.compile("warm", re.IGNORECASE)
@@ -54,7 +55,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
             continue
         begin = (around or region.start).lineno
-        if not _ran_before(begin, region.start, code):
+        if _is_made_here(timed[0], code):
+            fresh = not _ran_before_in(code.function(timed[0]), begin, code)
+        else:
+            fresh = not _ran_before(begin, region.start, code)
+        if fresh:
             yield hit(region.reading, "the first, slowest calls are among those timed: nothing ran before")
 
 
@@ -78,6 +83,19 @@ def _is_benchmark(loop: ast.AST) -> bool:
 def _reads(loop: ast.For, name: str) -> bool:
     return any(
         isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for s in loop.body for n in ast.walk(s)
+    )
+
+
+def _is_made_here(run: ast.Call, code: Code) -> bool:
+    """True where the function makes the model itself: nobody else can have run it."""
+    kind, function = code.runs_model(run), code.function(run)
+    return function is not None and kind is not None and kind.made is not None and code.function(kind.made) is function
+
+
+def _ran_before_in(function: Function | None, line: int, code: Code) -> bool:
+    return any(
+        call.lineno < line and code.function(call) is function and code.runs_model(call) is not None
+        for call in code.calls
     )
 
 

@@ -57,8 +57,11 @@ def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
         return ""
     if not isinstance(node.op, ast.Div):
         return ""
-    if isinstance(node.left, ast.Call) and getattr(node.left.func, "id", "") == "sum" and node.left.args:
-        return code.names.dotted(node.left.args[0])
+    total = node.left  # `1000 * sum(times) / len(times)`: milliseconds
+    if isinstance(total, ast.BinOp) and isinstance(total.op, ast.Mult):
+        total = total.right if isinstance(total.left, ast.Constant) else total.left
+    if isinstance(total, ast.Call) and getattr(total.func, "id", "") == "sum" and total.args:
+        return code.names.dotted(total.args[0])
     if not isinstance(node.right, (ast.Name, ast.Constant)):
         return ""
     count = getattr(node.right, "value", None)
