@@ -9,6 +9,7 @@ import difflib
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,12 @@ def lstm():
     return recurrent("LSTM", 5, 3, 20, seed=21)
 
 
-def conv():
+def conv(channels=16):
     """A convolution with bias and relu, then a pooling: channels last inside, as the framework has it outside."""
     rng = np.random.default_rng(22)
     weights = {
-        "w": rng.standard_normal((16, 3, 3, 3)).astype(np.float32),
-        "b": rng.standard_normal(16).astype(np.float32),
+        "w": rng.standard_normal((channels, 3, 3, 3)).astype(np.float32),
+        "b": rng.standard_normal(channels).astype(np.float32),
     }
     nodes = [
         helper.make_node("Transpose", ["x"], ["n"], perm=[0, 3, 1, 2]),
@@ -56,10 +57,10 @@ def conv():
         helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
         helper.make_node("Transpose", ["p"], ["y"], perm=[0, 2, 3, 1]),
     ]
-    return graph(nodes, {"x": (1, 12, 16, 3)}, {"y": (1, 3, 4, 16)}, weights)
+    return graph(nodes, {"x": (1, 12, 16, 3)}, {"y": (1, 3, 4, channels)}, weights)
 
 
-MODELS = {"mlp20": mlp20, "lstm": lstm, "conv": conv}
+MODELS = {"mlp20": mlp20, "lstm": lstm, "conv": conv, "conv8": partial(conv, 8)}
 FILES = [
     ("mlp20", "x86-64-v4"),
     ("mlp20", "x86-64-v3"),
@@ -68,6 +69,7 @@ FILES = [
     ("mlp20", "c"),
     ("lstm", "x86-64-v4"),
     ("conv", "x86-64-v4"),
+    ("conv8", "zen4"),
 ]
 
 

@@ -23,7 +23,7 @@ def export(
     isa: Annotated[
         str | None,
         typer.Option(
-            help="Instruction set: x86-64-v2 … x86-64-v4, aarch64, aarch64-dotprod, c-vector, c (no vectors)."
+            help="Instruction set: x86-64-v2 … x86-64-v4, zen4, aarch64, aarch64-dotprod, c-vector, c (no vectors)."
         ),
     ] = None,
     batch: o.Batch = "1",
