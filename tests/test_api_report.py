@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import small_onnx
 from hasten.api import Settings, benchmark, study
+from hasten.api.profiling import by_op
+from hasten.records import Candidate, Trial
+from hasten.tune.plan import Plan, record_checks
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +45,20 @@ def test_the_report_holds_every_fact(tmp_path: Path) -> None:
     assert again.verdict.outcome == "compared"
     assert again.bundle is None
     assert len(again.trials) == len(report.trials)
+
+
+def test_openvino_tells_its_operators(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = small_onnx.dense(tmp_path / "dense.onnx")
+    settings = Settings(engines=("openvino",), quick=True, threads=1, budget_s=90)
+    report = study(path, output=tmp_path / "m.hasten", settings=settings).report
+    assert {"FullyConnected", "Softmax"} <= {op.op for op in report.op_times}
+    assert sum(op.share for op in report.op_times) == pytest.approx(1)
+
+
+def test_an_engine_without_a_profiler_says_so(tmp_path: Path) -> None:
+    (tmp_path / "checks").mkdir()
+    checks = record_checks(tmp_path / "checks", {"sample": [np.zeros(1)]}, {"sample": [np.zeros(1)]})
+    candidate = Candidate("litert")
+    plan = Plan("", "keras", tmp_path, (), (), {}, {1: checks}, (candidate,), tmp_path)
+    assert by_op(plan, Trial(candidate, "ok")).note.endswith("litert's Python library has no profiler")

@@ -85,7 +85,8 @@ def test_equal_tails_are_decided_by_the_median(trial_of) -> None:
         samples[noise.choice(700, 12, replace=False)] = noise.uniform(50e3, 500e3, 12)
         np.save(trial.measurement.raw, samples)
     verdict = choose([slow, fast], "p99")
-    assert verdict.tie and verdict.winner is fast
+    assert verdict.winner is fast and not verdict.tie
+    assert verdict.ratio.value == pytest.approx(2, rel=0.05) and "wins at p50" in verdict.reason
 
 
 def test_the_original_stays_where_nothing_beats_it(trial_of) -> None:
@@ -172,6 +173,32 @@ def test_leaders_hold_the_near_best_the_best_median_and_the_original(trial_of) -
     assert leaders([], "p99") == ()
     far = [*trials[:4], trial_of("keras", 90, framework=True)]
     assert far[4] not in leaders(far, "p99")  # needs no pairing to be seen
+
+
+def test_a_burst_in_some_rounds_is_no_tail_and_the_median_decides(trial_of) -> None:
+    one, two = trial_of("native", 48), trial_of("native", 25, threads=2)
+    rng = np.random.default_rng(0)
+
+    def play(usual_us: float, tail_us: float, hit: float) -> tuple[np.ndarray, ...]:
+        rounds = rng.normal(usual_us * 1e3, 300, (20, 400))
+        rounds[rng.random(20) < hit, :20] = tail_us * 1e3
+        return tuple(rounds)
+
+    burst = Rounds({one.candidate.key: play(48, 48, 0), two.candidate.key: play(25, 400, 0.3)})
+    verdict = choose([one, two], "p99", rounds=burst)
+    assert verdict.winner is two and not verdict.tie
+    assert verdict.reason.startswith("native 2t wins at p50") and "level at p99" in verdict.reason
+    own = Rounds({one.candidate.key: play(48, 48, 0), two.candidate.key: play(25, 400, 1.0)})
+    assert choose([one, two], "p99", rounds=own).winner is one
+    assert choose([one, two], "p50", rounds=own).winner is two
+
+
+def test_who_did_not_play_does_not_win(trial_of) -> None:
+    lucky, a, b = trial_of("openvino", 1.9), trial_of("native", 2), trial_of("onnxruntime", 3)
+    quiet = np.full(100, 2500.0)
+    rounds = Rounds({a.candidate.key: (quiet,) * 8, b.candidate.key: (quiet * 1.5,) * 8})
+    verdict = choose([lucky, a, b], "p50", rounds=rounds)
+    assert verdict.winner is a and verdict.runner_up is b
 
 
 def test_unknown_objective() -> None:

@@ -47,6 +47,8 @@ def describe(name: str, source: Source, made: Graphs, work: tuple[Plan, Settings
     plan, settings = work
     allowed = plan.tolerance or Tolerance()
     notes = list(source.notes)
+    if finished.by_op.note:
+        notes.append(finished.by_op.note)
     if finished.interrupted:
         notes.append("interrupted: only the candidates below were tried; run the same command again to go on")
     return Report(

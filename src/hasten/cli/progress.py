@@ -50,6 +50,7 @@ class Watch:
                 TimeElapsedColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                refresh_per_second=1,  # drawing runs beside what is being timed: a thousandth of it at most
             )
             self._progress.start()
             self._task = self._progress.add_task("starting", total=None)

@@ -71,7 +71,8 @@ class Engine(Protocol):
     (threads and call paths that change no file, say). The tuner then builds once and opens it many times. One whose
     library takes seconds to import may have ``preload() -> None``, which imports it and does no more: the tuner then
     forks each candidate's process from one that has it. One that builds with another engine's library may have
-    ``builds_beside(framework) -> str | None``, the name of that engine.
+    ``builds_beside(framework) -> str | None``, the name of that engine. One whose library has a profiler may have
+    ``operators(artefact, arrays)``, which returns (name, type, nanoseconds) of each operator of a call.
     """
 
     name: str

@@ -6,7 +6,9 @@ the source is ONNX itself, the user's own way to call it is offered too, as the 
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,8 @@ DEFAULT = "InferenceSession.run"
 QUANTISED = ("int8-dynamic", "int8")
 """Precisions for which onnxruntime's quantiser makes the graph."""
 _PRECISIONS = ("float16", *QUANTISED)
+# Calls under the profiler: the first ones are not counted.
+_WARM, _TIMED = 20, 200
 
 
 class OnnxRuntimeEngine:
@@ -81,6 +85,37 @@ class OnnxRuntimeEngine:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise EngineError(f"onnxruntime cannot make a {candidate.precision} graph: {first}") from error
         return _artefact(request, (path.name,), {})
+
+    def operators(self, artefact: Artefact, arrays: Sequence[Array]) -> tuple[tuple[str, str, float], ...]:
+        """Name, type and nanoseconds of each node, by the library's own profiler.
+
+        Raises:  EngineError: it does not run, or writes something else
+        """
+        import onnxruntime  # noqa: PLC0415  (the candidates' list must cost nothing)
+
+        with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
+            options = onnxruntime.SessionOptions()
+            options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+            options.intra_op_num_threads, options.log_severity_level = artefact.candidate.threads, 3
+            try:
+                path = str(artefact.path(".onnx"))
+                session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                given = {value.name: array for value, array in zip(session.get_inputs(), arrays, strict=True)}
+                for _ in range(_WARM + _TIMED):
+                    session.run(None, given)
+                return _medians(json.loads(Path(session.end_profiling()).read_text()))
+            except Exception as error:  # onnxruntime's exceptions share no base
+                raise EngineError(f"onnxruntime's profiler failed ({type(error).__name__})") from error
+
+
+def _medians(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, float], ...]:
+    durations: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        details, name = event.get("args"), str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith("_kernel_time") and isinstance(details, dict):
+            key = (name.removesuffix("_kernel_time"), str(details.get("op_name", "")))
+            durations.setdefault(key, []).append(1e3 * float(event["dur"]))
+    return tuple((*key, float(np.median(spent[_WARM:]))) for key, spent in durations.items() if len(spent) > _WARM)
 
 
 def _variants(threads: int, quick: bool) -> list[tuple[tuple[str, bool], ...]]:

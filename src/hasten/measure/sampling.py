@@ -37,6 +37,8 @@ class Sampling:
     least: int = 3
     """Timed however slow a call is."""
     most: int = 250_000
+    gaps: int = 7
+    """Sleeps of 10 ms after which one call is timed; of 100 ms there are half as many."""
 
 
 @dataclass(frozen=True)

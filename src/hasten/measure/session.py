@@ -52,11 +52,12 @@ def measure(
     samples = sample(call, arrays, sampling)
     peak = memory.peak_bytes()
     usual = float(np.median(samples.latency_ns))
-    few, none = usual > 0.05e9, usual > 0.5e9  # such calls warm the caches themselves, and cost their time each
+    none = usual > 0.5e9  # such calls warm the caches themselves, and cost their time each
+    gaps = 1 if usual > 0.05e9 else (sampling or Sampling()).gaps
     aside = _Aside(
         looped_ns=looped_median_ns(call, arrays, usual),
-        idle_10ms_ns=None if none else after_idle_ns(call, arrays, 0.010, repeats=1 if few else 7),
-        idle_100ms_ns=None if none else after_idle_ns(call, arrays, 0.100, repeats=1 if few else 3),
+        idle_10ms_ns=None if none else after_idle_ns(call, arrays, 0.010, repeats=gaps),
+        idle_100ms_ns=None if none else after_idle_ns(call, arrays, 0.100, repeats=max(1, gaps // 2)),
         peak_bytes=peak,
         resident_bytes=resident,
     )

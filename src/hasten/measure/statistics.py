@@ -34,6 +34,8 @@ LEAST_SAMPLES = {50.0: 1, 90.0: 64, 99.0: 662, 99.9: 6636}
 
 # Two processes of one candidate differ by up to this without any change: memory layout, page placement.
 BETWEEN_PROCESSES = 0.01
+# Their tails differ by more: what else the machine does reaches each in other moments.
+BETWEEN_TAILS = 0.1
 
 _BLOCKS = 64
 _RESAMPLES = 600

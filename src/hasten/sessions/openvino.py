@@ -6,7 +6,7 @@ on CPUs with bfloat16 units OpenVINO may otherwise round to eight bits of mantis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +16,7 @@ from hasten.errors import EngineError, MissingLibraryError, UnsupportedOpError
 from hasten.records import Artefact
 from hasten.types import Array, TensorSpec
 
-__all__ = ["OpenVinoSession", "open_session"]
+__all__ = ["OpenVinoSession", "compiled", "open_session"]
 
 _HINTS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
 
@@ -47,7 +47,7 @@ def open_session(artefact: Artefact) -> OpenVinoSession:
     except ImportError as error:
         raise MissingLibraryError("openvino is not installed: pip install 'hasten[openvino]'") from error
     try:
-        request = _compile(openvino, artefact).create_infer_request()
+        request = compiled(openvino, artefact).create_infer_request()
         return OpenVinoSession(artefact, _bound(openvino, request, artefact))
     except EngineError:
         raise
@@ -60,7 +60,11 @@ def open_session(artefact: Artefact) -> OpenVinoSession:
         raise (UnsupportedOpError if unsupported else EngineError)(f"openvino refuses the graph: {message}") from error
 
 
-def _compile(openvino: ModuleType, artefact: Artefact) -> Any:
+def compiled(openvino: ModuleType, artefact: Artefact, more: Mapping[str, Any] | None = None) -> Any:
+    """The artefact's compiled model, with ``more`` properties than the candidate's own.
+
+    Raises:  EngineError: another interface, or a precision that this CPU lacks; what OpenVINO itself raises
+    """
     candidate, core = artefact.candidate, openvino.Core()
     hint, capability = _HINTS[candidate.precision]
     if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -76,7 +80,7 @@ def _compile(openvino: ModuleType, artefact: Artefact) -> Any:
         "INFERENCE_NUM_THREADS": candidate.threads,
         "INFERENCE_PRECISION_HINT": hint,
     }
-    return core.compile_model(model, "CPU", config)
+    return core.compile_model(model, "CPU", config | dict(more or {}))
 
 
 def _bound(openvino: ModuleType, request: Any, artefact: Artefact) -> Callable[..., Any]:

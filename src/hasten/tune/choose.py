@@ -1,8 +1,10 @@
 """Trials enter; a ``Verdict`` leaves: which candidate ships, or that the original stays.
 
-The best by the objective wins only where it beats each other candidate beyond the noise. Of those that it does not
-beat, the ones whose median is beaten leave too (tails are noisy, medians are not), and then the simplest wins: the
-earlier engine of the table, float32, fewer threads, fewer options.
+Where a play-off was held, its players alone are judged, by the samples that they took in turns. The best by the
+objective wins only where it beats each other candidate beyond the noise, a tail in most of the rounds too: a burst of a
+neighbour's work is nobody's tail. Of those that it does not beat, the ones whose median is beaten leave (tails are
+noisy, medians are not), and then the simplest wins: the earlier engine of the table, float32, fewer threads, fewer
+options.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ OBJECTIVES = ("p50", "p99", "p99.9", "throughput", "memory", "size")
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
 # A difference of memory below this is the allocator's, of size the file's padding.
 _EXACT_MARGIN = 0.02
+# Part of the rounds in which a tail must be the better one: of 16 coins, 12 fall alike once in 26 times.
+_STEADY_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Verdict:
     original: Trial | None
     """The best call of the user's own framework."""
     ratio: Interval | None
-    """runner_up ÷ winner."""
+    """runner_up ÷ winner, at the median where that decided."""
     gain: Interval | None
     """original ÷ winner."""
     tie: bool
@@ -65,17 +69,23 @@ def leaders(
 ) -> tuple[Trial, ...]:
     """The candidates worth a play-off: the best ``count`` that can be shipped, and the framework's best call.
 
-    Those more than twice as costly as the best are left out, and a framework's call more than five times as costly:
+    The best by the objective and the best by the median come in turn: a tail may have been a neighbour's fault. Those
+    more than twice as costly as the best by both are left out, and a framework's call more than five times as costly:
     their trials already tell, and opening them again takes seconds. For ``memory`` and ``size`` there is nothing to
     play off.
     """
     table = _Table(trials, objective, None)
     if objective in ("memory", "size"):
         return ()
-    shippable = sorted(table.eligible(bounds or Bounds()), key=table.cost)
-    near = [t for t in shippable[:count] if table.cost(t) <= 2 * table.cost(shippable[0])]
-    if near and near[0].measurement and table.best_median(shippable) not in near:
-        near = [*near[: count - 1], table.best_median(shippable)]  # a tail may have been a neighbour's fault
+    shippable = table.eligible(bounds or Bounds())
+    orders = [sorted(shippable, key=key) for key in (table.cost, table.median)]
+    near = [
+        t
+        for pair in zip(*orders, strict=True)
+        for t in pair
+        if table.cost(t) <= 2 * table.cost(orders[0][0]) or table.median(t) <= 2 * table.median(orders[1][0])
+    ]
+    near = sorted({t.candidate.key: t for t in near[: 2 * count]}.values(), key=table.cost)
     original = table.original()
     if original is None or (near and table.ratio(original, near[0]).low > 5):
         return tuple(near)
@@ -92,7 +102,7 @@ def choose(
     Raises:  SettingsError: unknown objective
     """
     table = _Table(trials, objective, rounds)
-    shippable = sorted(table.eligible(bounds or Bounds()), key=table.cost)
+    shippable = sorted(table.contenders(bounds or Bounds()), key=table.cost)
     original = table.original()
     if not shippable:
         reason = _why_none(trials, table, bounds or Bounds())
@@ -104,7 +114,7 @@ def choose(
     winner = min(equals, key=lambda t: (_simplicity(t.candidate), table.cost(t)))
     others = [t for t in shippable if t is not winner]
     runner_up = others[0] if others else None
-    ratio = table.ratio(runner_up, winner) if runner_up else None
+    ratio = table.deciding_ratio(runner_up, winner) if runner_up else None
     gain = table.ratio(original, winner) if original else None
     original_stays = gain is not None and not _beats(table, gain)
     tie = (ratio is not None and not _beats(table, ratio)) or original_stays
@@ -121,22 +131,24 @@ def choose(
         original_stays=original_stays,
         reason="",
     )
-    return replace(verdict, reason=_why(verdict, best))
+    return replace(verdict, reason=_why(verdict, best, table))
 
 
 def _undecided(table: _Table, shippable: Sequence[Trial]) -> list[Trial]:
     """The candidates that the best does not beat, neither by the objective nor, for a percentile, at the median."""
     best = shippable[0]
-    equals = [t for t in shippable if not _beats(table, table.ratio(t, best))]
+    equals = [t for t in shippable if not table.beats(best, t)]
     if table.objective not in _PERCENTILES:
         return equals
-    median = table.best_median(equals)
+    median = min(equals, key=table.median)
     return [t for t in equals if not _beats(table, table.ratio(t, median, "p50"))]
 
 
-def _beats(table: _Table, ratio: Interval) -> bool:
-    exact = table.objective in ("memory", "size")
-    return statistics.beyond_noise(ratio, _EXACT_MARGIN if exact else statistics.BETWEEN_PROCESSES)
+def _beats(table: _Table, ratio: Interval, statistic: str = "p50") -> bool:
+    if table.objective in ("memory", "size"):
+        return statistics.beyond_noise(ratio, _EXACT_MARGIN)
+    tail = statistic not in ("p50", "throughput")
+    return statistics.beyond_noise(ratio, statistics.BETWEEN_TAILS if tail else statistics.BETWEEN_PROCESSES)
 
 
 def _simplicity(candidate: Candidate) -> tuple[int, int, int, int, int, str]:
@@ -226,16 +238,37 @@ class _Table:
         q = _PERCENTILES[self._common(own, self.statistic)]  # a call of 50 ms has too few samples for a tail
         return min(own, key=lambda t: float(np.percentile(self._samples[t.candidate.key], q)), default=None)
 
-    def best_median(self, trials: Sequence[Trial]) -> Trial:
-        """The one with the least median latency per row."""
+    def contenders(self, bounds: Bounds) -> list[Trial]:
+        """Those among whom one is chosen: the players of the play-off, or all that can be shipped without one."""
+        eligible = self.eligible(bounds)
+        return [t for t in eligible if t.candidate.key in self._blocks] or eligible
 
-        def median(trial: Trial) -> float:
-            assert trial.measurement is not None
-            samples = self._samples.get(trial.candidate.key)
-            found = trial.measurement.p50_ns.value if samples is None else float(np.median(samples))
-            return found / trial.candidate.batch
+    def median(self, trial: Trial) -> float:
+        """The median latency per row."""
+        assert trial.measurement is not None
+        samples = self._samples.get(trial.candidate.key)
+        found = trial.measurement.p50_ns.value if samples is None else float(np.median(samples))
+        return found / trial.candidate.batch
 
-        return min(trials, key=median)
+    def beats(self, better: Trial, other: Trial) -> bool:
+        """Whether one beats another beyond the noise by the objective; a tail, in most of the rounds as well."""
+        return _beats(self, self.ratio(other, better), self.statistic) and self._steadily(better, other)
+
+    def _steadily(self, better: Trial, other: Trial) -> bool:
+        a, b = (self._blocks.get(t.candidate.key) for t in (better, other))
+        if self.statistic not in _PERCENTILES or self.statistic == "p50" or not a or not b:
+            return True
+        q = _PERCENTILES[self.statistic]
+        wins = [np.percentile(x, q) < np.percentile(y, q) for x, y in zip(a, b, strict=True)]
+        return float(np.mean(wins)) >= _STEADY_SHARE
+
+    def deciding_ratio(self, other: Trial, winner: Trial) -> Interval:
+        """``other`` ÷ ``winner`` by the objective; at the median where the objective leaves them level."""
+        found = self.ratio(other, winner)
+        if self.objective not in _PERCENTILES or self.beats(winner, other):
+            return found
+        middle = self.ratio(other, winner, "p50")
+        return middle if _beats(self, middle) else found
 
     def ratio(self, other: Trial, winner: Trial, statistic: str | None = None) -> Interval:
         """``other`` ÷ ``winner`` in cost or at another percentile, paired where a play-off timed both."""
@@ -278,7 +311,7 @@ def _is_framework(trial: Trial) -> bool:
     return bool(trial.artefact is not None and trial.artefact.details.get("framework"))
 
 
-def _why(verdict: Verdict, best: Trial) -> str:
+def _why(verdict: Verdict, best: Trial, table: _Table) -> str:
     assert verdict.winner is not None
     name, what = verdict.winner.candidate.label, verdict.statistic
     if verdict.statistic != verdict.objective:
@@ -292,6 +325,9 @@ def _why(verdict: Verdict, best: Trial) -> str:
     if verdict.tie:
         how = "as the simpler one" if best is not verdict.winner else "as the better and simpler of equals"
         return f"{name} and {other} tie at {what} ({_times(verdict.ratio)}); {name} wins {how}"
+    if not table.beats(verdict.winner, verdict.runner_up):
+        level = table.ratio(verdict.runner_up, verdict.winner)
+        return f"{name} wins at p50: {other} costs {_times(verdict.ratio)}; level at {what} ({_times(level)})"
     return f"{name} wins at {what}: {other} costs {_times(verdict.ratio)}"
 
 

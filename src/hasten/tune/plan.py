@@ -33,6 +33,8 @@ class Limits:
     """For all candidates together; what no longer fits is skipped, and tried first by the next run."""
     measure_s: float = 0.6
     """Timed calls of one candidate, warm-up apart."""
+    gaps: int = 7
+    """Sleeps before calls whose latency after idleness is wanted."""
     build_s: float = 45.0
     open_s: float = 30.0
     """Process start to first answer."""
@@ -44,7 +46,7 @@ class Limits:
     @staticmethod
     def quick() -> Limits:
         """The limits of ``--quick``."""
-        return Limits(budget_s=12.0, measure_s=0.25, build_s=12.0, open_s=10.0, check_s=8.0)
+        return Limits(budget_s=12.0, measure_s=0.25, gaps=3, build_s=12.0, open_s=10.0, check_s=8.0)
 
 
 @dataclass(frozen=True)

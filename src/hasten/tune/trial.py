@@ -98,7 +98,7 @@ def _run(
     assert artefact is not None
     framework = bool(artefact.details.get("framework"))
     limits = plan.limits
-    sampling = Sampling(limits.measure_s, 2.5 * limits.measure_s, 0.35 * limits.measure_s)
+    sampling = Sampling(limits.measure_s, 2.5 * limits.measure_s, 0.35 * limits.measure_s, gaps=limits.gaps)
     again = folder / "answers-again.npz"
     job = run_job("run", artefact, plan, folder) | {
         "answers_again": again,
