@@ -11,6 +11,7 @@ from hasten.native.build import compile_library
 from hasten.native.emit import Emitted, emit
 from hasten.native.fuse import fuse
 from hasten.native.isa import Isa
+from hasten.native.kernels.attend_chain import attentions
 from hasten.native.kernels.recurrent_pair import paired
 from hasten.native.kernels.transpose import transposes
 from hasten.native.lower import lower
@@ -33,6 +34,7 @@ class Compiled:
 def program_of(model: ir.Model, name: str, isa: Isa, *, precision: str = "float32") -> Program:
     """The fused program of a graph with static shapes; ``precision``: how its weights are stored."""
     fused = fuse(without_dead_steps(lower(model, name, isa)))
+    fused = fuse(without_dead_steps(attentions(fused, isa.lanes)))
     return by_model(reduce_weights(replace(fused, steps=transposes(fused.steps)), precision), isa)
 
 

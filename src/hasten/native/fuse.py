@@ -15,7 +15,7 @@ from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
 
-__all__ = ["fuse"]
+__all__ = ["Uses", "fuse", "relocated"]
 
 
 def fuse(program: Program) -> Program:
@@ -38,7 +38,7 @@ def _vectorise(steps: list[Step]) -> bool:
     return changed
 
 
-class _Uses:
+class Uses:
     """Who reads and who makes each tensor, kept up to date while steps are folded."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
@@ -65,7 +65,7 @@ class _Uses:
 
 
 def _fold_all(steps: list[Step]) -> None:
-    uses, changed = _Uses(steps), True
+    uses, changed = Uses(steps), True
     while changed:
         changed, position = False, 0
         while position < len(steps):
@@ -86,7 +86,7 @@ def _fold_all(steps: list[Step]) -> None:
             position += 1
 
 
-def _fold(steps: list[Step], step: Elementwise, position: int, uses: _Uses) -> tuple[Step, Step] | None:
+def _fold(steps: list[Step], step: Elementwise, position: int, uses: Uses) -> tuple[Step, Step] | None:
     for tensor in dict.fromkeys(e.view.tensor for e in loads(step.expr) if e.view is not None):
         leaves = [e for e in loads(step.expr) if e.view is not None and e.view.tensor is tensor]
         if tensor.kind != "temporary" or not all(_same_place(e.view, step.y) for e in leaves if e.view is not None):
@@ -102,7 +102,7 @@ def _fold(steps: list[Step], step: Elementwise, position: int, uses: _Uses) -> t
     return None
 
 
-def _write_through(steps: list[Step], copy: Elementwise, uses: _Uses) -> bool:
+def _write_through(steps: list[Step], copy: Elementwise, uses: Uses) -> bool:
     """A copy of all of a tensor, to wherever: those who made it can write there themselves, and others read it there.
 
     Others must then find it as it was, only elsewhere: with the same strides.
@@ -123,7 +123,7 @@ def _write_through(steps: list[Step], copy: Elementwise, uses: _Uses) -> bool:
             view = getattr(maker, name)
             if not isinstance(view, View) or view.tensor is not tensor:
                 continue
-            place = _moved(view, source, copy.y)
+            place = relocated(view, source, copy.y)
             if place is None or not maker.accepts(name, place):
                 return False
             places[name] = place
@@ -143,7 +143,7 @@ def _reread(step: Step, tensor: Tensor, source: View, target: View) -> Step | No
     """The step, reading in ``target`` what it read in ``tensor``; None where that lies in another order there."""
 
     def move(view: View) -> View:
-        place = _moved(view, source, target)
+        place = relocated(view, source, target)
         same = place is not None and all(
             a == b or n == 1 for n, a, b in zip(view.shape, view.strides, place.strides, strict=True)
         )
@@ -169,7 +169,7 @@ def _joined(first: Step, second: Step) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first.nodes, *second.nodes)))
 
 
-def _moved(view: View, source: View, target: View) -> View | None:
+def relocated(view: View, source: View, target: View) -> View | None:
     """Where a part of source's tensor lies in ``target``, of which ``source``, the whole tensor, is copied."""
     dims = [(n, s, t) for n, s, t in zip(source.shape, source.strides, target.strides, strict=True) if n != 1]
     merged: list[tuple[int, int, int]] = []

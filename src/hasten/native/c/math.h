@@ -23,6 +23,23 @@ static inline vf v_exp(vf x) {
     v_exp_parts(x, &n, &q);
     return v_scale(q + 1.0f, n);
 }
+//! v_shrink: v_toint v_frombits v_select v_set1
+/* a · 2^n, n whole, from -150 to 0; zero below 2^-126 */
+static inline vf v_shrink(vf a, vf n) {
+    return v_select(n < -126.0f, v_set1(0.0f), a * v_frombits((v_toint(n) + 127) << 23));
+}
+//! v_weight: v_max v_round v_set1 v_shrink
+/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; 2^f by a polynomial on |f| <= ½ */
+static inline vf v_weight(vf x, vf top) {
+    const vf d = v_max(v_set1(-104.0f), x - top), n = v_round(d * 1.44269504088896341f);
+    const vf f = d * 1.44269504088896341f - n;
+    vf p = v_set1(1.326471451e-3f);
+    p = p * f + 9.671513923e-3f;
+    p = p * f + 5.550733954e-2f;
+    p = p * f + 2.402224243e-1f;
+    p = p * f + 6.931470037e-1f;
+    return v_shrink(p * f + 1.0f, n);
+}
 //! v_expm1: v_exp_parts v_scale v_set1 v_select
 /* e^x - 1 without losing digits near zero: 2^n·q + (2^n - 1), halved so that 2^n does not overflow early */
 static inline vf v_expm1(vf x) {

@@ -115,6 +115,8 @@ static inline vd d_erfc(vd a) {
 }
 //! v_exp: d_exp
 static inline vf v_exp(vf x) { return d_float(d_exp(d_of(x))); }
+//! v_weight: v_exp
+static inline vf v_weight(vf x, vf top) { return v_exp(x - top); }
 //! v_expm1: d_expm1 v_select
 static inline vf v_expm1(vf x) { return v_select(x == 0.0f, x, d_float(d_expm1(d_of(x)))); }
 //! v_log: d_log v_select v_set1

@@ -36,6 +36,8 @@ static inline vf v_sqrt(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }
 //! v_scale: types
 /* a · 2^n, n integral */
 static inline vf v_scale(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)n); }
+//! v_shrink: types
+static inline vf v_shrink(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)n); }
 //! v_sum: types
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps((__m512)a); }
 //! v_hmax: types
