@@ -176,3 +176,20 @@ def small_net() -> onnx.ModelProto:
     x = g.rounded(g.node("GlobalAveragePool", x), 0.0041, -128)
     y = g.rounded(g.node("Conv", x, g.filters(9, 40, 1, 1)), 0.0107, 4)
     return g.model([y], {"x": (1, 3, 12, 10)})
+
+
+def dynamic_layers() -> onnx.ModelProto:
+    """What a dynamic quantiser makes of convolutions: zero points of x known at run time, weights with their own."""
+    g, shapes, outputs = Graph(0, "uint8"), {"a": (1, 5, 8, 7), "b": (1, 64, 6, 5)}, []
+    for x, shape, options in (
+        ("a", (9, 5, 3, 3), {"pads": [1, 1, 1, 1]}), ("a", (64, 5, 3, 3), {"strides": [2, 2]}), ("b", (19, 64, 1, 1), {}),
+    ):  # fmt: skip
+        made = [g.name() for _ in range(3)]
+        g.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], made))
+        for dtype in ("int8", "uint8"):
+            info = np.iinfo(dtype)
+            weight = g.constant(g.rng.integers(info.min, info.max + 1, shape).astype(dtype))
+            zero = g.constant(np.array(g.rng.integers(info.min, info.max + 1), dtype))
+            sums = g.node("ConvInteger", made[0], weight, made[2], zero, **options)
+            outputs.append(g.node("Mul", g.node("Cast", sums, to=TensorProto.FLOAT), made[1]))
+    return g.model(outputs, shapes)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from int8_cases import TARGETS, Graph, compare, expected, layers, numbers, raw_layers, small_net
+from int8_cases import TARGETS, Graph, compare, dynamic_layers, expected, layers, numbers, raw_layers, small_net
 from native_cases import HERE, Built
+from onnx import helper
 from spatial_cases import build, call
 
 from hasten.native.compile import program_of
+from hasten.native.isa import isa
 
 ON_BYTES = {"byteconv", "bytedepthwise", "bytepool", "bytetable"}
 
@@ -71,7 +73,7 @@ def test_a_table_answers_for_every_byte():
 @pytest.mark.parametrize("dtype", ["int4", "uint4"])
 def test_weights_of_four_bits_are_unpacked_when_compiled(dtype):
     import ml_dtypes
-    from onnx import TensorProto, helper, shape_inference
+    from onnx import TensorProto, shape_inference
 
     rng, info = np.random.default_rng(0), (-8, 8) if dtype == "int4" else (0, 16)
     kind = TensorProto.INT4 if dtype == "int4" else TensorProto.UINT4
@@ -93,6 +95,27 @@ def test_weights_of_four_bits_are_unpacked_when_compiled(dtype):
     found, wanted = built(data), expected(model, data)
     assert np.abs(found[0] - wanted[0]).max() <= 0.02 * 1.001
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [HERE.name, "c"])
+def test_convolutions_quantised_at_run_time(name):
+    """Borders hold the zero point, whatever it turns out to be; the sums are whole numbers, hence equal."""
+    model = dynamic_layers()
+    arrays = numbers(model)
+    for found, wanted in zip(Built(ir.from_proto(model), isa(name))(*arrays), expected(model, *arrays), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_what_is_not_a_number_does_not_disturb_a_dynamic_range():
+    g = Graph(0)
+    g.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]))
+    built = Built(ir.from_proto(g.model(["q", "s", "z"], {"x": (37,)})), HERE)
+    x = np.linspace(-1, 3, 37, dtype=np.float32)
+    wanted = built(x)
+    x[5] = np.nan
+    found = built(x)
+    assert [float(v) for v in found[1:]] == [float(v) for v in wanted[1:]]
+    np.testing.assert_array_equal(np.delete(found[0], 5), np.delete(wanted[0], 5))
 
 
 def test_sums_too_large_for_int32_saturate():
