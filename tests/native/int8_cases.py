@@ -182,7 +182,8 @@ def dynamic_layers() -> onnx.ModelProto:
     """What a dynamic quantiser makes of convolutions: zero points of x known at run time, weights with their own."""
     g, shapes, outputs = Graph(0, "uint8"), {"a": (1, 5, 8, 7), "b": (1, 64, 6, 5)}, []
     for x, shape, options in (
-        ("a", (9, 5, 3, 3), {"pads": [1, 1, 1, 1]}), ("a", (64, 5, 3, 3), {"strides": [2, 2]}), ("b", (19, 64, 1, 1), {}),
+        ("a", (9, 5, 3, 3), {"pads": [1, 1, 1, 1]}), ("a", (64, 5, 3, 3), {"strides": [2, 2]}),
+        ("b", (19, 64, 1, 1), {}),
     ):  # fmt: skip
         made = [g.name() for _ in range(3)]
         g.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], made))
