@@ -80,7 +80,11 @@ def test_json_holds_findings_and_counts(tmp_path: Path) -> None:
 def test_github_annotations_are_one_escaped_line_each(tmp_path: Path) -> None:
     path = write(tmp_path, "a,b.py", BAD)
     [line] = run(str(path), "--format", "github").output.splitlines()
-    assert line.startswith("::warning file=") and "a%2Cb.py,line=2,col=9" in line and "title=hasten H501::" in line
+    assert (
+        line.startswith("::warning file=")
+        and "a%2Cb.py,line=2,col=9,endLine=2,endColumn=27," in line
+        and "title=hasten H501::" in line
+    )
 
 
 def test_sarif_has_the_parts_that_scanners_read(tmp_path: Path) -> None:
@@ -96,6 +100,36 @@ def test_sarif_has_the_parts_that_scanners_read(tmp_path: Path) -> None:
         assert place["artifactLocation"]["uri"].startswith("file://")
         assert place["region"]["startLine"] >= 1 and place["region"]["startColumn"] >= 1
     assert {(r["ruleId"], r["level"]) for r in found["results"]} == {("H501", "warning"), ("H000", "error")}
+
+
+def test_sarif_has_what_the_standard_requires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SARIF 2.1.0, sections 3.13 to 3.52: required properties, levels, indices, columns from 1, URI references."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "a b/ü#1.py", BAD)
+    write(tmp_path, "n.ipynb", notebook("import torch", "s = torch.load('w')"))
+    write(tmp_path, "huge.py", "x = [\n" + "1234567890,\n" * 100_000 + "]\n")
+    log = json.loads(run(".", "--format", "sarif").output)
+    assert set(log) == {"$schema", "version", "runs"}
+    [found] = log["runs"]
+    assert found["columnKind"] == "unicodeCodePoints" and found["invocations"][0]["executionSuccessful"] is True
+    [note] = found["invocations"][0]["toolExecutionNotifications"]
+    assert note["level"] == "note" and note["message"]["text"].startswith("skipped: ")
+    for rule in found["tool"]["driver"]["rules"]:
+        assert rule["name"].isalnum() and rule["shortDescription"]["text"] and rule["help"]["text"]
+        assert rule["defaultConfiguration"]["level"] in ("error", "warning", "note", "none")
+    python, book = found["results"]
+    place = python["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "a%20b/%C3%BC%231.py"
+    assert place["region"] == {"startLine": 2, "startColumn": 9, "endLine": 2, "endColumn": 27}
+    # A cell's line is none of the file: the message names it, and no region points elsewhere.
+    assert book["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "n.ipynb"}}
+    assert book["message"]["text"].startswith("cell 3, line 1: ")
+
+
+def test_github_annotations_name_the_cell_of_a_notebook(tmp_path: Path) -> None:
+    path = write(tmp_path, "n.ipynb", notebook("import torch", "\ns = torch.load('w')"))
+    [line] = run(str(path), "--format", "github").output.splitlines()
+    assert "line=" not in line and "::cell 3, line 2: `torch.load`" in line
 
 
 def test_statistics_explain_select_and_ignore(tmp_path: Path) -> None:

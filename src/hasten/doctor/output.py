@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from hasten.doctor.check import UNREADABLE, Result
-from hasten.doctor.rules import rule_names
+from hasten.doctor.rules import documentation, rule_names
 from hasten.records import Finding, to_json
 
 __all__ = ["FORMATS", "as_github", "as_json", "as_sarif", "as_text", "findings_of", "statistics"]
@@ -71,10 +72,14 @@ def as_github(results: Sequence[Result]) -> str:
     lines = []
     for f in findings_of(results):
         place = f"file={_escape(_file(f))}"
-        if f.line is not None:
-            place += f",line={f.line},col={f.column or 1}" + (f",endLine={f.end_line}" if f.end_line else "")
+        if f.line is not None and not _cell(f):
+            place += f",line={f.line},col={f.column or 1}"
+            if f.end_line:
+                place += f",endLine={f.end_line}"
+                # GitHub takes an end column only where it ends the line it began.
+                place += f",endColumn={f.end_column}" if f.end_column and f.end_line == f.line else ""
         level = "error" if f.rule == UNREADABLE else "warning"
-        lines.append(f"::{level} {place},title=hasten {f.rule}::{_escape_text(f'{f.message}. {f.remedy}')}")
+        lines.append(f"::{level} {place},title=hasten {f.rule}::{_escape_text(_message(f))}")
     lines += [f"::notice file={_escape(r.shown)}::skipped: {_escape_text(r.skipped)}" for r in results if r.skipped]
     return "\n".join(lines)
 
@@ -84,10 +89,7 @@ def as_sarif(results: Sequence[Result], version: str) -> str:
     found = findings_of(results)
     names = {UNREADABLE: "unreadable", **rule_names()}
     used = sorted({f.rule for f in found})
-    rules = [
-        {"id": c, "name": names.get(c, c), "shortDescription": {"text": names.get(c, c).replace("-", " ")}}
-        for c in used
-    ]
+    rules = [_sarif_rule(code, names.get(code, code)) for code in used]
     skipped = [
         {"level": "note", "message": {"text": f"skipped: {r.skipped}"}, "locations": [_location(r.shown, None)]}
         for r in results
@@ -102,19 +104,28 @@ def as_sarif(results: Sequence[Result], version: str) -> str:
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1)
 
 
+def _sarif_rule(code: str, name: str) -> dict[str, Any]:
+    rule: dict[str, Any] = {"id": code, "name": "".join(part.capitalize() for part in name.split("-"))}
+    text = documentation(code).strip() if code != UNREADABLE else "A file that could not be read.\n"
+    rule["shortDescription"] = {"text": text.partition("\n")[0].replace("`", "'")}
+    rule["help"] = {"text": text, "markdown": text}
+    rule["defaultConfiguration"] = {"level": "error" if code == UNREADABLE else "warning"}
+    return rule
+
+
 def _sarif_result(finding: Finding, used: Sequence[str]) -> dict[str, Any]:
     return {
         "ruleId": finding.rule,
         "ruleIndex": used.index(finding.rule),
         "level": "error" if finding.rule == UNREADABLE else "warning",
-        "message": {"text": f"{finding.message}. {finding.remedy}".strip()},
+        "message": {"text": _message(finding)},
         "locations": [_location(_file(finding), finding)],
     }
 
 
 def _location(path: str, finding: Finding | None) -> dict[str, Any]:
     place: dict[str, Any] = {"artifactLocation": {"uri": _uri(path)}}
-    if finding is not None and finding.line is not None:
+    if finding is not None and finding.line is not None and not _cell(finding):
         region = {"startLine": finding.line, "startColumn": finding.column or 1}
         if finding.end_line and finding.end_line >= finding.line:
             region["endLine"] = finding.end_line
@@ -144,13 +155,21 @@ def _file(finding: Finding) -> str:
     return (finding.path or "").split(":cell ")[0]
 
 
+def _cell(finding: Finding) -> str:
+    """The number of a notebook's cell; '' in other files."""
+    return (finding.path or "").partition(":cell ")[2]
+
+
+def _message(finding: Finding) -> str:
+    """What is said beside the line. A notebook's file has other lines than its cells: there the message names both."""
+    cell = _cell(finding)
+    place = f"cell {cell}, line {finding.line}: " if cell else ""
+    return f"{place}{finding.message}. {finding.remedy}".strip()
+
+
 def _uri(path: str) -> str:
     pure = PurePath(path)
-    return (
-        pure.as_uri()
-        if pure.is_absolute()
-        else pure.as_posix().replace(" ", "%20").replace("<", "%3C").replace(">", "%3E")
-    )
+    return pure.as_uri() if pure.is_absolute() else quote(pure.as_posix())
 
 
 def _escape_text(text: str) -> str:
