@@ -10,6 +10,7 @@ from hasten.passes import Pass
 from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
+from hasten.passes.fourier import fourier_as_product
 from hasten.passes.fuse_linear import fuse_bias, fuse_padding
 from hasten.passes.merge_clips import merge_clips
 from hasten.passes.opset import raise_opset
@@ -50,6 +51,7 @@ TIDY: tuple[Pass, ...] = (
     reroll,
     recognise_recurrence,
     recognise_unrolled,
+    fourier_as_product,
 )
 
 OPTIMISE: tuple[Pass, ...] = (
