@@ -15,7 +15,7 @@ from hasten.native.kernels.attend_chain import attentions
 from hasten.native.kernels.recurrent_pair import paired
 from hasten.native.kernels.transpose import transposes
 from hasten.native.lower import lower
-from hasten.native.precision import reduce_weights
+from hasten.native.precision import as_they_are, in_words, reduce_weights
 from hasten.native.program import Program
 from hasten.native.schedule import by_model
 
@@ -31,11 +31,19 @@ class Compiled:
     program: Program
 
 
-def program_of(model: ir.Model, name: str, isa: Isa, *, precision: str = "float32") -> Program:
-    """The fused program of a graph with static shapes; ``precision``: how its weights are stored."""
+def program_of(
+    model: ir.Model, name: str, isa: Isa, *, precision: str = "float32", activations: str = "float32"
+) -> Program:
+    """The fused program of a graph with static shapes; ``precision``: how its weights are stored.
+
+    ``activations``: "int16" rounds them to 16 bits where they meet weights that are exactly int8.
+    """
     fused = fuse(without_dead_steps(lower(model, name, isa)))
     fused = fuse(without_dead_steps(attentions(fused, isa.lanes)))
-    return by_model(reduce_weights(replace(fused, steps=transposes(fused.steps)), precision), isa)
+    stored = reduce_weights(replace(fused, steps=transposes(fused.steps)), precision)
+    if precision == "float32":
+        stored = as_they_are(in_words(stored) if activations == "int16" else stored, isa)
+    return by_model(stored, isa)
 
 
 def for_team(program: Program, threads: int) -> Program:

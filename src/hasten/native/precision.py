@@ -1,7 +1,9 @@
 """A program in float32 enters; the same with its weights stored narrower leaves. Activations and sums stay float32.
 
 Weights are widened while they are loaded, so that a product that waits for its weights takes half or a quarter of the
-time. int8 weights carry one scale an output channel, applied to the sum.
+time. int8 weights carry one scale an output channel, applied to the sum. Where weights *are* narrower, as in files that
+were shrunk, ``as_they_are`` keeps them so and loses nothing; ``in_words`` also rounds the activations they meet to 16
+bits.
 """
 
 from __future__ import annotations
@@ -12,18 +14,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hasten.errors import SettingsError
+from hasten.native.exact import Int8, half_of, int8_of
 from hasten.native.expr import ACC, Expr, call, load, substitute
+from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.recurrent import Recurrent
+from hasten.native.kernels.spatial import channels_last
+from hasten.native.kernels.word_product import DEEPEST, UNIT, WordProduct
 from hasten.native.program import Program, Step, Tensor, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["STORED", "reduce_weights"]
+    from hasten.native.isa import Isa
+
+__all__ = ["STORED", "as_they_are", "in_words", "reduce_weights"]
 
 _F16_LARGEST = 65504.0
+_LEAST_WORDS = 24  # rows and columns of a matrix; fewer do not repay the rounding of what they meet
+_LEAST_WAITING = 1 << 12  # weights that a single row waits for rather than for its sums
+_LEAST_FAR = 1 << 17  # float16 is slow to widen: worth it for weights in the last cache or memory
 
 
 def _dense(step: Dense, storage: str) -> Step:
@@ -35,14 +46,18 @@ def _dense(step: Dense, storage: str) -> Step:
         largest = np.abs(weight).max(axis=0, initial=0)
         scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
         weight = np.rint(weight / scale)
+    epilogue = _scaled(step, scale)
+    return replace(step, weight=weight, bias=np.zeros_like(step.bias), storage=storage, epilogue=epilogue)
+
+
+def _scaled(step: Dense | Conv, scale: Array | None) -> Expr:
+    """The step's epilogue, with the scale of its sums and its bias before it."""
     total: Expr = ACC
     if scale is not None:
         total = call("mul", total, _column(scale, step.y, "scale"))
     if step.bias.any():
         total = call("add", total, _column(step.bias.astype(np.float32), step.y, "bias"))
-    swap = {id(e): total for e in _accumulators(step.epilogue)}
-    bias = np.zeros_like(step.bias)
-    return replace(step, weight=weight, bias=bias, storage=storage, epilogue=substitute(step.epilogue, swap))
+    return substitute(step.epilogue, {id(e): total for e in _accumulators(step.epilogue)})
 
 
 def _recurrent(step: Recurrent, storage: str) -> Step:
@@ -54,7 +69,7 @@ def _recurrent(step: Recurrent, storage: str) -> Step:
 
 def _column(values: Array, y: View, name: str) -> Expr:
     tensor = Tensor(name, values.size, "float32", "constant", data=values)
-    return load(View(tensor, y.shape, (0, 1)))
+    return load(View(tensor, y.shape, tuple(int(axis == 1) for axis in range(y.rank))))
 
 
 def _accumulators(expr: Expr) -> list[Expr]:
@@ -85,3 +100,57 @@ def reduce_weights(program: Program, precision: str) -> Program:
         return _recurrent(step, storage) if type(step) is Recurrent else step
 
     return replace(program, steps=[reduced(s) for s in program.steps])
+
+
+def as_they_are(program: Program, isa: Isa) -> Program:
+    """The program with the weights of single rows kept as the narrow numbers that they are, where that is faster."""
+    if isa.arch != "x86_64" or "fma" not in isa.features:
+        return program
+    return replace(program, steps=[_as_it_is(s, isa) if type(s) is Dense else s for s in program.steps])
+
+
+def _as_it_is(step: Dense, isa: Isa) -> Step:
+    if step.rows != 1 or step.storage != "float32" or step.weight.size < _LEAST_WAITING:
+        return step
+    found = int8_of(step.weight)
+    if found is None:
+        half = half_of(step.weight)
+        return _dense(step, half) if half == "bfloat16" or (half and step.weight.size >= _LEAST_FAR) else step
+    if "vnni" in isa.features and len(step.weight) <= DEEPEST:
+        return _words(step, step.x, found, 2)
+    # bfloat16 holds all int8, and is quicker to widen.
+    kept = replace(step, weight=found.values.astype(np.float32), bias=np.zeros_like(step.bias), storage="bfloat16")
+    return replace(kept, epilogue=_scaled(step, found.scale))
+
+
+def in_words(program: Program) -> Program:
+    """The program with activations rounded to 16 bits wherever they meet many weights that are exactly int8."""
+    return replace(program, steps=[_in_words(s) if isinstance(s, (Dense, Conv)) else s for s in program.steps])
+
+
+def _in_words(step: Dense | Conv) -> Step:
+    x = _rows(step)
+    if x is None or x.shape[1] > DEEPEST or step.y.size == 0:
+        return step
+    matrix = step.weight if isinstance(step, Dense) else step.weight.reshape(len(step.weight), -1).T
+    enough = min(matrix.shape) >= _LEAST_WORDS if x.shape[0] > 1 else matrix.size >= _LEAST_WAITING
+    found = int8_of(matrix) if enough else None
+    return step if found is None else _words(step, x, found, 1)
+
+
+def _words(step: Dense | Conv, x: View, found: Int8, words: int) -> WordProduct:
+    scale = found.scale / np.float32(UNIT)
+    return WordProduct(x, step.y, found.values, words, _scaled(step, scale), nodes=step.nodes)
+
+
+def _rows(step: Dense | Conv) -> View | None:
+    """What the weights meet as rows of a matrix; None where the step is no such product."""
+    if isinstance(step, Dense):
+        return step.x if step.storage == "float32" and type(step) is Dense else None
+    order = channels_last(step.y.rank)
+    if step.groups != 1 or step.y.dtype != "float32" or not step.y.is_contiguous(order):
+        return None
+    if step.x.shape[2:] != step.y.shape[2:] or any(k != 1 for k in step.window.kernel):
+        return None
+    x = step.x.transpose(order).reshape((step.x.size // step.x.shape[1], step.x.shape[1]))
+    return x if x is not None and x.strides[1] == 1 else None

@@ -58,7 +58,7 @@ _TYPE, _FUNCTION, _HALF_NAME = re.compile(r"\b(VL|vf|vi|vd|vl)\b"), re.compile(r
 
 def _texts(isa: Isa, names: Sequence[str], math: str) -> list[str]:
     tier = {} if math == "default" else _snippets(f"math_{math}.h")
-    library = {**_snippets("scalar.h"), **_snippets("math.h"), **_snippets("bytes.h"), **tier}
+    library = {**_snippets("scalar.h"), **_snippets("math.h"), **_snippets("bytes.h"), **_snippets("words.h"), **tier}
     for header in isa.headers:
         library |= _snippets(header)
     wanted: list[str] = []

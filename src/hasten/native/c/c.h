@@ -93,3 +93,6 @@ static inline vi v_dot4(vi acc, vi x, vi w) {
     acc += (vi)(a >> 16 & 255) * (int8_t)(b >> 16 & 255);
     return acc + (vi)(a >> 24) * (int8_t)(b >> 24);
 }
+//! v_hmax_each: types
+/* lane i: the largest of a[i]'s lanes */
+static inline vi v_hmax_each(vi *a) { return a[0]; }

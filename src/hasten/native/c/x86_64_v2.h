@@ -159,3 +159,12 @@ static inline vb v_pack_u8(const vi *a, int zero) {
 static inline vb v_pack_i8(const vi *a, int zero) {
     return (vb)_mm_packs_epi16(v_halves(a[0], a[1], zero), v_halves(a[2], a[3], zero));
 }
+//! v_store_words: types
+/* to whole numbers of 16 bits, to nearest, saturated */
+static inline void v_store_words(int16_t *p, vf a) {
+    const __m128i b = _mm_cvtps_epi32((__m128)a);
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi32(b, b));
+}
+//! v_dot2: types
+/* acc + the sum of both products of the 16-bit numbers of x and w, in every lane */
+static inline vi v_dot2(vi acc, vi x, vi w) { return acc + (vi)_mm_madd_epi16((__m128i)x, (__m128i)w); }

@@ -170,3 +170,15 @@ static inline vb v_pack_i8(const vi *a, int zero) {
 static inline vb v_in_line(vb a) {
     return (vb)_mm256_permutevar8x32_epi32((__m256i)a, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
+//! v_max_i: types
+/* the larger of whole numbers */
+static inline vi v_max_i(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+//! v_store_words: types
+/* to whole numbers of 16 bits, to nearest, saturated */
+static inline void v_store_words(int16_t *p, vf a) {
+    const __m256i b = _mm256_cvtps_epi32((__m256)a);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
+//! v_dot2: types
+/* acc + the sum of both products of the 16-bit numbers of x and w, in every lane */
+static inline vi v_dot2(vi acc, vi x, vi w) { return acc + (vi)_mm256_madd_epi16((__m256i)x, (__m256i)w); }

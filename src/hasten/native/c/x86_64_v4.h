@@ -161,3 +161,20 @@ static inline vb v_loadb_n(const uint8_t *p, int n) { return (vb)_mm512_maskz_lo
 //! v_storeb_n: bytes
 /* the first n bytes, n not 0 */
 static inline void v_storeb_n(uint8_t *p, vb a, int n) { _mm512_mask_storeu_epi8(p, ~0ull >> (64 - n), (__m512i)a); }
+//! v_max_i: types
+/* the larger of whole numbers */
+static inline vi v_max_i(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+//! v_hmax_i: types
+static inline int32_t v_hmax_i(vi a) { return _mm512_reduce_max_epi32((__m512i)a); }
+//! v_store_words: types
+/* to whole numbers of 16 bits, to nearest, saturated */
+static inline void v_store_words(int16_t *p, vf a) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32((__m512)a)));
+}
+//! v_dot2: types
+/* acc + the sum of both products of the 16-bit numbers of x and w, in every lane */
+#ifdef __AVX512VNNI__
+static inline vi v_dot2(vi acc, vi x, vi w) { return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)x, (__m512i)w); }
+#else
+static inline vi v_dot2(vi acc, vi x, vi w) { return acc + (vi)_mm512_madd_epi16((__m512i)x, (__m512i)w); }
+#endif

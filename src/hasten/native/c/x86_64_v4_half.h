@@ -43,3 +43,10 @@ static inline vi v_dot4(vi acc, vi x, vi w) {
 //! v_rcp: types
 /* about 1 / x, to 14 bits */
 static inline vf v_rcp(vf x) { return (vf)_mm256_rcp14_ps((__m256)x); }
+//! v_dot2: types
+/* acc + the sum of both products of the 16-bit numbers of x and w, in every lane */
+#ifdef __AVX512VNNI__
+static inline vi v_dot2(vi acc, vi x, vi w) { return (vi)_mm256_dpwssd_epi32((__m256i)acc, (__m256i)x, (__m256i)w); }
+#else
+static inline vi v_dot2(vi acc, vi x, vi w) { return acc + (vi)_mm256_madd_epi16((__m256i)x, (__m256i)w); }
+#endif

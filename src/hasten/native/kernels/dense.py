@@ -105,7 +105,8 @@ class Dense(Step):
     def title(self) -> str:
         """Sizes and epilogue."""
         rows = f"{self.rows} rows of " if self.rows > 1 else ""
-        return f"{rows}{self.weight.shape[0]} -> {self.weight.shape[1]}{self._epilogue.title}"
+        kept = "" if self.storage == "float32" else f", {self.storage} weights"
+        return f"{rows}{self.weight.shape[0]} -> {self.weight.shape[1]}{kept}{self._epilogue.title}"
 
     def accepts(self, name: str, view: View) -> bool:
         """One dense row may lie anywhere."""

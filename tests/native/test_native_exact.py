@@ -1,0 +1,269 @@
+"""Weights that are exactly int8 or half-wide are found, proved, and multiplied without loss; or with 16-bit rows."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from exact_cases import int8_weights, pointwise, shrunk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_cases import HERE, RUNNABLE, Built, mlp
+from spatial_cases import build, call
+from test_native_realtime import SANITIZE, WATCHED, _watched
+
+from hasten.native.compile import program_of
+from hasten.native.emit import emit
+from hasten.native.exact import half_of, int8_of
+from hasten.native.isa import isa
+from hasten.native.kernels.word_product import WordProduct, sums
+
+ROUNDED = 0.5 / 32767  # of a row's largest value
+
+
+def words(model, name, target, *, count=1):
+    """The program with every product that can be one of words, ``count`` to a value."""
+    program = program_of(model, name, target, activations="int16")
+    steps = [replace(s, words=count) if isinstance(s, WordProduct) else s for s in program.steps]
+    return replace(program, steps=steps)
+
+
+@pytest.fixture
+def in_words(monkeypatch):
+    """``Built`` compiles with 16-bit activations."""
+    monkeypatch.setattr("native_cases.program_of", words)
+
+
+# ---- the proof -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 70), st.integers(1, 20), st.booleans(), st.floats(-20, 6), st.integers(0, 2**31), st.integers(1, 128)
+)
+def test_int8_is_found_again(depth, columns, apart, size, seed, most):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-most, min(most, 127) + 1, (depth, columns)).astype(np.int8)
+    scale = np.exp(size + rng.standard_normal(columns if apart else 1)).astype(np.float32)
+    weight = values * np.broadcast_to(scale, (columns,))
+    found = int8_of(weight)
+    assert found is not None
+    assert found.values.dtype == np.int8 and found.scale.dtype == np.float32
+    np.testing.assert_array_equal(found.values * found.scale, weight)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(40, 90), st.integers(1, 9), st.integers(0, 2**31), st.booleans())
+def test_one_weight_beside_the_grid_fails_the_proof(depth, columns, seed, up):
+    rng = np.random.default_rng(seed)
+    weight = (rng.integers(-127, 128, (depth, columns)) * np.float32(0.0371)).astype(np.float32)
+    weight[0] = np.float32(127) * np.float32(0.0371)
+    weight[1] = np.float32(-126) * np.float32(0.0371)
+    place = int(rng.integers(2, depth)), int(rng.integers(columns))
+    weight[place] = np.nextafter(weight[place] or np.float32(1), np.float32(np.inf if up else -np.inf))
+    assert int8_of(weight) is None
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32),
+        np.full((4, 4), np.nan, np.float32),
+        np.array([[np.inf], [1]], np.float32),
+        np.zeros((0, 4), np.float32),
+        np.linspace(-1, 1, 257, dtype=np.float32)[:, None],  # nine bits
+        np.full((2, 2), 1e-38, np.float32),  # a scale would be denormal
+        np.ones((4, 4)),  # float64
+    ],
+)
+def test_what_is_not_int8(weight):
+    assert int8_of(weight) is None
+
+
+def test_zeros_are_int8():
+    found = int8_of(np.zeros((3, 2), np.float32))
+    assert found is not None and not found.values.any()
+
+
+def test_half_wide_weights():
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((9, 7)).astype(np.float32)
+    rounded = (weight.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    assert half_of(weight) is None
+    assert half_of(weight.astype(np.float16).astype(np.float32)) == "float16"
+    assert half_of(rounded) == "bfloat16"
+    assert half_of(np.array([[1023 * 2.0**-24]], np.float32)) is None  # denormal as float16: counts as zero
+    assert half_of(np.array([[1e30]], np.float32)) is None
+
+
+def test_sums_never_leave_32_bits():
+    assert sums(np.full((516, 3), 127, np.int8)) == 1
+    assert sums(np.full((517, 3), 127, np.int8)) == 2
+    assert sums(np.full((5, 1), -128, np.int8)) == 1
+    assert sums(np.full((2048, 2), -128, np.int8)) == 4
+    assert sums(np.ones((2048, 2), np.int8)) == 1
+
+
+# ---- the products --------------------------------------------------------------------------------------------------
+
+SHAPES = [(1, 64, 64), (1, 131, 100), (5, 24, 24), (16, 40, 33), (17, 65, 24), (37, 64, 130), (3, 700, 25)]
+
+
+def reference(model, x):
+    """relu(x · w + b) in float64, and the largest error that 16-bit rows may leave."""
+    arrays = {name: v.const_value.numpy().astype(np.float64) for name, v in model.graph.initializers.items()}
+    x = x.astype(np.float64)
+    most = np.abs(x).max(axis=1, keepdims=True) * np.abs(arrays["w"]).sum(axis=0)
+    return np.maximum(x @ arrays["w"] + arrays["b"], 0), most + np.abs(arrays["b"])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_rows_of_16_bits(shape, target, in_words):
+    rows, depth, columns = shape
+    model = shrunk(rows, depth, columns, full=depth > 516)
+    built = Built(model, isa(target))
+    assert [type(s) for s in built.program.steps] == [WordProduct]
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((rows, depth)).astype(np.float32)
+    x[0] *= np.exp(rng.standard_normal(depth) * 8).astype(np.float32)  # from 1e-10 to 1e10 in one row
+    if rows > 2:
+        x[1], x[2, 1:] = 0, 0
+    expected, most = reference(model, x)
+    found = built(x)[0]
+    assert (np.abs(found - expected) <= (1.01 * ROUNDED + 4e-7) * most).all()
+    np.testing.assert_array_equal(found, built(x)[0])
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s[0] == 1], ids=str)
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_two_words_lose_nothing(shape, target, monkeypatch):
+    monkeypatch.setattr("native_cases.program_of", lambda m, n, t: words(m, n, t, count=2))
+    model = shrunk(*shape)
+    built, plain = Built(model, isa(target)), program_of(mlp([9, 5]), "m", isa(target))
+    assert built.program.steps[0].words == 2 and plain.steps[0].storage == "float32"
+    rng = np.random.default_rng(4)
+    for spread in (0, 4):
+        x = (rng.standard_normal(shape[:2]) * np.exp(rng.standard_normal(shape[:2]) * spread)).astype(np.float32)
+        expected, most = reference(model, x)
+        assert (np.abs(built(x)[0] - expected) <= 3e-7 * most).all()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_stays_so_in_its_own_row(value, target, count, monkeypatch):
+    monkeypatch.setattr("native_cases.program_of", lambda m, n, t: words(m, n, t, count=count))
+    rows = 1 if count == 2 else 18
+    built = Built(shrunk(rows, 64, 64), isa(target))
+    x = np.random.default_rng(5).standard_normal((rows, 64)).astype(np.float32)
+    good = built(x)[0]
+    x[rows - 1, 7] = value
+    found = built(x)[0]
+    assert np.isnan(found[-1]).all()
+    np.testing.assert_array_equal(found[:-1], good[:-1])
+
+
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-33, 1e-20, 1e30, 5e37])
+@pytest.mark.parametrize("count", [1, 2])
+def test_tiny_and_huge_rows(size, count, monkeypatch):
+    monkeypatch.setattr("native_cases.program_of", lambda m, n, t: words(m, n, t, count=count))
+    model = shrunk(1, 64, 64)
+    x = (np.random.default_rng(6).uniform(-1, 1, (1, 64)) * size).astype(np.float32)
+    expected, most = reference(model, x)
+    for target in RUNNABLE:
+        assert (np.abs(Built(model, isa(target))(x)[0] - expected) <= (1.01 * ROUNDED + 1e-6) * most).all(), target
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pointwise_convolutions(target, batch, in_words):
+    model = pointwise(64, 40, (5, 7), batch=batch)
+    built = Built(model, isa(target))
+    assert sum(isinstance(s, WordProduct) for s in built.program.steps) == 1
+    x = np.random.default_rng(7).standard_normal((batch, 5, 7, 64)).astype(np.float32)
+    rows = x.reshape(-1, 64).astype(np.float64)
+    weight, bias = (model.graph.initializers[n].const_value.numpy().astype(np.float64) for n in ("w", "b"))
+    expected = np.maximum(rows @ weight.reshape(40, 64).T + bias, 0).reshape(batch, 5, 7, 40)
+    np.testing.assert_allclose(built(x)[0], expected, atol=3e-5 * np.abs(expected).max())
+
+
+def test_what_stays_as_it_is():
+    for model in (pointwise(64, 40, (6, 7), stride=2), mlp([64, 64]), shrunk(20, 64, 8), shrunk(2, 16, 64)):
+        found = program_of(model, "m", HERE, activations="int16")
+        assert not any(isinstance(s, WordProduct) for s in found.steps)
+
+
+def test_single_rows_keep_narrow_weights_by_themselves():
+    model = shrunk(1, 128, 128)
+    step = program_of(model, "m", isa("zen4")).steps[0]
+    assert isinstance(step, WordProduct) and "int8 weights, exact" in step.title
+    step = program_of(model, "m", isa("x86-64-v3")).steps[0]
+    assert step.storage == "bfloat16" and "bfloat16" in step.title  # holds all int8, and is quicker to widen
+    assert program_of(shrunk(1, 32, 32), "m", isa("zen4")).steps[0].storage == "float32"  # not worth it
+    assert program_of(shrunk(9, 128, 128), "m", isa("zen4")).steps[0].storage == "float32"  # would round
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_narrow_weights_lose_nothing(target):
+    model = shrunk(1, 128, 100)
+    x = np.random.default_rng(8).standard_normal((1, 128)).astype(np.float32)
+    expected, most = reference(model, x)
+    assert (np.abs(Built(model, isa(target))(x)[0] - expected) <= 3e-7 * most).all()
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "float16"])
+def test_exactly_half_wide_weights_are_stored_so(storage):
+    sizes = [128, 64] if storage == "bfloat16" else [512, 256]
+    model = mlp(sizes)
+    tensor = model.graph.initializers["w0"]
+    weight = tensor.const_value.numpy()
+    half = (weight.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    half = half if storage == "bfloat16" else np.where(np.abs(weight) < 1e-4, 0, weight).astype(np.float16)
+    tensor.const_value = ir.tensor(half.astype(np.float32), name="w0")
+    target = isa("x86-64-v3")
+    program = program_of(model, "m", target)
+    assert program.steps[0].storage == storage
+    assert len(emit(program, target).weights) < weight.nbytes * 0.6
+    bias = model.graph.initializers["b0"].const_value.numpy()
+    x = np.random.default_rng(9).standard_normal((1, sizes[0])).astype(np.float32)
+    expected = x.astype(np.float64) @ half.astype(np.float64) + bias
+    if target.name in RUNNABLE:
+        np.testing.assert_allclose(Built(model, target)(x)[0], expected, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.skipif(HERE.arch == "any", reason="plain C has no team")
+@pytest.mark.parametrize("shape", [(125, 64, 64), (1, 512, 200), (4, 128, 130)], ids=str)
+def test_a_team_gives_the_same_bits(shape, monkeypatch):
+    monkeypatch.setattr("hasten.native.compile.program_of", lambda m, n, t, **_: words(m, n, t))
+    team = build(shrunk(*shape), HERE.name, threads=2)
+    assert team.emitted.splits == 1
+    x = np.random.default_rng(10).standard_normal(shape[:2]).astype(np.float32)
+    alone = call(team, x)[0]
+    for parts in (2, 3):
+        np.testing.assert_array_equal(call(team, x, parts=parts)[0], alone)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("target", WATCHED)
+def test_sanitizers_find_nothing_in_words(target, count, tmp_path, monkeypatch):
+    monkeypatch.setattr("test_native_realtime.program_of", lambda m, n, t: words(m, n, t, count=count))
+    model = shrunk(1, 101, 67) if count == 2 else shrunk(18, 101, 67)
+    assert _watched(model, isa(target), tmp_path, SANITIZE) == 0
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+@pytest.mark.parametrize("count", [1, 2])
+def test_words_touch_nothing_beyond_an_array(count, tmp_path, monkeypatch):
+    monkeypatch.setattr("test_native_realtime.program_of", lambda m, n, t: words(m, n, t, count=count))
+    model = shrunk(1, 101, 67) if count == 2 else shrunk(18, 101, 67)
+    assert _watched(model, HERE, tmp_path, ("-O1", "-Wall", "-Wextra", "-Werror")) == 0
+
+
+def test_weights_take_a_quarter_of_the_room():
+    model = shrunk(1, 256, 128)
+    assert len(emit(program_of(model, "m", isa("zen4")), isa("zen4")).weights) < int8_weights(256, 128).nbytes * 0.3
