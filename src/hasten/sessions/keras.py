@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hasten.errors import EngineError, MissingLibraryError
+from hasten.quiet import quiet_start
 from hasten.records import Artefact
 from hasten.types import TensorSpec
 
@@ -43,8 +44,9 @@ def open_session(artefact: Artefact) -> _KerasSession:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     path = str(artefact.candidate.option("path"))
     try:
-        _set_threads(artefact)
-        flat = _signature(artefact, path) if _is_saved_model(artefact) else _model(artefact, path)
+        with quiet_start():
+            _set_threads(artefact)
+            flat = _signature(artefact, path) if _is_saved_model(artefact) else _model(artefact, path)
     except ImportError as error:
         raise MissingLibraryError(f"keras: {error.name or error} is not installed: install hasten[keras]") from error
     except EngineError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hasten.errors import EngineError, MissingLibraryError
+from hasten.quiet import quiet_start
 from hasten.records import Artefact
 from hasten.types import Array, TensorSpec
 
@@ -36,6 +37,11 @@ def open_session(artefact: Artefact) -> _LiteRTSession:
 
     Raises:  MissingLibraryError: no ai-edge-litert; EngineError: LiteRT refuses the file
     """
+    with quiet_start():
+        return _open(artefact)
+
+
+def _open(artefact: Artefact) -> _LiteRTSession:
     interpreter = _interpreter(artefact)
     details = artefact.details
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,8 @@ import onnx_ir.passes.common as common_passes
 
 from hasten.errors import SourceError, UnsupportedOpError
 from hasten.graph import shapes
+from hasten.quiet import quiet_start
+from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.tflite.loops import roll_loops
 from hasten.sources.tflite.model import Flat, listed, text
 from hasten.sources.tflite.state import STEPPING, show_states
@@ -116,8 +117,8 @@ def _make_custom(flat: Flat, op: Any, code: str) -> None:
 
 
 def _tf2onnx(data: bytes) -> ir.Model:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        import_quietly("tensorflow")
         import tf2onnx.optimizer  # noqa: PLC0415 - imports TensorFlow
         import tf2onnx.tfonnx  # noqa: PLC0415
     except ImportError as error:
@@ -130,7 +131,7 @@ def _tf2onnx(data: bytes) -> ir.Model:
         try:
             for logger in loggers:
                 logger.setLevel(logging.CRITICAL)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), quiet_start():  # TensorFlow's own TFLite greets again
                 warnings.simplefilter("ignore")
                 unoptimised = tf2onnx.tfonnx.process_tf_graph(
                     None, opset=_OPSET, tflite_path=str(path), continue_on_error=True

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hasten.errors import SourceError
+from hasten.quiet import quiet_start
 from hasten.sources import Reference
 from hasten.sources.tflite.state import Variable
 from hasten.types import Array, TensorSpec
@@ -38,8 +39,9 @@ def open_interpreter(data: bytes, name: str, states: Sequence[Variable] = ()) ->
     except ImportError as error:
         raise SourceError(f"cannot read TFLite model '{name}': install hasten[litert]") from error
     try:
-        interpreter = Interpreter(model_content=data, num_threads=1)
-        interpreter.allocate_tensors()
+        with quiet_start():
+            interpreter = Interpreter(model_content=data, num_threads=1)
+            interpreter.allocate_tensors()
         inputs = (*map(_spec, interpreter.get_input_details()), *(state.input for state in states))
         outputs = (*map(_spec, interpreter.get_output_details()), *(state.output for state in states))
         by_name = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hasten.quiet import quiet_start
+
+SPOKEN = [
+    "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",
+    "I0000 00:00:1700000000.1 1 port.cc:153] oneDNN custom operations are on.",
+    "ERROR: failed to open",
+]
+
+
+def speak() -> None:
+    for line in SPOKEN:
+        os.write(2, line.encode() + b"\n")
+
+
+def test_greetings_are_dropped_and_errors_are_not(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="mine"), quiet_start():
+        with quiet_start():
+            speak()
+        raise ValueError("mine")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == f"{SPOKEN[2]}\nafter\n"
+
+
+def test_debugging_shows_everything(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HASTEN_DEBUG", "1")
+    with quiet_start():
+        speak()
+    assert capfd.readouterr().err.splitlines() == SPOKEN
+
+
+@pytest.mark.frameworks
+def test_reading_and_running_a_tflite_file_says_nothing(shared_models: Path) -> None:
+    code = "import sys, hasten; hasten.compile(sys.argv[1], engine='litert')"
+    path = shared_models / "real" / "ad01_fp32.tflite"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
