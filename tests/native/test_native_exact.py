@@ -15,11 +15,14 @@ from native_cases import HERE, RUNNABLE, Built, mlp
 from spatial_cases import build, call
 from test_native_realtime import SANITIZE, WATCHED, _watched
 
+from hasten.engines import BuildRequest, Offer
+from hasten.engines.native import ENGINE
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
 from hasten.native.exact import half_of, int8_of
 from hasten.native.isa import isa
 from hasten.native.kernels.word_product import WordProduct, sums
+from hasten.types import TensorSpec
 
 ROUNDED = 0.5 / 32767  # of a row's largest value
 
@@ -267,3 +270,25 @@ def test_words_touch_nothing_beyond_an_array(count, tmp_path, monkeypatch):
 def test_weights_take_a_quarter_of_the_room():
     model = shrunk(1, 256, 128)
     assert len(emit(program_of(model, "m", isa("zen4")), isa("zen4")).weights) < int8_weights(256, 128).nbytes * 0.3
+
+
+# ---- as candidates -------------------------------------------------------------------------------------------------
+
+
+def offered(model, folder):
+    path = folder / "model.onnx"
+    ir.save(model, path)
+    return ENGINE.candidates(Offer("onnx", ".onnx", has_graph=True, threads=(1, 2), graph=path))
+
+
+@pytest.mark.skipif("vnni" not in HERE.features, reason="rounding pays where one instruction does two products")
+def test_rounded_activations_are_one_more_candidate(tmp_path):
+    found = offered(pointwise(64, 40, (5, 7)), tmp_path)
+    assert [c.label for c in found] == ["native", "native 2t", "native int16", "native int16 2t"]
+    spec = TensorSpec("x", "float32", (1, 5, 7, 64)), TensorSpec("y", "float32", (1, 5, 7, 40))
+    path = tmp_path / "model.onnx"
+    request = BuildRequest(found[2], path, path, "onnx", spec[:1], spec[1:], tmp_path / "built")
+    artefact = ENGINE.build(request)
+    assert "int8 weights, int16 inputs" in artefact.path(".c").read_text()
+    assert offered(mlp([64, 64], rows=9), tmp_path) == found[:2]
+    assert offered(ir.Model(ir.Graph((), (), nodes=(), name="empty"), ir_version=10), tmp_path) == found[:2]

@@ -16,6 +16,7 @@ from hasten.errors import HastenError
 from hasten.native.explain import Profile, profile
 from hasten.native.isa import for_host
 from hasten.native.peaks import measure
+from hasten.records import Candidate
 from hasten.report import OpTime, Peaks
 from hasten.types import Array
 
@@ -74,10 +75,14 @@ def shown_peaks(peaks: host.Peaks) -> Peaks:
     return Peaks(peaks.gmac_per_s, dict(peaks.bandwidth), peaks.method)
 
 
-def winner_profile(model: ir.Model, arrays: tuple[Array, ...]) -> tuple[tuple[OpTime, ...], Peaks] | None:
+def winner_profile(
+    model: ir.Model, arrays: tuple[Array, ...], candidate: Candidate
+) -> tuple[tuple[OpTime, ...], Peaks] | None:
     """What the report of a search shows of a native winner; None where it cannot be profiled."""
     try:
         peaks = host.peaks(measure)
-        return op_times(profile(model, for_host(), arrays, peaks)), shown_peaks(peaks)
+        math, activations = candidate.option("math", "default"), candidate.option("activations", "float32")
+        timed = profile(model, for_host(), arrays, peaks, math=math, activations=activations)
+        return op_times(timed), shown_peaks(peaks)
     except HastenError:
         return None

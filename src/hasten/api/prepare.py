@@ -204,6 +204,7 @@ def plan(
         batches=sizes,
         quick=settings.quick,
         math=settings.math,
+        graph=made.by_batch.get(sizes[0]),
     )
     chosen = {name: home for name, home in ENGINES.items() if not settings.engines or name in settings.engines}
     candidates, skipped = gather(offer, chosen)

@@ -31,7 +31,7 @@ def by_op(plan: Plan, winner: Trial) -> ByOp:
     candidate = winner.candidate
     arrays = read_groups(plan.checks[candidate.batch].inputs)[0]
     if candidate.engine == "native":
-        found = winner_profile(graph.read(plan.graphs[candidate.batch]), arrays)
+        found = winner_profile(graph.read(plan.graphs[candidate.batch]), arrays, candidate)
         return _unknown(winner, "its program could not be compiled again") if found is None else ByOp(*found)
     operators = getattr(engine(candidate.engine), "operators", None)
     if operators is None:

@@ -42,6 +42,8 @@ class Offer:
     quick: bool = False
     math: str = "default"
     """How exact exp, tanh and their like are, where the engine brings its own: default, strict or fast."""
+    graph: Path | None = None
+    """The optimised ONNX file at the first batch size, for an engine whose variants depend on what is in it."""
 
 
 @dataclass(frozen=True)

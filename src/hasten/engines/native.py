@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from hasten.engines import BuildRequest, Offer
 from hasten.engines.onnxruntime import QUANTISED, quantised_graph
-from hasten.errors import EngineError, UnsupportedOpError
+from hasten.errors import EngineError, HastenError, UnsupportedOpError
 from hasten.graph import read
-from hasten.native.compile import compile_graph
+from hasten.native.compile import compile_graph, rounded_share
 from hasten.native.isa import for_host
 from hasten.native.precision import STORED
 from hasten.records import Artefact, Candidate
@@ -20,7 +20,7 @@ __all__ = ["ENGINE", "math_option"]
 
 # A call longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
 _RELEASE_GIL_MACS = 150_000
-
+_LEAST_ROUNDED = 0.25  # of all multiplications
 
 PRECISIONS = ("float32", *STORED, *QUANTISED)
 
@@ -42,17 +42,28 @@ class NativeEngine:
         return "no C compiler: install hasten[native]"
 
     def candidates(self, offer: Offer) -> Sequence[Candidate]:
-        """One per batch, precision and tier of mathematics; fast functions stand beside the default ones."""
+        """One per batch, precision and tier of mathematics; fast functions stand beside the default ones.
+
+        Where much of the model multiplies weights that are exactly int8, another rounds what they meet to 16 bits.
+        """
         if not offer.has_graph:
             return ()
         tiers = ("default", "fast") if offer.math == "fast" else (offer.math,)
-        return [
+        plain = [
             Candidate("native", precision, threads, batch, math_option(tier))
             for batch in offer.batches
             for precision in offer.precisions
             for threads in offer.threads
             if precision in PRECISIONS
             for tier in tiers
+        ]
+        if "float32" not in offer.precisions or not _rounds(offer):
+            return plain
+        rounded = (("activations", "int16"), *math_option(tiers[-1]))
+        return plain + [
+            Candidate("native", "float32", threads, batch, rounded)
+            for batch in offer.batches
+            for threads in offer.threads
         ]
 
     def build(self, request: BuildRequest) -> Artefact:
@@ -68,6 +79,7 @@ class NativeEngine:
         built = compile_graph(
             read(graph), target, request.folder, request.source.stem, threads=threads,
             precision=precision if precision in STORED else "float32", math=request.candidate.option("math", "default"),
+            activations=request.candidate.option("activations", "float32"),
         )  # fmt: skip
         if threads > 1 and not built.emitted.splits:
             raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")
@@ -87,6 +99,16 @@ class NativeEngine:
                 "macs": macs,
             },
         )
+
+
+def _rounds(offer: Offer) -> bool:
+    """True where activations of 16 bits may clearly shorten the call."""
+    if offer.graph is None:
+        return False
+    try:
+        return rounded_share(read(offer.graph), for_host()) >= _LEAST_ROUNDED
+    except HastenError:  # the plain candidates will tell what is wrong with this graph
+        return False
 
 
 ENGINE = NativeEngine()

@@ -14,12 +14,13 @@ from hasten.native.isa import Isa
 from hasten.native.kernels.attend_chain import attentions
 from hasten.native.kernels.recurrent_pair import paired
 from hasten.native.kernels.transpose import transposes
+from hasten.native.kernels.word_product import WordProduct
 from hasten.native.lower import lower
 from hasten.native.precision import as_they_are, in_words, reduce_weights
 from hasten.native.program import Program
 from hasten.native.schedule import by_model
 
-__all__ = ["Compiled", "compile_graph", "for_team", "program_of"]
+__all__ = ["Compiled", "compile_graph", "for_team", "program_of", "rounded_share"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,28 @@ def program_of(
 
     ``activations``: "int16" rounds them to 16 bits where they meet weights that are exactly int8.
     """
-    fused = fuse(without_dead_steps(lower(model, name, isa)))
-    fused = fuse(without_dead_steps(attentions(fused, isa.lanes)))
-    stored = reduce_weights(replace(fused, steps=transposes(fused.steps)), precision)
+    stored = reduce_weights(_fused(model, name, isa), precision)
     if precision == "float32":
         stored = as_they_are(in_words(stored) if activations == "int16" else stored, isa)
     return by_model(stored, isa)
+
+
+def _fused(model: ir.Model, name: str, isa: Isa) -> Program:
+    fused = fuse(without_dead_steps(lower(model, name, isa)))
+    fused = fuse(without_dead_steps(attentions(fused, isa.lanes)))
+    return replace(fused, steps=transposes(fused.steps))
+
+
+def rounded_share(model: ir.Model, isa: Isa) -> float:
+    """The share of a graph's multiplications that activations of 16 bits would speed up on this instruction set.
+
+    Raises:  UnsupportedOpError: an operator has no kernel
+    """
+    if "vnni" not in isa.features:
+        return 0.0
+    steps = in_words(_fused(model, "model", isa)).steps
+    total = sum(step.macs() for step in steps)
+    return sum(step.macs() for step in steps if isinstance(step, WordProduct)) / max(1, total)
 
 
 def for_team(program: Program, threads: int) -> Program:
@@ -64,14 +81,14 @@ def without_dead_steps(program: Program) -> Program:
 
 def compile_graph(
     model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1, math: str = "default",
-    precision: str = "float32",
+    precision: str = "float32", activations: str = "float32",
 ) -> Compiled:  # fmt: skip
     """``model.so`` and ``model.c`` in ``folder``, for one thread or a team; ``math``: one of ``vectors.MATH``.
 
-    ``precision``: "float32", or one of ``precision.STORED``.
+    ``precision``: "float32", or one of ``precision.STORED``; ``activations``: "float32", or "int16".
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = for_team(program_of(model, name, isa, precision=precision), threads)
+    program = for_team(program_of(model, name, isa, precision=precision, activations=activations), threads)
     emitted = emit(program, isa, threads=threads, math=math)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

@@ -15,7 +15,9 @@ from hasten.types import Array
 
 __all__ = ["Int8", "half_of", "int8_of"]
 
-_SAMPLE = 8  # rows that tell apart nearly all matrices that are not so
+_STEPS = np.array([127, 128, *range(126, 0, -1)])
+"""What the largest weight of a column may be as an integer, the likeliest first."""
+_SAMPLE = 8  # rows and columns that tell apart nearly all matrices that are not so
 _NEAR = 2e-5  # two roundings of float32 in numbers up to 128
 _LEAST_HALF = 2.0**-14  # below it float16 is denormal, which counts as zero
 _RANGE = (2.0**-100, 2.0**90)  # of what is worth being int8: scales then neither vanish nor overflow
@@ -39,24 +41,32 @@ def int8_of(weight: Array) -> Int8 | None:
     """
     if weight.dtype != np.float32 or weight.size == 0 or not np.isfinite(weight).all():
         return None
-    values, scale = np.zeros(weight.shape, np.int8), np.ones(weight.shape[1], np.float32)
     largest = np.abs(weight).max(axis=0)
     if not ((largest == 0) | ((largest >= _RANGE[0]) & (largest <= _RANGE[1]))).all():
         return None
+    values, scale = np.zeros(weight.shape, np.int8), np.ones(weight.shape[1], np.float32)
+    live = np.flatnonzero(largest)
+    if not _likely(weight[:, live[:_SAMPLE]]).any(axis=0).all():
+        return None
+    for column, likely in zip(live, _likely(weight[:, live]).T, strict=True):
+        tried = (_column(weight[:, column], most) for most in _STEPS[likely])
+        found = next((one for one in tried if one is not None), None)
+        if found is None:
+            return None
+        values[:, column], scale[column] = found
+    return Int8(values, scale)
+
+
+def _likely(weight: Array) -> Array:
+    """For each of ``_STEPS`` whether some rows of each column allow it to be the column's largest weight.
+
+    Shapes:  weight (K, N), no column of zeros · returns (steps, N)
+    """
     rows = np.linspace(0, len(weight) - 1, min(_SAMPLE, len(weight))).astype(int)
-    left = np.flatnonzero(largest)
-    # What the largest weight of a column is as an integer: nearly always 127, at least in one column of a tensor.
-    for most in (127, 128, *range(126, 0, -1)):
-        scaled = weight[rows][:, left].astype(np.float64) / largest[left].astype(np.float64) * most
-        likely = np.abs(scaled - np.rint(scaled)).max(axis=0, initial=0) < _NEAR
-        for column in left[likely]:
-            found = _column(weight[:, column], most)
-            if found is not None:
-                values[:, column], scale[column] = found
-                left = left[left != column]
-        if not len(left):
-            return Int8(values, scale)
-    return None
+    ratio = weight[rows].astype(np.float64) / np.abs(weight).max(axis=0, initial=0).astype(np.float64)
+    scaled = ratio * _STEPS[:, None, None]
+    likely: Array = np.abs(scaled - np.rint(scaled)).max(axis=1, initial=0) < _NEAR
+    return likely
 
 
 def _column(weight: Array, most: int) -> tuple[Array, np.float32] | None:

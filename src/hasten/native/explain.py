@@ -65,13 +65,14 @@ class Profile:
 
 
 def profile(
-    model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None, *, math: str = "default"
-) -> Profile:
-    """The profile of a graph with static shapes on ``arrays``.
+    model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None, *, math: str = "default",
+    activations: str = "float32",
+) -> Profile:  # fmt: skip
+    """The profile of a graph with static shapes on ``arrays``; ``activations``: as of ``program_of``.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = program_of(model, "model", isa)
+    program = program_of(model, "model", isa, activations=activations)
     emitted = emit(program, isa, profile=True, math=math)
     if len(arrays) != len(program.inputs):
         raise InputError(f"cannot profile: expected {len(program.inputs)} arrays, received {len(arrays)}")
