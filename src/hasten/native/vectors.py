@@ -53,7 +53,7 @@ def narrowed(text: str) -> str:
 
 
 # double-wide vectors (vd, vl, d_…) are those of the strict mathematics
-_TYPE, _FUNCTION, _HALF_NAME = re.compile(r"\b(VL|vf|vi|vd|vl)\b"), re.compile(r"\b([vd])_"), re.compile(r"([vd])8_")
+_TYPE, _FUNCTION, _HALF_NAME = re.compile(r"\b(VL|vf|vi|vb|vd|vl)\b"), re.compile(r"\b([vd])_"), re.compile(r"([vd])8_")
 
 
 def _texts(isa: Isa, names: Sequence[str], math: str) -> list[str]:

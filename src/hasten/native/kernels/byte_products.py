@@ -40,7 +40,9 @@ class ByteConv(Step):
     geometry: Geometry
     zero: int
     requantise: Requantise | None
-    READS = ("x",)
+    late: View | None = None
+    """A scalar of x's type to be added to ``zero``: known at run time only."""
+    READS = ("x", "late")
 
     @property
     def is_copied(self) -> bool:
@@ -55,9 +57,15 @@ class ByteConv(Step):
 
     @staticmethod
     def of(
-        low: Lowering, x: View, y: View, weight: Array, geometry: Geometry, zero: int, requantise: Requantise | None
+        low: Lowering,
+        x: View,
+        y: View,
+        weight: Array,
+        geometry: Geometry,
+        zero: int | View,
+        requantise: Requantise | None,
     ) -> ByteConv:
-        """The step with room for its padded image."""
+        """The step with room for its padded image; ``zero``: a number, or where it lies at run time."""
         batch, height, width, channels = x.shape
         kernel, sizes = (weight.shape[0], weight.shape[1]), (y.shape[1], y.shape[2])
         plain = (kernel, geometry.strides, geometry.pads) == ((1, 1), (1, 1), (0, 0)) and sizes == (height, width)
@@ -68,7 +76,8 @@ class ByteConv(Step):
             y = View(y.tensor, (1, 1, positions, y.shape[3]), (0, 0, y.shape[3], 1), y.offset)
             sizes = (1, positions)
         image = image_of(low, x, sizes, kernel, geometry)
-        return ByteConv(x, y, image, weight, geometry, zero, requantise)
+        known, late = (zero, None) if isinstance(zero, int) else (0, zero)
+        return ByteConv(x, y, image, weight, geometry, known, requantise, late)
 
     @property
     def title(self) -> str:
@@ -83,7 +92,8 @@ class ByteConv(Step):
 
     def emit(self, out: Emitter) -> None:
         """Copies the image, then walks over tiles of positions and panels of channels."""
-        _Writer(self, out).write()
+        with out.vectors(out.isa.widths(self.weight.shape[3])[0].lanes):
+            _Writer(self, out).write()
 
 
 @dataclass
@@ -108,9 +118,9 @@ class _Writer:
         self.panels = -(-vectors // self.width)
         self.tile = max(1, min(room // self.width, step.y.shape[2], 12))
         self.tile = -(-step.y.shape[2] // -(-step.y.shape[2] // self.tile))
-        # Positions whose results are one vector of bytes: none where channels are left over.
+        # Four vectors of sums, one after the other, are one of bytes; not where channels are left over.
         whole = self.panels * self.width * lanes == count
-        self.together = 4 // self.width if whole and (self.width == 4 or (self.panels == 1 and self.width < 3)) else 0
+        self.packs = whole and (self.panels == 1 or self.width == 4)
 
     def write(self) -> None:
         step, out = self.step, self.out
@@ -118,7 +128,7 @@ class _Writer:
         padded = self.panels * self.width * out.lanes
         zero = stored(step.zero, step.x.dtype, unsigned=out.isa.arch != "aarch64")
         split = out.splits(step.macs())
-        sums = -zero * step.weight.astype(np.int64).sum(axis=(0, 1, 2))
+        sums = step.weight.astype(np.int64).sum(axis=(0, 1, 2))
         signature = [
             *(
                 []
@@ -126,7 +136,7 @@ class _Writer:
                 else [("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.image)})")]
             ),
             ("const int8_t *restrict w", out.constant(self._pack())),
-            ("const int32_t *restrict b", out.constant(_widen(sums.astype(np.int32), padded))),
+            ("const int32_t *restrict b", out.constant(_widen((-zero * sums).astype(np.int32), padded))),
         ]
         if step.requantise is not None:
             signature.append(("const float *restrict f", out.constant(_widen(step.requantise.factor, padded))))
@@ -135,9 +145,14 @@ class _Writer:
         else:
             out.need("v_store_i")
             signature.append(("int32_t *restrict y", out.pointer(step.y)))
-        lines = list(self._rows(split=split))
+        lines, fill = list(self._rows(split=split)), str(zero & 0xFF)
+        if step.late is not None:
+            out.need("v_set1i")
+            signature.append((f"const {step.late.dtype}_t *late", out.pointer(step.late)))
+            signature.append(("const int32_t *restrict s", out.constant(_widen(sums.astype(np.int32), padded))))
+            fill = f"(uint8_t)({zero} + *late)"
         if step.is_copied:
-            given, copying = copy_image(out, step.x, step.image, step.geometry.pads, fill=zero, split=split)
+            given, copying = copy_image(out, step.x, step.image, step.geometry.pads, fill=fill, split=split)
             signature = [*given, *signature]
             lines = [*(f"    {line}" for line in copying), "    const uint8_t *p = image;", *lines]
         if split:
@@ -174,11 +189,14 @@ class _Writer:
         _, _, columns, channels = step.image.shape
         stride, (dh, dw), kw = step.geometry.strides[1], step.geometry.dilations, step.weight.shape[1]
         unit = width * self.out.lanes * 4
+        start = f"v_loadi(b + (n * {width} + j) * VL)"
+        if step.late is not None:
+            start += f" - v_set1i(*late) * v_loadi(s + (n * {width} + j) * VL)"
         yield f"{indent}const uint8_t *at = row + ({column}) * {stride * channels};"
         yield f"{indent}for (int n = {panels[0]}; n < {panels[1]}; n++) {{"
         yield f"{inner}vi a[{tile * width}];"
         yield f"{inner}UNROLL for (int i = 0; i < {tile}; i++)"
-        yield f"{inner}    for (int j = 0; j < {width}; j++) a[i * {width} + j] = v_loadi(b + (n * {width} + j) * VL);"
+        yield f"{inner}    for (int j = 0; j < {width}; j++) a[i * {width} + j] = {start};"
         yield f"{inner}const int8_t *wk = w + (long)n * {self.runs * self.fours * unit};"
         place, run = f"run * {dh * columns * channels}", "run"
         if self.runs != self.once:
@@ -209,35 +227,34 @@ class _Writer:
         if step.requantise is not None:
             most = np.abs(step.weight.astype(np.int64)).sum(axis=(0, 1, 2)) * 255
             rounding = Rounding(self.out, step.requantise, step.y.dtype, most)
-        if self.together and rounding is not None:
+        if self.packs and rounding is not None:
             self.out.need("v_storeb")
-            done = tile // self.together * self.together
-            accs = [f"a[i * {width} + {j}]" for j in range(4)]
-            found = rounding.four(accs, [f"(n * {width} + {j % width}) * VL" for j in range(4)], in_line=True)
-            place = f"y + (r * {columns} + {column} + i) * {count} + n * {width} * VL"
+            done = tile * width // 4 * 4
+            at = [f"(n * {width} + (v + {j}) % {width}) * VL" for j in range(4)]
+            found = rounding.four([f"a[v + {j}]" for j in range(4)], at, in_line=True)
+            place = f"y + (r * {columns} + {column} + v / {width}) * {count} + (n * {width} + v % {width}) * VL"
             if done:
-                yield f"{indent}UNROLL for (int i = 0; i < {done}; i += {self.together})"
+                yield f"{indent}UNROLL for (int v = 0; v < {done}; v += 4)"
                 yield f"{indent}    v_storeb({place}, {found});"
-        if done < tile:
-            yield f"{indent}UNROLL for (int i = {done}; i < {tile}; i++)"
-            yield f"{indent}    for (int j = 0; j < {width}; j++) {{"
-            yield from (f"{indent}        {line}" for line in self._single(column, rounding))
-            yield f"{indent}    }}"
+        if done < tile * width:
+            yield f"{indent}UNROLL for (int v = {done}; v < {tile * width}; v++) {{"
+            yield from (f"{indent}    {line}" for line in self._single(column, rounding))
+            yield f"{indent}}}"
 
     def _single(self, column: str, rounding: Rounding | None) -> Iterator[str]:
         """One vector of sums, the last of them maybe in part."""
         step, width, count = self.step, self.width, self.step.weight.shape[3]
-        yield f"const int c = (n * {width} + j) * VL;"
+        yield f"const int c = (n * {width} + v % {width}) * VL;"
         left = "VL"
         if self.panels * width * self.out.lanes != count:
             yield f"const int left = {count} - c < VL ? {count} - c : VL;"
             yield "if (left <= 0) continue;"
             left = "left"
-        place = f"y + (r * {step.y.shape[2]} + {column} + i) * {count} + c"
+        place = f"y + (r * {step.y.shape[2]} + {column} + v / {width}) * {count} + c"
         if rounding is None:
-            yield f"v_store_i({place}, a[i * {width} + j], {left});"
+            yield f"v_store_i({place}, a[v], {left});"
         else:
-            yield from rounding.one(f"a[i * {width} + j]", "c", place, left)
+            yield from rounding.one("a[v]", "c", place, left)
 
     def _pack(self) -> Array:
         """``[panel][run][four][vector][lane][4]``, zero where channels or bytes run out."""
