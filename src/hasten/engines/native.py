@@ -63,7 +63,7 @@ class NativeEngine:
         return plain + [
             Candidate("native", "float32", threads, batch, rounded)
             for batch in offer.batches
-            for threads in offer.threads
+            for threads in (offer.threads[:1] if offer.quick else offer.threads)
         ]
 
     def build(self, request: BuildRequest) -> Artefact:
