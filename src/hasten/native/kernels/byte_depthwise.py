@@ -97,6 +97,10 @@ class ByteDepthwise(Step):
         _Writer(self, out).write()
 
 
+def _shifted(text: str, number: int) -> str:
+    return f"{text} + {number}" if number > 0 else f"{text} - {-number}" if number else text
+
+
 @dataclass
 class _Writer:
     step: ByteDepthwise
@@ -181,7 +185,9 @@ class _Writer:
         lines = ["(void)flags;"] if split else []
         if step.is_copied:
             pads, phases = step.geometry.pads, step.geometry.strides[1]
-            given, copying = copy_image(out, step.x, step.image, pads, fill=zero, phases=phases, split=split)
+            given, copying = copy_image(
+                out, step.x, step.image, pads, fill=str(zero & 0xFF), phases=phases, split=split
+            )
             signature = [*given, *signature]
             lines += [*copying, "const uint8_t *x = image;"]
         tiles, left = height // self.rows, height % self.rows
@@ -204,15 +210,14 @@ class _Writer:
         total = batch * count
         low, high = (f"{total} * part / parts", f"{total} * (part + 1) / parts") if split else ("0", str(total))
         yield f"for (int t = {low}; t < {high}; t++) {{"
-        image = f"t / {count}" if batch > 1 else "0"
         start = f"t % {count}" if batch > 1 else "t"
-        place = f"({start}) * {size} + {first}" if count > 1 else str(first)
-        yield f"    const int n = {image}, row = {place};"
+        place = _shifted(f"{start} * {size}", first) if count > 1 else str(first)
+        yield f"    const int {f'n = t / {count}, ' if batch > 1 else ''}row = {place};"
         height, (_, rows, columns, channels) = step.x.shape[1], step.image.shape
         stride, pad = step.geometry.strides[0], 0 if step.joined else step.geometry.pads[0]
         for at in self._under(size):
-            inner = f"row * {stride} + {at - pad}"
-            found = f"x + ((long)n * {rows} + {inner}) * {columns * channels}"
+            inner = _shifted("row" if stride == 1 else f"row * {stride}", at - pad)
+            found = f"x + ({f'n * {rows} + ' if batch > 1 else ''}{inner}) * {columns * channels}"
             if self._clipped():
                 found = f"(unsigned)({inner}) < {height} ? {found} : border"
             yield f"    const uint8_t *r{at} = {found};"
@@ -222,7 +227,7 @@ class _Writer:
     def _vectors(self, size: int, rounding: Rounding) -> Iterator[str]:
         """Every vector along the rows."""
         step, wide = self.step, self.wide
-        _, height, width, channels = step.y.shape
+        batch, height, width, channels = step.y.shape
         line = width * channels
         unit = len(self.weights) * self.groups * wide * 4
         if step.joined:
@@ -235,18 +240,19 @@ class _Writer:
             yield f"for (int q = 0; q < {width}; q++) {{"
             phase, at, left = f"c / {wide}", f"q * {channels} + c", f"{channels} - c"
             whole = channels % wide == 0
-        phase = "0" if self.phases == 1 else f"({phase})"
-        yield f"    const int8_t *wv = w + {phase} * {unit};"
-        yield f"    const int at = {phase} * {wide};"
+        if self.phases > 1:
+            yield f"    const int phase = {phase}, from = phase * {wide}; /* where its channels' constants begin */"
+        yield f"    const int8_t *wv = w{f' + phase * {unit}' if self.phases > 1 else ''};"
+        base = "from + " if self.phases > 1 else ""
         yield f"    vi a[{4 * size}];"
-        yield f"    UNROLL for (int i = 0; i < {4 * size}; i++) a[i] = v_loadi(b + at + i % 4 * VL);"
+        yield f"    UNROLL for (int i = 0; i < {4 * size}; i++) a[i] = v_loadi(b + {base}i % 4 * VL);"
         for group in range(self.groups):
             yield from (f"    {s}" for s in self._taps(group))
             for row, pairs in self._under(size).items():
                 yield from (f"    {s}" for s in self._dots(group, row, pairs))
-        found = rounding.four([f"a[i + {j}]" for j in range(4)], [f"at + {j} * VL" for j in range(4)], in_line=False)
+        found = rounding.four([f"a[i + {j}]" for j in range(4)], [f"{base}{j} * VL" for j in range(4)], in_line=False)
         yield f"    UNROLL for (int i = 0; i < {4 * size}; i += 4) {{"
-        yield f"        uint8_t *to = y + ((long)n * {height} + row + i / 4) * {line} + {at};"
+        yield f"        uint8_t *to = y + ({f'n * {height} + ' if batch > 1 else ''}row + i / 4) * {line} + {at};"
         yield f"        const vb r = {found};"
         if whole:
             yield "        v_storeb(to, r);"
@@ -269,9 +275,10 @@ class _Writer:
         stride, dilation, pad = step.geometry.strides[1], step.geometry.dilations[1], step.geometry.pads[1]
         channels = step.image.shape[3]
         for k in () if step.joined else taps:
-            yield f"const int k{k} = (q * {stride} + {k * dilation - pad}) * {channels} + c;"
+            column = _shifted("q" if stride == 1 else f"q * {stride}", k * dilation - pad)
+            yield f"const int k{k} = ({column}) * {channels} + c;"
             if self._clipped():
-                yield f"const int in{k} = (unsigned)(q * {stride} + {k * dilation - pad}) < {step.x.shape[2]};"
+                yield f"const int in{k} = (unsigned)({column}) < {step.x.shape[2]};"
 
     def _dots(self, group: int, row: int, pairs: list[tuple[int, int]]) -> Iterator[str]:
         """One row of the input: its bytes brought together, met by every row of the window that lies over it."""
@@ -282,7 +289,7 @@ class _Writer:
         for k in dict.fromkeys(columns):
             if step.joined:
                 offset = k * dilation % stride * plane + k * dilation // stride * channels
-                place = f"r{row} + v * {self.wide} + {offset}"
+                place = _shifted(f"r{row} + v * {self.wide}", offset)
             else:
                 place = f"in{k} ? r{row} + k{k} : border + c" if self._clipped() else f"r{row} + k{k}"
             value = f"v_loadb({place})" if step.joined else loaded(self.out, step.x, f"({place})", flip=self.flipped)
