@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from hasten.native.isa import Isa
 
 __all__ = [
-    "STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "ranked", "runs_of",
+    "NEARLY", "STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "ranked", "runs_of",
     "tap_groups",
 ]  # fmt: skip
 
 _FEWEST_REGISTERS = 16
-_NEARLY = 1.25  # what may cost so much more by the model is worth trying
+# Of two tiles with equally many products the one that loads less is faster, by about so many cycles for each load.
+_LOAD = 0.05
+NEARLY = 1.25  # what may cost so much more by the model is worth trying
 STATIC_GROUPS = 4  # groups of taps written out one after the other; more become a loop
 
 
@@ -122,7 +124,7 @@ def _costs(sweep: Sweep, inner: Axis, outer_taps: float, tile: tuple[int, int, i
                 for i in range(s.pixels)
             )
             loads = len(used) * (1 if sweep.broadcast else width) + (group * width if sweep.weighted else 0)
-            step += max(pairs * width * passes / 2, loads * passes / 2, 4.0 * group) + 1.0
+            step += max(pairs * width * passes / 2, loads * passes / 2, 4.0 * group) + 1.0 + loads * passes * _LOAD
             done += group
         store = 6.0 if sweep.dot else 0.75 * passes
         total += s.tiles * (step * sweep.steps * outer_taps + s.pixels * width * store + width + 12)
@@ -143,14 +145,17 @@ def _cheapest(candidates: Iterable[Schedule]) -> Schedule | None:
 
 
 def ranked(sweep: Sweep, isa: Isa) -> tuple[Schedule, ...]:
-    """What the model finds nearly as cheap as its choice, the cheapest first; one for each shape of panel."""
+    """The model's choice, then what it finds nearly as cheap: one for each width of panel and each number of taps."""
     candidates = list(_candidates(sweep, isa))
     best = _cheapest(candidates)
-    others: dict[tuple[int, int, int], Schedule] = {}
+    if best is None:
+        return ()
+    near: dict[tuple[int, int, int], Schedule] = {(best.lanes, best.vectors, best.taps): best}
     for found in sorted(candidates, key=lambda s: s.cost):
-        if best is not None and found.cost <= best.cost * _NEARLY and found != best:
-            others.setdefault((found.inner, found.vectors, found.taps), found)
-    return tuple(others.values())
+        if found.cost <= best.cost * NEARLY:
+            near.setdefault((found.lanes, found.vectors, found.taps), found)
+    first = {(s.lanes, s.vectors): s for s in reversed(near.values())}  # what differs most comes first
+    return tuple(dict.fromkeys((best, *reversed(first.values()), *near.values())))
 
 
 def _candidates(sweep: Sweep, isa: Isa) -> Iterator[Schedule]:
