@@ -17,6 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from hasten.errors import CompilerError
+from hasten.host import host
 from hasten.native.emit import Emitted
 from hasten.native.isa import Isa
 
@@ -34,6 +35,13 @@ class Compiler:
 
     command: tuple[str, ...]
     is_zig: bool
+
+    @property
+    def version(self) -> str:
+        """What tells this compiler from another."""
+        if len(self.command) > 2 and self.is_zig:
+            return f"ziglang {host().versions.get('ziglang')}"
+        return _version(self.command)
 
     def flags(self, isa: Isa, target: str | None = None) -> tuple[str, ...]:
         """Flags for one instruction set; ``target`` is a triple for cross builds."""
@@ -67,6 +75,12 @@ def compiler() -> Compiler:
     if found:
         return Compiler((found,), False)
     raise CompilerError("no C compiler: expected the ziglang package or HASTEN_CC; run pip install 'hasten[native]'")
+
+
+@cache
+def _version(command: tuple[str, ...]) -> str:
+    said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    return said.partition("\n")[0] or shlex.join(command)
 
 
 def compile_library(emitted: Emitted, isa: Isa, folder: Path, extra: tuple[str, ...] = ()) -> Path:

@@ -18,7 +18,7 @@ from hasten.native.kernels.word_product import WordProduct
 from hasten.native.lower import lower
 from hasten.native.precision import as_they_are, in_words, reduce_weights
 from hasten.native.program import Program
-from hasten.native.schedule import by_model
+from hasten.native.schedule import scheduled
 
 __all__ = ["Compiled", "compile_graph", "for_team", "program_of", "rounded_share"]
 
@@ -33,16 +33,18 @@ class Compiled:
 
 
 def program_of(
-    model: ir.Model, name: str, isa: Isa, *, precision: str = "float32", activations: str = "float32"
-) -> Program:
-    """The fused program of a graph with static shapes; ``precision``: how its weights are stored.
+    model: ir.Model, name: str, isa: Isa, *, precision: str = "float32", activations: str = "float32",
+    schedule: str = "model",
+) -> Program:  # fmt: skip
+    """The fused program of a graph with static shapes, scheduled; ``precision``: how its weights are stored.
 
-    ``activations``: "int16" rounds them to 16 bits where they meet weights that are exactly int8.
+    ``activations``: "int16" rounds them to 16 bits where they meet weights that are exactly int8; ``schedule``: one of
+    ``schedule.SCHEDULES``.
     """
     stored = reduce_weights(_fused(model, name, isa), precision)
     if precision == "float32":
         stored = as_they_are(in_words(stored) if activations == "int16" else stored, isa)
-    return by_model(stored, isa)
+    return scheduled(stored, isa, schedule)
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:
@@ -81,14 +83,17 @@ def without_dead_steps(program: Program) -> Program:
 
 def compile_graph(
     model: ir.Model, isa: Isa, folder: Path, name: str = "model", *, threads: int = 1, math: str = "default",
-    precision: str = "float32", activations: str = "float32",
+    precision: str = "float32", activations: str = "float32", schedule: str = "model",
 ) -> Compiled:  # fmt: skip
     """``model.so`` and ``model.c`` in ``folder``, for one thread or a team; ``math``: one of ``vectors.MATH``.
 
-    ``precision``: "float32", or one of ``precision.STORED``; ``activations``: "float32", or "int16".
+    ``precision``: "float32", or one of ``precision.STORED``; ``activations``: "float32", or "int16"; ``schedule``: one
+    of ``schedule.SCHEDULES``, but "model" for a team, whose shares depend on the tiles.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = for_team(program_of(model, name, isa, precision=precision, activations=activations), threads)
+    how = schedule if threads == 1 else "model"
+    program = program_of(model, name, isa, precision=precision, activations=activations, schedule=how)
+    program = for_team(program, threads)
     emitted = emit(program, isa, threads=threads, math=math)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

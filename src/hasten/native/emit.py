@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hasten.native.isa import Isa
-from hasten.native.plan import ALIGNMENT, Plan, plan
+from hasten.native.plan import ALIGNMENT, Plan, apart, plan
 from hasten.native.program import C_TYPES, Program, Tensor, View
 from hasten.native.vectors import helpers, narrowed
 from hasten.types import Array
 
-__all__ = ["C_TYPES", "SPLIT_MACS", "Emitted", "Emitter", "emit"]
+__all__ = ["C_TYPES", "SPLIT_MACS", "Emitted", "Emitter", "emit", "emit_apart"]
 
 # Two threads meet in about 0.1 µs; a step below this is over sooner than the meeting pays.
 SPLIT_MACS = 24_000
@@ -165,18 +165,22 @@ class Emitter:
         """A function that a later one calls; not a step of its own."""
         self._functions.append(self._written(text))
 
+    @property
+    def written(self) -> str:
+        """All functions so far."""
+        return "\n".join(self._functions)
+
     def needed(self) -> list[str]:
         """The vector functions that were asked for, without those that are called nowhere in the end."""
-        called = set(re.findall(r"\b[vs]8?_\w+(?=\()", "\n".join(self._functions)))
+        called = set(re.findall(r"\b[vs]8?_\w+(?=\()", self.written))
         kept = ("v_lane", "v8_lane")  # a macro
         return sorted(n for n in self._needs if not re.match("[vs]8?_", n) or n in kept or n in called)
 
     def text(self, prefix: str, *, profile: bool = False) -> Emitted:
         """The finished file; with ``profile`` it can also stamp the time after every call."""
         head = "\n".join(helpers(self.isa, self.needed(), math=self.math))
-        functions = "\n".join(self._functions)
         return Emitted(
-            source=_file(self, prefix, head, functions, self._calls) + (_profile(self, prefix) if profile else ""),
+            source=_file(self, prefix, head, self.written, self._calls) + (_profile(self, prefix) if profile else ""),
             weights=bytes(self._blob),
             arena_bytes=self.plan.nbytes,
             calls=tuple(self.names),
@@ -326,3 +330,27 @@ def emit(
     for out._step, step in enumerate(program.steps):
         step.emit(out)
     return out.text(prefix, profile=profile)
+
+
+def emit_apart(program: Program, isa: Isa, *, math: str = "default") -> Emitted:
+    """C whose ``hasten_repeat`` runs any one step any number of times: no two tensors share memory."""
+    out = Emitter(program, isa, apart(program), 1, math)
+    for out._step, step in enumerate(program.steps):
+        step.emit(out)
+    emitted = out.text("hasten")
+    return replace(emitted, source=emitted.source + _repeat(out))
+
+
+def _repeat(out: Emitter) -> str:
+    shared = "const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs"
+    cases: list[str] = []
+    for step in range(len(out.program.steps)):
+        calls = [c for c, owner in zip(out._calls, out._owners, strict=True) if owner == step]
+        run = " ".join(f"{c.name}({', '.join((*c.arguments, *(('0', '1', '0') if c.split else ())))});" for c in calls)
+        cases.append(f"        case {step}: {run} break;")
+    body = _run_body(out, [], team=False)
+    end = len(body) - (1 if out.isa.arch == "x86_64" else 0)  # the guard's last line
+    loop = ["    for (; times > 0; times--) {", "        switch (step) {", *cases, "        }"]
+    loop += ['        __asm__ volatile("" ::: "memory"); /* no turn is left out */', "    }"]
+    head = f"void hasten_repeat({shared}, int step, long times)"
+    return "\n".join([f"API {head};", f"{head} {{", *body[:end], *loop, *body[end:], "}", ""])

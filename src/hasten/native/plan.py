@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hasten.native.program import Program, Tensor
 
-__all__ = ["ALIGNMENT", "Plan", "plan"]
+__all__ = ["ALIGNMENT", "Plan", "apart", "plan"]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
@@ -49,35 +49,49 @@ def plan(program: Program) -> Plan:
     """Greedy by size: the largest tensors first, each at the lowest offset free during its whole life."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
-    tensors: dict[int, Tensor] = {}
-    for view in program.inputs:
-        tensors[id(view.tensor)] = view.tensor
     for position, step in enumerate(program.steps):
         for view in (*step.reads(), *step.writes()):
-            if view.tensor.kind == "constant":
-                continue
-            tensors[id(view.tensor)] = view.tensor
             first.setdefault(id(view.tensor), position)
             last[id(view.tensor)] = position
-    for view in program.outputs:
-        if view.tensor.kind != "constant":
-            tensors[id(view.tensor)] = view.tensor
-    temporaries = [t for t in tensors.values() if t.kind == "temporary"]
+    tensors = _tensors(program)
     placed: list[tuple[int, int, int, int]] = []  # start, end, first, last
     offsets: dict[int, int] = {}
-    for tensor in sorted(temporaries, key=lambda t: -t.nbytes):
-        begin, end = first[id(tensor)], last[id(tensor)]
-        size = (
-            -(-(tensor.nbytes + ALIGNMENT) // ALIGNMENT) * ALIGNMENT
-        )  # one spare line: vectors may be read past the end
+    for tensor in sorted((t for t in tensors if t.kind == "temporary"), key=lambda t: -t.nbytes):
+        begin, end, size = first[id(tensor)], last[id(tensor)], _room(tensor)
         offset = 0
         for start, stop, born, dies in sorted(placed):
             if born <= end and begin <= dies and start < offset + size and offset < stop:
                 offset = stop
         placed.append((offset, offset + size, begin, end))
         offsets[id(tensor)] = offset
-    names = {key: _name(t, i) for i, (key, t) in enumerate(tensors.items())}
-    return Plan(program, offsets, names, tuple(tensors.values()), max((p[1] for p in placed), default=0))
+    return _planned(program, offsets, max((p[1] for p in placed), default=0))
+
+
+def apart(program: Program) -> Plan:
+    """Every temporary in a place of its own, so that steps may run in any order and any number of times."""
+    offsets, end = {}, 0
+    for tensor in _tensors(program):
+        if tensor.kind == "temporary":
+            offsets[id(tensor)] = end
+            end += _room(tensor)
+    return _planned(program, offsets, end)
+
+
+def _tensors(program: Program) -> list[Tensor]:
+    """All that is no constant: inputs, what the steps use in their order, outputs."""
+    views = [*program.inputs, *(v for s in program.steps for v in (*s.reads(), *s.writes())), *program.outputs]
+    return list(dict.fromkeys(v.tensor for v in views if v.tensor.kind != "constant"))
+
+
+def _room(tensor: Tensor) -> int:
+    """Bytes of whole lines, one of them spare: vectors may be read past the end."""
+    return -(-(tensor.nbytes + ALIGNMENT) // ALIGNMENT) * ALIGNMENT
+
+
+def _planned(program: Program, offsets: Mapping[int, int], nbytes: int) -> Plan:
+    tensors = _tensors(program)
+    names = {id(t): _name(t, i) for i, t in enumerate(tensors)}
+    return Plan(program, offsets, names, tuple(tensors), nbytes)
 
 
 def _name(tensor: Tensor, i: int) -> str:

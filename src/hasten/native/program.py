@@ -249,3 +249,5 @@ class Program:
     steps: list[Step]
     inputs: tuple[View, ...]
     outputs: tuple[View, ...]
+    timed: frozenset[int] = frozenset()
+    """Positions of the steps whose way was found the fastest on this machine, not by a model."""

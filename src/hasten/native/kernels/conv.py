@@ -6,7 +6,7 @@ narrow to fill a vector are joined, block-diagonal: the same number of instructi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from hasten.native.kernels.spatial import (
     reach_ends,
     window_of,
 )
-from hasten.native.kernels.sweep import Schedule, Sweep, choose, pack, pack_dot, peels, ranked
+from hasten.native.kernels.sweep import NEARLY, Schedule, Sweep, choose, pack, pack_dot, peels, ranked
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.kernels.winograd import CLEARLY, Winograd, relative_costs, with_scratch
 from hasten.native.kernels.winograd_line import WinogradLine, outputs_per_tile, relative_cost
@@ -49,7 +49,6 @@ __all__ = ["LOWER", "Conv", "convolution", "planned"]
 
 _PLANAR_CHANNELS = 8
 """Up to so many input channels are read where they lie, plane by plane; more are copied to channels last first."""
-_WORTH_TRYING = 1.25  # minimal filtering that costs so much more than a direct convolution by the model may not in fact
 
 
 @dataclass(eq=False)
@@ -101,14 +100,19 @@ class Conv(Step):
     def preferred(self, isa: Isa) -> Step:
         """Minimal filtering where that clearly pays by the model, else direct."""
         filtered = _filtered(self, isa)
-        return filtered[0][1] if filtered and filtered[0][0] < CLEARLY else self
+        if filtered and filtered[0][0] < CLEARLY:
+            return filtered[0][1]
+        return replace(self, schedule=_cheapest(_sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)))
 
     def others(self, isa: Isa) -> tuple[Step, ...]:
-        """Minimal filtering where the model sees no great loss in it, and other tiles."""
+        """Direct with other tiles, and by minimal filtering, as far as the model sees no great loss in it."""
         sweeps = _sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)
-        found = [ranked(sweep, unit) for unit, sweep in sweeps]
-        tiles = sorted((s for schedules in found for s in schedules), key=lambda s: s.cost)
-        return (*(step for _, step in _filtered(self, isa)), *(replace(self, schedule=s) for s in tiles))
+        tiles = [s for unit, sweep in sweeps for s in ranked(sweep, unit)]
+        direct = min(s.cost for s in tiles)
+        found: list[tuple[float, Step]] = [(s.cost / direct, replace(self, schedule=s)) for s in tiles]
+        found += _filtered(self, isa)
+        least = min(cost for cost, _ in found)
+        return tuple(step for cost, step in found if cost <= least * NEARLY)
 
     def emit(self, out: Emitter) -> None:
         """One function: rows × panels × tiles."""
@@ -131,8 +135,7 @@ def planned(
     Shapes:  weight (M, C / groups, kernel…)
     """
     sweeps = list(_sweeps(step, axes, weight, out.isa))
-    found = [choose(sweep, unit) for unit, sweep in sweeps] if schedule is None else []
-    schedule = schedule or min((s for s in found if s is not None), key=lambda s: s.cost)
+    schedule = schedule or _cheapest(sweeps)
     sweep = next(s for unit, s in sweeps if (unit.lanes, s.dot) == (schedule.lanes, schedule.dot))
     groups, weight = joined(weight, step.groups, schedule.lanes)
     columns, depth = weight.shape[0] // groups, weight.shape[1]
@@ -160,6 +163,12 @@ def _sweeps(step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, i
             yield unit, replace(sweep, dot=unit.lanes)
 
 
+def _cheapest(sweeps: Iterable[tuple[Isa, Sweep]]) -> Schedule:
+    """The model's choice; there is one, since lowering pads what cannot be peeled."""
+    found = [choose(sweep, unit) for unit, sweep in sweeps]
+    return min((s for s in found if s is not None), key=lambda s: s.cost)
+
+
 def _filtered(step: Conv, isa: Isa) -> list[tuple[float, Winograd]]:
     """The same by minimal filtering, each with its cost over that of a direct convolution, the cheapest first."""
     if step.groups != 1 or step.x.strides[1] != 1:
@@ -176,8 +185,7 @@ def _filtered(step: Conv, isa: Isa) -> list[tuple[float, Winograd]]:
         dim, (cost, lanes) = line
         size, pads = outputs_per_tile(step.weight.shape[dim]), (0, begin[dim - 2])
         found.append((cost, WinogradLine(*given, pads, size, *after, dim=dim, lanes=lanes, nodes=step.nodes)))
-    near = sorted((f for f in found if f[0] < _WORTH_TRYING), key=lambda f: f[0])
-    return [(cost, with_scratch(filtered)) for cost, filtered in near]
+    return [(cost, with_scratch(filtered)) for cost, filtered in sorted(found, key=lambda f: f[0])]
 
 
 def joined(weight: Array, groups: int, lanes: int) -> tuple[int, Array]:

@@ -8,7 +8,7 @@ many rows take a tile of rows × vectors that fills the register file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
 
 __all__ = ["Dense", "Panel", "pack", "panels"]
 
@@ -70,6 +71,22 @@ def pack(weight: Array, bias: Array, lanes: int, runs: tuple[Panel, ...]) -> Arr
     return np.concatenate(blocks)
 
 
+@dataclass(frozen=True)
+class Blocking:
+    """How one product is cut.
+
+    Units:   vectors: of output columns in a panel; parts: of the depth, summed apart (one row); 0: as the model has it
+    """
+
+    vectors: int
+    parts: int = 0
+
+    @property
+    def text(self) -> str:
+        """The sizes in words."""
+        return f"{self.vectors} vectors a panel" + (f", {self.parts} sums of each" if self.parts else "")
+
+
 @dataclass(eq=False)
 class Dense(Step):
     """``y = epilogue(x · weight + bias)``.
@@ -84,6 +101,8 @@ class Dense(Step):
     epilogue: Expr = ACC
     storage: str = "float32"
     """How the weights are kept; see ``LOADS``."""
+    blocking: Blocking | None = None
+    """The model's choice where None."""
     READS = ("x", "operands")
     WRITES = ("y",)
 
@@ -116,6 +135,24 @@ class Dense(Step):
         """M · K · N."""
         return self.rows * int(np.prod(self.weight.shape))
 
+    @property
+    def way(self) -> str:
+        """The panels."""
+        return self.blocking.text if self.blocking else ""
+
+    def preferred(self, isa: Isa) -> Step:
+        """As wide panels as the registers allow."""
+        return replace(self, blocking=Blocking(self._widest(isa), 0))
+
+    def others(self, isa: Isa) -> tuple[Step, ...]:
+        """Narrower panels; one row: its depth in as many parts as keep eight sums in flight, or fewer for one panel."""
+        vectors = -(-self.weight.shape[1] // isa.widths(self.weight.shape[1])[0].lanes)
+        if self.rows > 1:
+            return tuple(replace(self, blocking=Blocking(width)) for width in (2, 3, 1, 4) if width <= vectors)
+        found = [Blocking(width, 8 // width) for width in (8, 4, 2, 1) if width <= vectors]
+        found += [Blocking(1, parts) for parts in (6, 4, 2) if vectors == 1]
+        return tuple(replace(self, blocking=blocking) for blocking in found)
+
     def emit(self, out: Emitter) -> None:
         """One function; a block per run of equal panels. A team shares out panels, or rows where there are many."""
         with out.vectors(out.isa.widths(self.weight.shape[1])[0].lanes):
@@ -124,7 +161,10 @@ class Dense(Step):
     def _emit(self, out: Emitter) -> None:
         depth, columns = self.weight.shape
         split = out.splits(self.macs())
-        runs = panels(columns, out.lanes, self._widest(out, columns, split))
+        widest = self.blocking.vectors if self.blocking else self._widest(out.isa)
+        if split and self.rows == 1:
+            widest = min(widest, -(-columns // (out.lanes * out.threads)))
+        runs = panels(columns, out.lanes, widest)
         epilogue = self._epilogue
         packed = pack(self.weight.astype(np.float32), self.bias.astype(np.float32), out.lanes, runs)
         signature = [
@@ -144,12 +184,9 @@ class Dense(Step):
             lines.append("    (void)flags;")
         out.function("dense", self.title, signature, "\n".join(lines), split=split)
 
-    def _widest(self, out: Emitter, columns: int, split: bool) -> int:
-        many = out.isa.registers == 32
-        if self.rows > 1:
-            return 4 if many else 2
-        widest = 12 if many else 8
-        return min(widest, -(-columns // (out.lanes * out.threads))) if split else widest
+    def _widest(self, isa: Isa) -> int:
+        many = isa.registers == 32
+        return (4 if many else 2) if self.rows > 1 else 12 if many else 8
 
     def _run(self, out: Emitter, run: Panel, last: Panel, depth: int, epilogue: Epilogue, split: bool) -> Iterator[str]:
         stride = run.width * out.lanes
@@ -180,6 +217,8 @@ class Dense(Step):
         """One row: ``split`` interleaved parts of K, each with its own accumulators, summed at the end."""
         width, stride = run.width, run.width * out.lanes
         split = max(1, min(8 // width, depth // 2)) if width < 8 else 1
+        if self.blocking and self.blocking.parts:
+            split = max(1, min(self.blocking.parts, depth // 2))
         whole = depth // split * split
         each = f"for (int j = 0; j < {width}; j++) " if width > 1 else ""
         lane = " + j * VL" if width > 1 else ""

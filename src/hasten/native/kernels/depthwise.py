@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +10,14 @@ import numpy as np
 from hasten.native.epilogue import Epilogue
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.spatial import ConvSpec, Window, axes_of, channels_last, padded, reach_ends
-from hasten.native.kernels.sweep import Sweep, choose, pack, peels
+from hasten.native.kernels.sweep import Schedule, Sweep, choose, pack, peels, ranked
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.program import C_TYPES, Step, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
     from hasten.native.lower import Lowering
 
 __all__ = ["Depthwise", "depthwise"]
@@ -37,6 +38,8 @@ class Depthwise(Step):
     epilogue: Expr = ACC
     zero: float = 0.0
     """What x, where it holds bytes, holds for zero."""
+    schedule: Schedule | None = None
+    """The register tile; None: the model's choice."""
     READS = ("x", "operands")
     STORES_BYTES = True
     WRITES = ("y",)
@@ -60,14 +63,31 @@ class Depthwise(Step):
         """Output positions · taps."""
         return self.y.size * int(np.prod(self.weight.shape[1:]))
 
-    def emit(self, out: Emitter) -> None:
-        """One function: rows × panels × tiles."""
-        channels = self.y.shape[1]
+    @property
+    def way(self) -> str:
+        """The register tile."""
+        return self.schedule.text if self.schedule else ""
+
+    @property
+    def _sweep(self) -> Sweep:
         axes = axes_of(self.x, self.y, self.window)
         masked = self.x.tensor.kind in ("input", "output")
-        sweep = Sweep(axes, channels, broadcast=False, masked=masked, source=self.x.dtype, zero=self.zero)
-        schedule = choose(sweep, out.isa)
+        return Sweep(axes, self.y.shape[1], broadcast=False, masked=masked, source=self.x.dtype, zero=self.zero)
+
+    def preferred(self, isa: Isa) -> Step:
+        """The cheapest tile."""
+        return replace(self, schedule=choose(self._sweep, isa))
+
+    def others(self, isa: Isa) -> tuple[Step, ...]:
+        """Other tiles."""
+        return tuple(replace(self, schedule=schedule) for schedule in ranked(self._sweep, isa))
+
+    def emit(self, out: Emitter) -> None:
+        """One function: rows × panels × tiles."""
+        channels, sweep = self.y.shape[1], self._sweep
+        schedule = self.schedule or choose(sweep, out.isa)
         assert schedule is not None, "lowering pads what cannot be peeled"
+        axes = sweep.axes
         taps = np.moveaxis(self.weight, 0, -1).reshape(1, *(a.kernel for a in axes), 1, channels)
         packed = pack(taps, self.bias.reshape(1, channels), sweep, schedule)
         loops = Loops(sweep, schedule, out, self._epilogue)

@@ -117,11 +117,15 @@ class Winograd(Step):
         return self._epilogue.operands
 
     @property
+    def way(self) -> str:
+        """How many outputs a tile makes, and of what filter."""
+        return f"F({self.size}x{self.size}, 3x3)"
+
+    @property
     def title(self) -> str:
         """Sizes and epilogue."""
-        name = f"F({self.size}x{self.size}, 3x3)"
         sizes = "x".join(map(str, self.y.shape[2:]))
-        return f"{name}, {self.x.shape[1]} -> {self.y.shape[1]}, {sizes}{self._epilogue.title}"
+        return f"{self.way}, {self.x.shape[1]} -> {self.y.shape[1]}, {sizes}{self._epilogue.title}"
 
     def macs(self) -> int:
         """Multiply-accumulates of the convolution, however it is computed."""

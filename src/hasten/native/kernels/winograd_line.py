@@ -63,11 +63,15 @@ class WinogradLine(Winograd):
     dim: int = 2
 
     @property
+    def way(self) -> str:
+        """How many outputs a tile makes, and of how many taps."""
+        return f"F({self.size}, {_REACH + 1 - self.size})"
+
+    @property
     def title(self) -> str:
         """Sizes and epilogue."""
         sizes = "x".join(map(str, self.y.shape[2:]))
-        name = f"F({self.size}, {_REACH + 1 - self.size})"
-        return f"{name}, {self.x.shape[1]} -> {self.y.shape[1]}, {sizes}{self._epilogue.title}"
+        return f"{self.way}, {self.x.shape[1]} -> {self.y.shape[1]}, {sizes}{self._epilogue.title}"
 
     @property
     def lines(self) -> tuple[int, ...]:
