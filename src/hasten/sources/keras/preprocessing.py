@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from hasten.sources.keras.build import Tensor, Unsupported
@@ -57,6 +59,25 @@ def _category(g: Scope, call: Call) -> Tensor:
     return _encoded(g, call.x, layer.output_mode, layer.num_tokens, call)
 
 
+def _lookup(g: Scope, call: Call) -> Tensor:
+    """The place of an integer in the vocabulary; unknown ones share the first place, before it."""
+    layer, x = call.layer, call.x
+    words = np.asarray(layer.get_vocabulary(include_special_tokens=False), np.int64)
+    before = layer.vocabulary_size() - len(words)
+    unknown = layer.num_oov_indices
+    if layer.invert or layer.output_mode == "tf_idf" or unknown > 1 or layer.mask_token is not None or not len(words):
+        raise Unsupported("a lookup that inverts, hashes, masks or weighs")
+    if unknown == 0:
+        raise Unsupported("a lookup that refuses unknown integers")
+    same = g.binary("Equal", g.unsqueeze(g.cast(x, "int64"), [-1]), g.constant(words, "int64", "words"), dtype="bool")
+    numbers = g.constant(np.arange(len(words)) + before, "int64", "places")
+    # One word at most is the same: its place, or nothing, and then the first.
+    found = g.reduce("ReduceMax", g.mul(g.cast(same, "int64"), numbers), [-1])
+    # Keras' symbol of the result says float32, whatever the layer computes in.
+    told = replace(call, dtypes=(layer.compute_dtype,))
+    return _encoded(g, found, layer.output_mode, layer.vocabulary_size(), told)
+
+
 def _encoded(g: Scope, x: Tensor, mode: str, depth: int, call: Call) -> Tensor:
     if mode == "int":
         return g.cast(x, call.dtype)
@@ -73,6 +94,7 @@ LAYERS: dict[str, Converter] = {
     "Normalization": _normalization,
     "Discretization": _discretization,
     "CategoryEncoding": _category,
+    "IntegerLookup": _lookup,
 }
 
 OPERATIONS: dict[str, Converter] = {"Digitize": _digitize}

@@ -16,6 +16,7 @@ from hasten.sources.keras import (
     recurrent,
     reduce,
     shaping,
+    signals,
 )
 from hasten.sources.keras.build import Tensor
 from hasten.sources.keras.scope import Call, Converter, Scope
@@ -58,6 +59,7 @@ _FAMILIES = (
     recurrent,
     reduce,
     shaping,
+    signals,
 )
 
 LAYERS: dict[str, Converter] = dict.fromkeys(_IDLE_AT_INFERENCE, _same)
