@@ -67,6 +67,7 @@ class Emitter:
     _step: int = 0
     _narrow: bool = False
     names: list[str] = field(default_factory=list)
+    _stem: str = ""
 
     @property
     def lanes(self) -> int:
@@ -149,7 +150,7 @@ class Emitter:
         A ``split`` function is also given ``part``, ``parts`` and ``flags``: it does its share of the work, and may let
         all parts ``meet(flags, part, parts)`` in between.
         """
-        name = f"{step_name}_{len(self.names) + 1}"
+        name = f"{self._stem}{step_name}_{len(self.names) + 1}"
         self.names.append(name)
         self._step_bytes.append(self._touched)
         self._owners.append(self._step)
@@ -164,6 +165,23 @@ class Emitter:
     def inline(self, text: str) -> None:
         """A function that a later one calls; not a step of its own."""
         self._functions.append(self._written(text))
+
+    def nested(self, program: Program) -> Emitter:
+        """For a program that a step of this one runs: the same file and constants, tensors and calls of its own."""
+        stem = f"{self._stem}in{len(self.names) + 1}_"
+        return replace(
+            self, program=program, plan=plan(program), threads=1, _stem=stem, names=[], _calls=[], _step_bytes=[],
+            _owners=[], _touched=0,
+        )  # fmt: skip
+
+    def adopt(self, inner: Emitter) -> None:
+        """Counts what a nested emitter used as used by the step that is being written."""
+        self._counter = inner._counter
+        self._touched += sum(inner._step_bytes) + inner._touched
+
+    def statements(self) -> list[str]:
+        """C that makes the program's calls where ``weights``, ``arena``, ``inputs`` and ``outputs`` are given."""
+        return [line.strip() for line in _tensors_and_calls(self, self._calls, team=False)]
 
     @property
     def written(self) -> str:
@@ -248,12 +266,19 @@ static inline void meet(unsigned *flags, const int part, const int parts) {
 
 
 def _run_body(out: Emitter, calls: Sequence[_Call], *, team: bool) -> list[str]:
-    lines = []
-    guard = out.isa.arch == "x86_64"
-    if guard:
-        lines.append("    const unsigned state = _mm_getcsr(); /* denormals count as zero within the call */")
-        lines.append("    _mm_setcsr(state | 0x8040);")
-    lines += [f"    {line}" for line in out.plan.declarations(C_TYPES)]
+    lines = _tensors_and_calls(out, calls, team=team)
+    if out.isa.arch != "x86_64":
+        return lines
+    return [
+        "    const unsigned state = _mm_getcsr(); /* denormals count as zero within the call */",
+        "    _mm_setcsr(state | 0x8040);",
+        *lines,
+        "    _mm_setcsr(state);",
+    ]
+
+
+def _tensors_and_calls(out: Emitter, calls: Sequence[_Call], *, team: bool) -> list[str]:
+    lines = [f"    {line}" for line in out.plan.declarations(C_TYPES)]
     used = set(re.findall(r"\w+", " ".join(a for call in calls for a in call.arguments)))
     lines += [f"    (void){name};" for name in map(out.plan.name, out.plan.tensors) if name not in used]
     used.update(re.findall(r"\w+", " ".join(lines)))
@@ -274,8 +299,6 @@ def _run_body(out: Emitter, calls: Sequence[_Call], *, team: bool) -> list[str]:
             met = False
     if team and not met:
         lines.append("    meet(flags, part, parts);")
-    if guard:
-        lines.append("    _mm_setcsr(state);")
     return lines
 
 

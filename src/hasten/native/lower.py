@@ -22,7 +22,7 @@ from hasten.native.kernels.typed import HALVES
 from hasten.native.program import C_TYPES, Program, Step, Tensor, View
 from hasten.types import Array
 
-__all__ = ["Lower", "Lowering", "lower", "lower_nodes"]
+__all__ = ["Lower", "Lowering", "finish", "lower", "lower_nodes"]
 
 Lower = Callable[["Lowering", ir.Node], None]
 
@@ -207,7 +207,7 @@ def lower(model: ir.Model, name: str, isa: Isa) -> Program:
         _input(low, v, i) for i, v in enumerate(v for v in model.graph.inputs if v.name not in model.graph.initializers)
     ]
     lower_nodes(low, model.graph)
-    return _finish(low, inputs, [low.view(value) for value in model.graph.outputs])
+    return finish(low, inputs, [low.view(value) for value in model.graph.outputs])
 
 
 def _input(low: Lowering, value: ir.Value, index: int) -> View:
@@ -274,8 +274,11 @@ def _widened(low: Lowering, node: ir.Node, family: Lower) -> None:
             low._views[id(value)] = cast(low, low._wide[id(value)], dtype)
 
 
-def _finish(low: Lowering, inputs: list[View], outputs: list[View]) -> Program:
-    """Every output becomes a tensor of its own that the caller supplies: written in place where that is possible."""
+def finish(low: Lowering, inputs: list[View], outputs: list[View]) -> Program:
+    """The program of what was lowered. Every output becomes a tensor of its own that the caller supplies.
+
+    It is written in place where that is possible.
+    """
     final: list[View] = []
     taken: set[int] = set()
     for index, view in enumerate(outputs):

@@ -10,7 +10,7 @@ __all__ = ["FAMILIES", "families"]
 
 FAMILIES = (
     "arithmetic", "matmul", "conv", "conv_transpose", "pool", "movement", "rows", "reduce", "norm", "gather", "resize",
-    "attention", "control", "recurrent", "quantised",
+    "attention", "control", "turns", "recurrent", "quantised",
 )  # fmt: skip
 
 
