@@ -25,13 +25,18 @@ from hasten.native.plan import apart
 from hasten.native.program import Program, Step
 from hasten.native.timing import fastest, measure
 
-__all__ = ["SCHEDULES", "scheduled"]
+__all__ = ["SCHEDULES", "by_model", "scheduled"]
 
 # Where choices come from: the model alone; those kept from earlier timing, else the model; timing what is not kept.
 SCHEDULES = ("model", "kept", "timed")
 
 _HEAVY = 0.03  # of the program's arithmetic: equal steps with less together are left to the model
 _MOST_GROUPS, _MOST_WAYS = 12, 5
+
+
+def by_model(program: Program, isa: Isa) -> Program:
+    """Every step in the way that a model of the machine prefers: the same for the same program, on whatever machine."""
+    return replace(program, steps=[step.preferred(isa) for step in program.steps])
 
 
 def scheduled(program: Program, isa: Isa, how: str = "model") -> Program:
@@ -41,10 +46,10 @@ def scheduled(program: Program, isa: Isa, how: str = "model") -> Program:
     """
     if how not in SCHEDULES:
         raise SettingsError(f"unknown schedule '{how}': expected one of {', '.join(SCHEDULES)}")
-    steps = [step.preferred(isa) for step in program.steps]
-    settled = replace(program, steps=steps)
+    settled = by_model(program, isa)
     if how == "model" or (how == "kept" and not _folder().is_dir()):
         return settled
+    steps = list(settled.steps)
     groups = _heavy_groups(steps, isa)
     chosen = {key: found for key in groups if (found := _kept(key)) is not None}
     if how == "timed":
@@ -57,7 +62,7 @@ def scheduled(program: Program, isa: Isa, how: str = "model") -> Program:
             for step in (step for step in known if step.way == way):
                 steps[i] = step
                 timed.add(i)
-    return replace(settled, timed=frozenset(timed))
+    return replace(settled, steps=steps, timed=frozenset(timed))
 
 
 def _heavy_groups(steps: Sequence[Step], isa: Isa) -> dict[str, list[int]]:
