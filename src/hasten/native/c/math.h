@@ -166,11 +166,49 @@ static inline vf v_hard_sigmoid(vf x, vf alpha, vf beta) {
 static inline vf v_hard_swish(vf x) { return x * v_hard_sigmoid(x, v_set1(1.0f / 6.0f), v_set1(0.5f)); }
 //! v_silu: v_exp
 static inline vf v_silu(vf x) { return x / (1.0f + v_exp(-x)); }
-//! v_gelu: v_erf
-static inline vf v_gelu(vf x) { return 0.5f * x * (1.0f + v_erf(x * 0.707106781186547524f)); }
-//! v_gelu_tanh: v_tanh
+//! v_gelu: v_abs v_min v_set1
+/* relu(x) less |x|·Φ(-|x|), which is gone from 5.6 on: a polynomial in t from -1 to 1 */
+static inline vf v_gelu(vf x) {
+    const vf b = v_abs(x), a = v_min(v_set1(5.6f), b), t = a * 0.357142866f - 1.0f, s = t * t;
+    vf p = v_set1(-2.61199614e-03f);
+    p = p * s + 1.017343998e-02f;
+    p = p * s + -1.350561739e-03f;
+    p = p * s + -6.286305934e-02f;
+    p = p * s + 1.362774819e-01f;
+    p = p * s + -5.422115326e-02f;
+    p = p * s + -1.307941079e-01f;
+    p = p * s + -1.960851811e-02f;
+    vf q = v_set1(6.322694011e-03f);
+    q = q * s + -3.462610766e-02f;
+    q = q * s + 7.580909133e-02f;
+    q = q * s + -5.347897112e-02f;
+    q = q * s + -8.278340101e-02f;
+    q = q * s + 1.43932119e-01f;
+    q = q * s + 6.727103144e-02f;
+    q = q * s + 2.555135405e-03f;
+    return (0.5f * x + 0.5f * b) - a * (1.0f - t) * (p * t + q);
+}
+//! v_gelu_tanh: v_abs v_min v_set1
+/* the like for x·σ(1.5957691·(x + 0.044715·x³)), gone from 5.2 on */
 static inline vf v_gelu_tanh(vf x) {
-    return 0.5f * x * (1.0f + v_tanh(0.797884560802865356f * (x + 0.044715f * x * x * x)));
+    const vf b = v_abs(x), a = v_min(v_set1(5.2f), b), t = a * 0.384615391f - 1.0f, s = t * t;
+    vf p = v_set1(-1.76502543e-03f);
+    p = p * s + 7.268062327e-03f;
+    p = p * s + -3.333926667e-03f;
+    p = p * s + -3.344213963e-02f;
+    p = p * s + 6.75476715e-02f;
+    p = p * s + 1.111499779e-02f;
+    p = p * s + -1.415680647e-01f;
+    p = p * s + -3.082014062e-02f;
+    vf q = v_set1(2.597443061e-03f);
+    q = q * s + -1.470139343e-02f;
+    q = q * s + 2.956142277e-02f;
+    q = q * s + -1.575001865e-03f;
+    q = q * s + -9.153866023e-02f;
+    q = q * s + 1.053888127e-01f;
+    q = q * s + 9.078648686e-02f;
+    q = q * s + 4.482262302e-03f;
+    return (0.5f * x + 0.5f * b) - a * (1.0f - t) * (p * t + q);
 }
 //! v_softplus: v_exp v_log1p v_abs v_max v_set1
 static inline vf v_softplus(vf x) { return v_max(v_set1(0.0f), x) + v_log1p(v_exp(-v_abs(x))); }

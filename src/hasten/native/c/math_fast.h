@@ -76,3 +76,9 @@ static inline vf v_softplus(vf x) {
     p = p * e + 9.988342594e-1f;
     return v_max(v_set1(0.0f), x) + p * e;
 }
+//! v_gelu: v_erf
+static inline vf v_gelu(vf x) { return 0.5f * x * (1.0f + v_erf(x * 0.707106781186547524f)); }
+//! v_gelu_tanh: v_tanh
+static inline vf v_gelu_tanh(vf x) {
+    return 0.5f * x * (1.0f + v_tanh(0.797884560802865356f * (x + 0.044715f * x * x * x)));
+}
