@@ -224,7 +224,7 @@ def test_ctrl_c_before_anything_passed_writes_nothing(model_file: Path, tmp_path
 def test_when_nothing_passes_nothing_is_written(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(plan: object, on_event: object) -> tuple[Trial, ...]:
+    def nothing(plan: object, on_event: object, builds: object) -> tuple[Trial, ...]:
         return ()
 
     monkeypatch.setattr(pipeline_module, "search", nothing)

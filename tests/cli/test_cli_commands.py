@@ -61,6 +61,15 @@ def test_optimize_prints_json_alone(run: Run, model: Path, tmp_path: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["m.hasten"]
 
 
+@pytest.mark.parametrize(("name", "text"), [("x.csv", "a,b,c,d\n1,2,3,4\n5,6,7,8\n"), ("x.json", "[[1, 2, 3, 4]]")])
+def test_samples_of_text_take_the_models_dtype(run: Run, model: Path, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    ran = run("optimize", model, *FAST, "-o", tmp_path / "m.hasten", "--no-report", "--sample", tmp_path / name)
+    assert ran.code == 0, ran.err
+    first = read(tmp_path / "m.hasten").checks()[0][0][0]
+    np.testing.assert_array_equal(first, np.float32([[1, 2, 3, 4]]))
+
+
 def test_bench_chooses_and_writes_nothing(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,3 +147,9 @@ def test_the_limit_is_told_only_where_every_operator_has_one():
     assert whole_limit(replace(made.full_report(), op_times=ops)) == 0.5
     assert whole_limit(replace(made.full_report(), op_times=(*ops, OpTime("c", "Add", 1.0, 0.0)))) is None
     assert whole_limit(made.one_candidate()) is None
+
+
+def test_the_part_that_all_operators_names_share_is_left_out():
+    ops = (OpTime("net/a/MatMul, net/a/Relu", "Dense", 10.0, 0.5), OpTime("net/b", "Dense", 10.0, 0.5))
+    text = shown(replace(made.full_report(), op_times=ops))
+    assert "a/MatMul, a/Relu" in text and "net/" not in text

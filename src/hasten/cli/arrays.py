@@ -15,7 +15,7 @@ import numpy as np
 from hasten.errors import InputError
 from hasten.types import Array, TensorSpec
 
-__all__ = ["read", "shaped", "text_of", "write"]
+__all__ = ["read", "read_loosely", "shaped", "text_of", "write"]
 
 
 def read(path: Path) -> Any:
@@ -38,6 +38,17 @@ def read(path: Path) -> Any:
         raise InputError(
             f"cannot read '{path}': expected plain numbers, received a damaged or other file ({first})"
         ) from error
+
+
+def read_loosely(path: Path) -> Any:
+    """As ``read``, but numbers from text are lists: they have no dtype that could be the wrong one.
+
+    Raises:  InputError: as ``read``
+    """
+    found = read(path)
+    if path.suffix.lower() in (".npy", ".npz"):
+        return found
+    return {k: v.tolist() for k, v in found.items()} if isinstance(found, Mapping) else found.tolist()
 
 
 def _npy(path: Path) -> Array:

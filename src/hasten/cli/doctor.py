@@ -90,7 +90,10 @@ def _print(results: Sequence[Result], output: str, statistics: bool, *, to_stder
     else:
         text = out.as_github(results) if output == "github" else out.as_text(results)
     if text:
-        print(text, file=sys.stderr if to_stderr else sys.stdout)
+        stream = sys.stderr if to_stderr else sys.stdout
+        # A file's name may hold bytes that are no text: shown as escapes, never a crash.
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _sorted_out(paths: Sequence[str]) -> tuple[list[str], list[Path]]:

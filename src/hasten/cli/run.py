@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from hasten.api import Outcome, Settings, study
-from hasten.cli.arrays import read
+from hasten.cli.arrays import read_loosely
 from hasten.cli.progress import Watch
 from hasten.cli.quiet import quiet_libraries
 from hasten.errors import HastenError, InputError
@@ -42,7 +42,7 @@ def run(request: Request) -> None:
 
     Raises:  HastenError: bad input; typer.Exit: with 130 after Ctrl-C, the best so far written
     """
-    sample = None if request.sample is None else read(request.sample)
+    sample = None if request.sample is None else read_loosely(request.sample)
     try:
         with quiet_libraries(), Watch() as watch:
             outcome = study(

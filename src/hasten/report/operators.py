@@ -68,9 +68,22 @@ def _table(ops: Sequence[OpTime], *, roomy: bool) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     if roomy:
         table.add_column("kernel", overflow="fold")
+    folders = _shared_folders(ops)
     for op in ops:
         rates = [ABSENT if rate is None else f"{rate:,.1f}" for rate in (op.gmacs_per_s, op.gb_per_s)]
         reached = share_text(op.limit_ns / op.time_ns if op.limit_ns is not None and op.time_ns else None)
         kernel = [Text(op.kernel)] if roomy else []
-        table.add_row(Text(op.name), Text(op.op), time_text(op.time_ns), share_text(op.share), reached, *rates, *kernel)
+        name = Text(_short(op.name, folders))
+        table.add_row(name, Text(op.op), time_text(op.time_ns), share_text(op.share), reached, *rates, *kernel)
     return table
+
+
+def _shared_folders(ops: Sequence[OpTime]) -> int:
+    """How many leading parts all names have in common, as paths: the model's own name, often."""
+    paths = [name.split("/")[:-1] for op in ops for name in op.name.split(", ")]
+    same = [len(set(parts)) == 1 for parts in zip(*paths)]  # noqa: B905  (the shortest decides)
+    return [*same, False].index(False) if len(paths) > 1 else 0
+
+
+def _short(name: str, folders: int) -> str:
+    return ", ".join("/".join(part.split("/")[folders:]) for part in name.split(", "))

@@ -18,7 +18,7 @@ import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 
 from hasten import graph
-from hasten.errors import SourceError
+from hasten.errors import InputError, SourceError
 from hasten.graph import shapes
 from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
@@ -247,8 +247,11 @@ def _answers(
 ) -> tuple[Array, ...]:
     arrays = draw(inputs, dict(limits), np.random.default_rng(0))
     if request.sample is not None:
-        pairs = zip(inputs, request.sample, strict=True)
-        arrays = tuple(np.asarray(a[:1] if s.is_batched else a).astype(s.dtype, copy=False) for s, a in pairs)
+        pairs = [(s, np.asarray(a[:1] if s.is_batched else a)) for s, a in zip(inputs, request.sample, strict=True)]
+        for spec, array in pairs:
+            if array.dtype.kind == "c" and np.dtype(spec.dtype).kind != "c":
+                raise InputError(f"sample for input {spec}: expected real numbers, received {array.dtype}")
+        arrays = tuple(a.astype(s.dtype, copy=False) for s, a in pairs)
     return reference(arrays)
 
 

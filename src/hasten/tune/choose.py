@@ -320,7 +320,7 @@ def _why(verdict: Verdict, best: Trial, table: _Table) -> str:
         call = verdict.original.candidate.label
         return f"the original stays: {name} does not beat '{call}' beyond the noise at {what} ({_times(verdict.gain)})"
     if verdict.runner_up is None or verdict.ratio is None:
-        return f"{name} is the only candidate that passed"
+        return f"{name} is the only candidate that was timed and passed"
     other = verdict.runner_up.candidate.label
     if verdict.tie:
         how = "as the simpler one" if best is not verdict.winner else "as the better and simpler of equals"
