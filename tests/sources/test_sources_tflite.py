@@ -264,6 +264,22 @@ def test_single_step_cells_show_their_state(tmp_path: Path, name: str) -> None:
     same_answers(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("GELU", ("GeluOptions", {"approximate": False})),
+        ("GELU", ("GeluOptions", {"approximate": True})),
+        ("RELU_N1_TO_1", ("", {})),
+        ("RELU_0_TO_1", ("", {})),
+    ],
+)
+def test_pointwise_operators_that_tf2onnx_lacks(tmp_path: Path, name: str, options: Any) -> None:
+    file = FileOf()
+    x, y = file.tensor((1, 9)), file.tensor((1, 9))
+    file.operator(name, [x], [y], options)
+    same_answers(opened(tmp_path, file.to_bytes([x], [y])), atol=1e-4 if name == "GELU" else 2e-6)
+
+
 def test_an_operator_without_importer_leaves_litert_to_run_the_file(tmp_path: Path) -> None:
     source = opened(tmp_path, lstm(activation=0))
     assert source.model is None

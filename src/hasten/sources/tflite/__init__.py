@@ -26,6 +26,7 @@ from hasten.sources.tflite.hybrid import hybrid_operators
 from hasten.sources.tflite.interpreter import Opened, open_interpreter
 from hasten.sources.tflite.lists import lower_lists
 from hasten.sources.tflite.model import Flat, parse
+from hasten.sources.tflite.pointwise import POINTWISE
 from hasten.sources.tflite.sequence import SEQUENCES, SEQUENCES_EXACT
 from hasten.sources.tflite.slices import SLICES
 from hasten.sources.tflite.state import rewire_resources, stepping_states
@@ -121,7 +122,7 @@ def _imported(file: _File, hybrid: Sequence[str], request: SourceRequest) -> tup
 def _settled(
     file: _File, sequences: Mapping[str, Emitter], hybrid: Sequence[str], request: SourceRequest
 ) -> tuple[Settled, tuple[str, ...]]:
-    graph = to_graph(file.flat, {**sequences, **STEPS, **SLICES})
+    graph = to_graph(file.flat, {**sequences, **STEPS, **SLICES, **POINTWISE})
     if not hybrid:
         return settle(graph, request, file.opened.call, file.opened.inputs), ()
     note = (
