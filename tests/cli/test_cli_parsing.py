@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,12 @@ def test_whole_floats_become_indices_and_others_do_not() -> None:
     ids = TensorSpec("ids", "int64", ("batch", 2))
     assert arrays.shaped([ids], np.array([[1.0, 2.0]])).dtype == np.int64
     assert arrays.shaped([ids], np.array([[1.5, 2.0]])).dtype == np.float64
+
+
+def test_numbers_are_written_with_the_digits_that_they_have() -> None:
+    x = np.random.default_rng(0).standard_normal(50).astype(np.float32)
+    assert arrays.text_of(["y"], [np.float32([[0.1, 3.0]])]) == "[[0.1, 3.0]]"
+    np.testing.assert_array_equal(np.float32(json.loads(arrays.text_of(["y"], [x]))), x)
 
 
 def test_what_json_lacks_becomes_null() -> None:

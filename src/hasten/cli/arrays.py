@@ -129,8 +129,14 @@ def _one(spec: TensorSpec, array: Array) -> Array:
 
 def text_of(names: Sequence[str], answers: Sequence[Array]) -> str:
     """The answers as one line of JSON: a list for one output, else an object; what JSON lacks becomes null."""
-    lists = [_finite(answer.tolist()) for answer in answers]
+    lists = [_finite(_written(answer).tolist()) for answer in answers]
     return json.dumps(lists[0] if len(lists) == 1 else dict(zip(names, lists, strict=True)))
+
+
+def _written(answer: Array) -> Array:
+    """Float64 with no more digits than name the answer's own value: 0.1, where float32's nearest is 0.10000000149."""
+    short = answer.dtype.kind == "f" and answer.dtype.itemsize < 8
+    return answer.astype(np.str_).astype(np.float64) if short else answer
 
 
 def _finite(value: Any) -> Any:
