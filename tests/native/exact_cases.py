@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from native_cases import graph
+from native_cases import graph, recurrent
 from onnx import helper
 
-__all__ = ["int8_weights", "pointwise", "shrunk"]
+__all__ = ["int8_weights", "pointwise", "shrunk", "shrunk_recurrent"]
 
 
 def int8_weights(depth: int, columns: int, seed: int = 0, *, full: bool = False) -> np.ndarray:
@@ -39,3 +39,14 @@ def pointwise(channels: int, columns: int, sizes: tuple[int, int], stride: int =
     ]
     weights = {"w": np.ascontiguousarray(weight), "b": np.arange(columns, dtype=np.float32) / columns}
     return graph(nodes, {"x": (batch, *sizes, channels)}, {"y": (batch, *out, columns)}, weights)
+
+
+def shrunk_recurrent(kind: str, units: int, batch: int = 1, **attributes) -> ir.Model:
+    """A recurrent layer whose weights of the state are int8 times one scale."""
+    model = recurrent(kind, 6, 5, units, batch, **attributes)
+    weights = model.graph.initializers["r"]
+    assert weights.const_value is not None
+    values = weights.const_value.numpy()
+    scale = np.float32(np.abs(values).max() / 127)
+    weights.const_value = ir.tensor((np.rint(values / scale) * scale).astype(np.float32), name="r")
+    return model

@@ -8,20 +8,23 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 import pytest
-from exact_cases import int8_weights, pointwise, shrunk
+from exact_cases import int8_weights, pointwise, shrunk, shrunk_recurrent
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_cases import HERE, RUNNABLE, Built, mlp
+from native_cases import HERE, RUNNABLE, Built, mlp, recurrent
 from spatial_cases import build, call
 from test_native_realtime import SANITIZE, WATCHED, _watched
 
 from hasten.engines import BuildRequest, Offer
 from hasten.engines.native import ENGINE
+from hasten.graph.reference import run
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
 from hasten.native.exact import half_of, int8_of
 from hasten.native.isa import isa
+from hasten.native.kernels.recurrent import Recurrent
 from hasten.native.kernels.word_product import WordProduct, sums
+from hasten.native.precision import as_they_are
 from hasten.types import TensorSpec
 
 ROUNDED = 0.5 / 32767  # of a row's largest value
@@ -270,6 +273,66 @@ def test_words_touch_nothing_beyond_an_array(count, tmp_path, monkeypatch):
 def test_weights_take_a_quarter_of_the_room():
     model = shrunk(1, 256, 128)
     assert len(emit(program_of(model, "m", isa("zen4")), isa("zen4")).weights) < int8_weights(256, 128).nbytes * 0.3
+
+
+# ---- recurrent layers ----------------------------------------------------------------------------------------------
+
+LAYERS = {
+    "LSTM": lambda: shrunk_recurrent("LSTM", 67, batch=2),
+    "LSTM both ways": lambda: shrunk_recurrent("LSTM", 64, direction="bidirectional"),
+    "GRU": lambda: shrunk_recurrent("GRU", 75, linear_before_reset=1),
+    "RNN": lambda: shrunk_recurrent("RNN", 131),
+}
+
+
+def kept(model, name, target):
+    """The program as for a processor with the instructions that make narrow weights pay."""
+    able = replace(target, arch="x86_64", features=target.features | {"fma", "vnni"})
+    return as_they_are(program_of(model, name, target), able)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_states_keep_narrow_weights(name, target, monkeypatch):
+    monkeypatch.setattr("native_cases.program_of", kept)
+    model = LAYERS[name]()
+    built = Built(model, isa(target))
+    layers = [s for s in built.program.steps if isinstance(s, Recurrent)]
+    assert layers and all(s.scale is not None and "int8 weights, exact" in s.title for s in layers)
+    shape = model.graph.inputs[0].shape.numpy()
+    x = np.random.default_rng(11).standard_normal(shape).astype(np.float32)
+    for found, again, expected in zip(built(x), built(x), run(model, [x]), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+        np.testing.assert_array_equal(found, again)
+
+
+def test_states_that_stay_as_they_are():
+    for model in (
+        recurrent("LSTM", 6, 5, 67),  # float weights
+        shrunk_recurrent("LSTM", 32),  # too few of them
+        shrunk_recurrent("GRU", 80),  # its reset gates come first
+    ):
+        steps = kept(model, "m", isa("zen4")).steps
+        assert all(s.scale is None for s in steps if isinstance(s, Recurrent))
+
+
+@pytest.mark.skipif(HERE.arch == "any", reason="plain C has no team")
+def test_a_team_walks_narrow_weights_to_the_same_bits(monkeypatch):
+    monkeypatch.setattr("hasten.native.compile.program_of", lambda m, n, t, **_: kept(m, n, t))
+    team = build(shrunk_recurrent("LSTM", 96), HERE.name, threads=2)
+    assert team.emitted.splits >= 1
+    x = np.random.default_rng(12).standard_normal((6, 1, 5)).astype(np.float32)
+    alone = call(team, x)
+    for parts in (2, 3):
+        for expected, found in zip(alone, call(team, x, parts=parts), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+@pytest.mark.parametrize("target", WATCHED)
+def test_sanitizers_find_nothing_in_narrow_states(target, tmp_path, monkeypatch):
+    monkeypatch.setattr("test_native_realtime.program_of", kept)
+    assert _watched(LAYERS["LSTM"](), isa(target), tmp_path, SANITIZE) == 0
 
 
 # ---- as candidates -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.recurrent import Recurrent
 from hasten.native.kernels.spatial import channels_last
-from hasten.native.kernels.word_product import DEEPEST, UNIT, WordProduct
+from hasten.native.kernels.word_product import DEEPEST, UNIT, WordProduct, sums
 from hasten.native.program import Program, Step, Tensor, View
 from hasten.types import Array
 
@@ -34,6 +34,7 @@ __all__ = ["STORED", "as_they_are", "in_words", "reduce_weights"]
 _F16_LARGEST = 65504.0
 _LEAST_WORDS = 24  # rows and columns of a matrix; fewer do not repay the rounding of what they meet
 _LEAST_WAITING = 1 << 12  # weights that a single row waits for rather than for its sums
+_LEAST_STATE = 16_000  # weights of a state that a near cache does not hold as float32
 _LEAST_FAR = 1 << 17  # float16 is slow to widen: worth it for weights in the last cache or memory
 
 
@@ -106,7 +107,25 @@ def as_they_are(program: Program, isa: Isa) -> Program:
     """The program with the weights of single rows kept as the narrow numbers that they are, where that is faster."""
     if isa.arch != "x86_64" or "fma" not in isa.features:
         return program
-    return replace(program, steps=[_as_it_is(s, isa) if type(s) is Dense else s for s in program.steps])
+
+    def kept(step: Step) -> Step:
+        if type(step) is Dense:
+            return _as_it_is(step, isa)
+        return _state_as_it_is(step) if type(step) is Recurrent and "vnni" in isa.features else step
+
+    return replace(program, steps=[kept(s) for s in program.steps])
+
+
+def _state_as_it_is(step: Recurrent) -> Step:
+    resets_before = step.cell.kind == "GRU" and not step.cell.reset_after
+    as_float = step.storage == "float32" and step.scale is None
+    if not as_float or resets_before or step.hidden.size < _LEAST_STATE:
+        return step
+    found = int8_of(step.hidden.reshape(len(step.hidden), -1))
+    if found is None or sums(found.values) > 1:
+        return step
+    hidden = found.values.reshape(step.hidden.shape).astype(np.float32)
+    return replace(step, hidden=hidden, scale=found.scale.reshape(step.hidden.shape[1:]))
 
 
 def _as_it_is(step: Dense, isa: Isa) -> Step:

@@ -108,6 +108,11 @@ class Recurrent(Step):
     lengths: View | None = None
     storage: str = "float32"
     """How the weights of the state are kept; see ``storage.LOADS``."""
+    scale: Array | None = None
+    """Of weights that are exactly int8, by gate and unit; ``hidden`` then holds whole numbers.
+
+    Shapes:  (G, H)
+    """
     lanes: int = field(kw_only=True)
     """Of its vectors, and of the gates' layout: all that the instruction set has, or half as many."""
     READS = ("gates", "first_h", "first_c", "lengths")
@@ -123,7 +128,8 @@ class Recurrent(Step):
         """Sizes and direction."""
         steps, batch, _ = self.gates.shape
         back = ", backwards" if self.cell.reverse else ""
-        return f"{steps} steps x {batch} rows, {self.units} units{back}"
+        kept = "" if self.scale is None else ", int8 weights, exact"
+        return f"{steps} steps x {batch} rows, {self.units} units{back}{kept}"
 
     def accepts(self, name: str, view: View) -> bool:
         """Last states may lie anywhere, the sequence where its rows are dense."""

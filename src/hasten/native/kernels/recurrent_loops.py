@@ -35,7 +35,8 @@ class Loops:
     def __post_init__(self) -> None:
         self.count = GATES[self.step.cell.kind]
         self.lanes = self.out.lanes
-        self.kept, self.load = WEIGHT_TYPES[self.step.storage], LOADS[self.step.storage]
+        storage = self.step.storage if self.step.scale is None else "int8"
+        self.kept, self.load = WEIGHT_TYPES[storage], LOADS[storage]
         self.padded = padded_units(self.step.units, self.lanes)
         self.blocks = self.padded // self.lanes  # a block: one vector of units, all its gates
         # Splitting pays earlier here than elsewhere: each part's share of the weights then fits a nearer cache.
@@ -63,7 +64,7 @@ class Loops:
         units, padded, lanes = step.units, self.padded, self.lanes
         out.need("v_load", "v_store", "v_set1", self.load)
         steps, batch, columns = step.gates.shape
-        weights = out.constant(stored(_pack_hidden(step.hidden, self.count, padded, lanes), step.storage))
+        weights = out.constant(self._weights())
         name = out.fresh(f"{step.kernel}_step")
         extra = (
             [("const float *restrict p", out.constant(_pad(step.peephole, padded)))]
@@ -72,6 +73,9 @@ class Loops:
         )
         if step.state_bias is not None:
             extra.append(("const float *restrict q", out.constant(_pad(step.state_bias[None], padded))))
+        if step.scale is not None:
+            scale = interleave(step.scale.reshape(1, -1), self.count, padded, lanes)
+            extra.append(("const float *restrict f", out.constant(scale)))
         names = "".join(", " + d.split("restrict ")[1] for d, _ in extra)
         cell_args = f"const float *restrict g, const {self.kept} *restrict w, "
         cell_args += "const float *restrict h, float *restrict n"
@@ -145,6 +149,17 @@ class Loops:
             body.append("    (void)from;")
         return signature, "\n".join(body)
 
+    def _weights(self) -> Array:
+        """The weights of the state as they are kept: int8 ones in pairs, ``[vector of units][pair][gate][lane][2]``."""
+        step, lanes = self.step, self.lanes
+        if step.scale is None:
+            return stored(_pack_hidden(step.hidden, self.count, self.padded, lanes), step.storage)
+        pairs = -(-step.units // 2)
+        even = np.zeros((2 * pairs, *step.hidden.shape[1:]), np.float32)
+        even[: step.units] = step.hidden
+        packed = _pack_hidden(even, self.count, self.padded, lanes).reshape(self.blocks, pairs, 2, -1)
+        return packed.transpose(0, 1, 3, 2).astype(np.int8)
+
     def _tick(self, s: str, call: str, ticks: str, indent: str) -> list[str]:
         """One time step: compute, emit y, swap the states."""
         step = self.step
@@ -192,12 +207,14 @@ class Loops:
         if self.step.cell.kind == "GRU" and not self.step.cell.reset_after:
             return self._reset_before()
         count, units = self.count, self.step.units
+        exact = self.step.scale is not None
         lines = [
+            *(self._words() if exact else ()),
             # Every other step walks the weights backwards: those used last are still in the nearest cache.
             "    for (int i = first; i < last; i++) {",
             "        const int u = (back ? first + last - 1 - i : i) * VL;",
             f"        const float *x = g + u * {count};",
-            f"        const {self.kept} *r = w + (long)u * {count * units};",
+            f"        const {self.kept} *r = w + (long)u * {count * (units + units % 2 if exact else units)};",
             f"        vf a[{count}];",
         ]
         if self.step.cell.kind == "GRU":
@@ -205,10 +222,34 @@ class Loops:
             lines.append("        a[0] = v_load(x), a[1] = v_load(x + VL), a[2] = v_load(q + u);")
         else:
             lines.append(f"        for (int j = 0; j < {count}; j++) a[j] = v_load(x + j * VL);")
-        lines += [*self._products(count), *(f"        {line}" for line in self._cell()), "    }"]
+        products = self._pairs(count) if exact else self._products(count)
+        lines += [*products, *(f"        {line}" for line in self._cell()), "    }"]
         if self.step.cell.kind != "LSTM":
             lines.append("    (void)c;")
         return lines
+
+    def _words(self) -> list[str]:
+        """The state as sums of two 16-bit words times ``size``: as exact as float32 is."""
+        self.out.need("v_words_2", "v_load_pairs", "v_dup2", "v_dot2", "v_set1i", "v_tofloat")
+        room = -(-self.step.units // max(2, self.lanes)) * max(2, self.lanes)
+        return [f"    int16_t high[{room}], low[{room}];", "    const float size = v_words_2(h, depth, high, low);"]
+
+    def _pairs(self, width: int) -> list[str]:
+        """``a[width] += h · R`` for one block of units, two whole numbers at a time."""
+        each = f"for (int j = 0; j < {width}; j++)"
+        return [
+            f"        vi o[{width}], m[{width}];",
+            f"        {each} o[j] = m[j] = v_set1i(0);",
+            f"        for (int k = 0; k < (depth + 1) / 2; k++, r += {2 * width} * VL) {{",
+            "            const vi two = v_dup2(high + 2 * k), small = v_dup2(low + 2 * k);",
+            f"            {each} o[j] = v_dot2(o[j], two, v_load_pairs(r + j * 2 * VL));",
+            f"            {each} m[j] = v_dot2(m[j], small, v_load_pairs(r + j * 2 * VL));",
+            "        }",
+            f"        {each} {{",
+            "            const vf sum = v_tofloat(o[j]) + v_tofloat(m[j]) * 0x1p-15f;",
+            f"            a[j] += v_load(f + u * {width} + j * VL) * sum * size;",
+            "        }",
+        ]
 
     def _products(self, width: int) -> list[str]:
         """``a[width] += h · R`` for one block of units, two k at a time so that sums need not wait for each other."""
