@@ -59,6 +59,7 @@ _FORMS = (
     _Form("LayerNormalization", Op("Mul", _LAYER, "scale"), _LAYER_NORM_OPSET),
     _Form("LayerNormalization", _LAYER, _LAYER_NORM_OPSET),
     _Form("RMSNormalization", Op("Mul", _RMS, "scale"), _RMS_NORM_OPSET),
+    _Form("RMSNormalization", _RMS, _RMS_NORM_OPSET),
 )
 
 
