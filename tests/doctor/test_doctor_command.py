@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from hasten.cli import app
 from hasten.doctor.check import Job, check_bytes
 from hasten.doctor.notebook import read_notebook
+from hasten.doctor.rules import code_rules
 from hasten.doctor.run import examine
 from hasten.doctor.settings import Settings, find_settings
 from hasten.errors import SettingsError
@@ -301,6 +304,70 @@ def test_nothing_stops_a_run(tmp_path: Path) -> None:
     assert "huge.py: skipped: " in done.output
 
 
+def test_odd_folders_and_files_cost_themselves_alone(tmp_path: Path) -> None:
+    write(tmp_path, "good.py", BAD)
+    write(tmp_path, "folder.py/inside.py", BAD)
+    write(tmp_path, "empty.py", "")
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "dangling.py").symlink_to(tmp_path / "nowhere.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    secret = write(tmp_path, "secret.py", BAD)
+    secret.chmod(0)
+    done = run(str(tmp_path), "--format", "json")
+    found = {(Path(f["path"]).name, f["rule"]) for f in json.loads(done.output)["findings"]}
+    readable = os.access(secret, os.R_OK)  # as root everything is
+    assert found == {("good.py", "H501"), ("inside.py", "H501"), ("secret.py", "H501" if readable else "H000")}
+
+
+def test_names_that_are_no_text_are_shown_by_every_format(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.py")
+    write(tmp_path, name, BAD)
+    for form in ("text", "json", "github", "sarif"):
+        command = [sys.executable, "-m", "hasten.cli", "doctor", ".", "--format", form]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+        assert (done.returncode, b"H501" in done.stdout, done.stderr) == (1, True, b"")
+
+
+DEEP = {
+    "attributes": "x = a" + ".b" * 5000 + "\n",
+    "operators": "x = " + "+".join(["1"] * 9000) + "\n",
+    "brackets": "x = " + "[" * 300 + "]" * 300 + "\n",
+}
+
+
+@pytest.mark.parametrize("case", DEEP)
+def test_what_is_too_deep_is_reported(case: str) -> None:
+    found = rules(b"import torch\n" + DEEP[case].encode() + b"torch.load('w')\n")
+    assert found in ([("H000", 1)], [("H000", 2)])
+
+
+def test_a_fix_in_a_file_too_deep_for_libcst_is_left_undone() -> None:
+    arms = "".join(f"elif a == {i}:\n    pass\n" for i in range(900))
+    text = f"import torch\nif a:\n    pass\n{arms}s = torch.load('w')\n".encode()
+    result = check_bytes(text, Job(Path("a.py"), "a.py", Settings(), "unsafe"))
+    assert [f.rule for f in result.findings] == ["H501"] and result.fixed is None
+
+
+def test_lines_and_columns_are_those_of_python() -> None:
+    """A form feed, a vertical tab, U+0085 and U+2028 end no line."""
+    text = "import torch\n\x0c\nx = 'a\x0bb\x85c\u2028d'; s = torch.load('w')\n"
+    result = check_bytes(text.encode(), Job(Path("a.py"), "a.py", Settings(), "unsafe"))
+    assert (result.fixed or b"").decode() == text.replace("'w')", "'w', weights_only=True)")
+    [finding] = check_bytes(text.encode(), Job(Path("a.py"), "a.py", Settings())).findings
+    assert (finding.line, finding.column) == (3, 20)
+
+
+def test_a_rule_that_fails_costs_its_own_answer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(node: object, code: object) -> list[object]:
+        raise KeyError("x")
+
+    [broken] = [r for r in code_rules() if r.code == "H502"]
+    others = tuple(replace(r, check=fail) if r is broken else r for r in code_rules())
+    monkeypatch.setattr("hasten.doctor.check.code_rules", lambda: others)
+    found = rules(BAD.encode() + b"import numpy as np\nnp.load('x', allow_pickle=True)\n")
+    assert ("H501", 2) in found and {rule for rule, _ in found} == {"H501", "H000"}
+
+
 def test_many_files_in_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     for i in range(60):
         write(tmp_path, f"p{i % 7}/m{i}.py", BAD * (i % 3))
@@ -333,6 +400,31 @@ def test_a_broken_cell_costs_that_cell_alone() -> None:
     result = check_bytes(text.encode(), Job(Path("n.ipynb"), "n.ipynb", Settings()))
     found = [(f.path, f.rule, f.line) for f in result.findings]
     assert found == [("n.ipynb:cell 3", "H000", 1), ("n.ipynb:cell 5", "H501", 2), ("n.ipynb:cell 6", "H501", 2)]
+
+
+def test_magics_of_every_kind_stand_aside() -> None:
+    cells = [
+        "%load_ext autoreload\n!pip install torch\nimport torch\nfiles = !ls *.pt\nif files:\n    !echo some\n",
+        "!python train.py \\\n  --epochs 3 \\\n  --rate 0.1\ns = torch.load('a')",
+        "%%writefile net.py\nimport torch\ntorch.load('b')",
+        "? torch.load\n??torch\n# what is this?\ntorch.load('c')",
+    ]
+    text = notebook(*cells)
+    result = check_bytes(text.encode(), Job(Path("n.ipynb"), "n.ipynb", Settings()))
+    assert [(f.path, f.line) for f in result.findings] == [("n.ipynb:cell 3", 4), ("n.ipynb:cell 5", 4)]
+    mended = check_bytes(text.encode(), Job(Path("n.ipynb"), "n.ipynb", Settings(), "unsafe"))
+    after = [c["source"] for c in json.loads(mended.fixed or b"{}")["cells"][1:]]
+    assert ["".join(s) for s in after] == [
+        c.replace("load('a')", "load('a', weights_only=True)").replace("load('c')", "load('c', weights_only=True)")
+        for c in cells
+    ]
+
+
+@pytest.mark.parametrize("metadata", [None, [], {"language_info": None}, {"language_info": "python"}])
+def test_a_notebook_without_metadata_is_read(metadata: object) -> None:
+    data = {"cells": [3, None, {"cell_type": "code", "source": BAD}], "metadata": metadata}
+    result = check_bytes(json.dumps(data).encode(), Job(Path("n.ipynb"), "n.ipynb", Settings()))
+    assert [(f.path, f.rule, f.line) for f in result.findings] == [("n.ipynb:cell 3", "H501", 2)]
 
 
 def test_a_fixed_notebook_is_the_same_but_for_the_line() -> None:

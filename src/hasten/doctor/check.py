@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hasten.doctor.code import Code
 from hasten.doctor.notebook import Notebook, read_notebook
-from hasten.doctor.read import Text, decode
+from hasten.doctor.read import Text, decode, lines_of
 from hasten.doctor.rule import Fix, Hit, Rule
 from hasten.doctor.rules import code_rules
 from hasten.doctor.settings import Settings
@@ -78,21 +78,20 @@ def check_text(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
             return []
         code = Code(text, path=job.shown, is_test=job.is_test)
         suppressions = Suppressions(text)
-        lines = text.splitlines()
+        lines = lines_of(text)
         found = [(_finding(rule, hit, job, lines), hit.fix) for rule, hit in _hits(code, asked)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None) or 1
-        reason = getattr(error, "msg", None) or str(error) or type(error).__name__
-        return [
-            (
-                _unreadable(
-                    job, f"syntax error for Python {sys.version_info[0]}.{sys.version_info[1]}: {reason}", line
-                ),
-                None,
-            )
-        ]
+        return [(_unreadable(job, _why(error), getattr(error, "lineno", None) or 1), None)]
     kept = {(f.rule, f.line, f.column): (f, fix) for f, fix in found if not suppressions.covers(f)}
     return sorted(kept.values(), key=lambda pair: (pair[0].line or 0, pair[0].column or 0, pair[0].rule))
+
+
+def _why(error: Exception) -> str:
+    """Why a text could not be parsed."""
+    if isinstance(error, (RecursionError, MemoryError)):
+        return "nested too deeply for Python's parser"
+    reason = getattr(error, "msg", None) or str(error) or type(error).__name__
+    return f"syntax error for Python {sys.version_info[0]}.{sys.version_info[1]}: {reason}"
 
 
 def _hits(code: Code, rules: Sequence[Rule]) -> Iterator[tuple[Rule, Hit]]:

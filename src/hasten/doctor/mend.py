@@ -13,6 +13,7 @@ import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from hasten.doctor.code import parse
+from hasten.doctor.read import lines_of
 from hasten.doctor.rule import Edit, Fix
 
 __all__ = ["mend"]
@@ -24,7 +25,7 @@ def mend(text: str, fixes: Sequence[Fix]) -> tuple[str, list[Fix]]:
     """The text with as many fixes applied as do not overlap, and those that were."""
     applied: list[Fix] = []
     touched: list[_Place] = []
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     for fix in fixes:
         places = [p for edit in fix.edits for p in _places(edit, lines)]
         if not any(_overlap(p, q) for p in places for q in touched):
@@ -46,13 +47,15 @@ def _one_by_one(text: str, fixes: Sequence[Fix]) -> tuple[str, list[Fix]]:
 
 
 def _rewrite(text: str, edits: Sequence[Edit]) -> str | None:
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     try:
         wrapper = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
         rewriter = _Rewriter(edits, lines, wrapper.resolve(PositionProvider))
         mended = wrapper.module.visit(rewriter).code
         parse(mended)
     except (cst.ParserSyntaxError, cst.CSTValidationError, SyntaxError, ValueError):
+        return None
+    except (RecursionError, KeyError):  # nested too deeply for libcst's walk, which may lose a position on its way out
         return None
     return mended if rewriter.done == len(edits) else None
 

@@ -13,6 +13,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
+from hasten.doctor.read import lines_of
+
 __all__ = ["Notebook", "read_notebook"]
 
 _SENTINEL = "# hasten-cell {}"
@@ -74,15 +76,11 @@ def read_notebook(raw: str) -> Notebook:
     data = json.loads(raw)
     if not isinstance(data, dict) or not isinstance(data.get("cells"), list):
         raise ValueError("expected a notebook of format 4 with 'cells'")
-    language = data.get("metadata", {}).get("language_info", {}).get("name", "python")
+    language = _language(data)
     lines: list[str] = []
     notebook = Notebook(data, "", [], [], raw)
     for number, cell in enumerate(data["cells"]):
-        if (
-            not isinstance(cell, dict)
-            or cell.get("cell_type") != "code"
-            or str(language).lower() not in ("python", "ipython")
-        ):
+        if not isinstance(cell, dict) or cell.get("cell_type") != "code" or language not in ("python", "ipython"):
             continue
         lines.append(_SENTINEL.format(number) + "\n")
         notebook.cells.append(number)
@@ -92,6 +90,13 @@ def read_notebook(raw: str) -> Notebook:
     return notebook
 
 
+def _language(data: dict[str, Any]) -> str:
+    """The language that the notebook says it is in; Python where it says none, or nothing of use."""
+    metadata = data.get("metadata")
+    information = metadata.get("language_info") if isinstance(metadata, dict) else None
+    return str(information.get("name", "python")).lower() if isinstance(information, dict) else "python"
+
+
 def _joined(source: Any) -> str:
     if isinstance(source, list):
         return "".join(str(s) for s in source)
@@ -99,11 +104,11 @@ def _joined(source: Any) -> str:
 
 
 def _cell(source: str, number: int, broken: list[Broken]) -> list[str]:
-    kept = source.splitlines()
+    kept = [line.rstrip("\r\n") for line in lines_of(source)]
     first = next((line.strip() for line in kept if line.strip()), "")
     if first.startswith("%%") and not first.startswith(_PYTHON_CELLS):
         return [f"# hasten-magic {line}\n" for line in kept]
-    hidden = [_hide(line) for line in kept]
+    hidden = _hidden(kept)
     problem: SyntaxError | ValueError | None = None
     for lines in (kept, hidden):  # as written first: a comment that ends in "?" is no magic
         try:
@@ -113,6 +118,17 @@ def _cell(source: str, number: int, broken: list[Broken]) -> list[str]:
             problem = error
     broken.append(Broken(number + 1, getattr(problem, "lineno", 1) or 1, getattr(problem, "msg", str(problem))))
     return [f"# hasten-magic {line}\n" for line in kept]
+
+
+def _hidden(lines: list[str]) -> list[str]:
+    """The lines with their magics set aside, and what a backslash carries on of them."""
+    found: list[str] = []
+    carried = False
+    for line in lines:
+        shown = f"# hasten-magic {line}" if carried else _hide(line)
+        carried = (carried or "hasten-magic " in shown) and line.rstrip().endswith("\\")
+        found.append(shown)
+    return found
 
 
 def _hide(line: str) -> str:

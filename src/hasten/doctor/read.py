@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 import tokenize
 from dataclasses import dataclass
 
-__all__ = ["Text", "decode"]
+__all__ = ["Text", "decode", "lines_of"]
 
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -37,11 +39,20 @@ def decode(data: bytes) -> Text:
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     except SyntaxError as error:
+        if data.startswith(codecs.BOM_UTF8):
+            return Text(
+                _lines(data.decode("utf-8", "replace")), "utf-8-sig", "a UTF-8 mark, yet another encoding declared"
+            )
         return Text(_lines(data.decode("latin-1")), "latin-1", f"{error.msg or 'unknown encoding'}; read as Latin-1")
     try:
         return Text(_lines(data.decode(encoding)), encoding)
     except (UnicodeDecodeError, LookupError):
         return Text(_lines(data.decode("latin-1")), "latin-1", f"not valid {encoding}; read as Latin-1")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines with their ends, as Python's parser counts them: a form feed or U+2028 ends none."""
+    return _LINE.findall(text)
 
 
 def _lines(text: str) -> str:

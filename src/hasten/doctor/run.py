@@ -64,8 +64,17 @@ def _examine(job: Job) -> Result:
     try:
         return check_bytes(data, job)
     except Exception as error:  # a fault of ours must not cost the other files
-        reason = f"the doctor itself failed here: {type(error).__name__}: {error}"
+        reason = f"the doctor itself failed here: {_said(error)}"
         return Result(job.shown, (Finding(UNREADABLE, reason, "Please report it.", job.shown, 1, 1),))
+
+
+def _said(error: Exception) -> str:
+    """An error in one line; its own text may be endless, or fail to be made."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def _cores() -> int:
