@@ -138,6 +138,8 @@ def layers(dtype: str, seed: int = 0) -> onnx.ModelProto:
         g.rounded(g.node("AveragePool", x["x24"], **mean), scale=0.0193),
         g.rounded(g.node("Sigmoid", x["x16"]), scale=1 / 256), g.rounded(g.node("HardSwish", x["x40"]), scale=0.04),
         g.rounded(g.node("Mul", x["x24"], g.node("Tanh", x["x24"])), scale=0.03),
+        g.rounded(g.node("Relu", g.node("Add", x["x40"], g.rounded(x["x40"], 0.0713))), 0.0791),
+        g.rounded(g.node("Sub", x["line"], g.rounded(x["line"], 0.0417)), 0.0293),
     ]  # fmt: skip
     return g.model(outputs, inputs)
 
@@ -159,6 +161,7 @@ def raw_layers(dtype: str, channels: int) -> onnx.ModelProto:
         g.node("Conv", x, g.filters(7, channels, 3, 3)), g.node("Conv", x, g.filters(channels, 1, 3, 3), **same),
         g.node("Conv", x, g.filters(channels, 1, 3, 3), strides=[2, 2], **same), g.node("GlobalAveragePool", x),
         g.node("MaxPool", x, kernel_shape=[2, 2], pads=[1, 1, 0, 0]), g.node("Tanh", x),
+        g.node("Add", x, x),
     ]  # fmt: skip
     outputs = [g.node("QuantizeLinear", y, *args) for y in made]
     outputs.append(g.node("MaxPool", "x", kernel_shape=[3, 2], strides=[2, 1]))

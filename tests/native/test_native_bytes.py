@@ -13,7 +13,7 @@ from spatial_cases import build, call
 from hasten.native.compile import program_of
 from hasten.native.isa import isa
 
-ON_BYTES = {"byteconv", "bytedepthwise", "bytepool", "bytetable"}
+ON_BYTES = {"byteconv", "bytedepthwise", "bytepool", "bytesum", "bytetable"}
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])

@@ -16,9 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.native.kernels.byte_nodes import byte_conv, byte_max, byte_mean, byte_product
+from hasten.native.kernels.byte_sum import Blend, ByteSum
 from hasten.native.kernels.byte_table import looked_up
 from hasten.native.kernels.quantised_values import BYTES, NIBBLES, Scale, held_as, quantize, scale_of, shift_of
-from hasten.native.kernels.requantise import Requantise
+from hasten.native.kernels.requantise import LARGEST, Requantise
 from hasten.native.program import View
 from hasten.types import Array
 
@@ -83,6 +84,9 @@ def _pattern(low: Lowering, node: ir.Node, scale: Scale, declared: str) -> View 
     if bounded is None:
         return None
     value, target = bounded
+    total = _sum(low, value, target)
+    if total is not None:
+        return total
     maker, bias = _without_bias(low, value)
     if maker is None:
         return None
@@ -139,6 +143,26 @@ def _source(low: Lowering, value: ir.Value | None) -> _Bytes | None:
     if scale is None or not scale.is_scalar:
         return None
     return _Bytes(x, float(scale.scale[0]), int(scale.zero[0]) + shift_of(maker.inputs[0], x))
+
+
+def _sum(low: Lowering, value: ir.Value | None, target: _Target) -> View | None:
+    """Two tensors of bytes, of one shape, added or subtracted."""
+    maker = value.producer() if value is not None else None
+    if maker is None or maker.op_type not in ("Add", "Sub"):
+        return None
+    a, b = (_source(low, v) for v in maker.inputs)
+    if a is None or b is None or a.view.shape != b.view.shape:
+        return None
+    first, second = a.scale / target.scale, b.scale / target.scale * (1 if maker.op_type == "Add" else -1)
+    offset = -(first * a.zero + second * b.zero)
+    if 255 * (abs(first) + abs(second)) + abs(offset) >= LARGEST:
+        return None
+    x = a.view if a.view.order is not None else low.contiguous(a.view)
+    other, y = low.contiguous(b.view, x.order), low.new(x.shape, target.dtype, x.order)
+    shift = target.shift
+    blend = Blend(first, second, offset, target.zero + shift, target.low + shift, target.high + shift)
+    low.add(ByteSum(x, other, y, blend))
+    return y
 
 
 def _largest(low: Lowering, maker: ir.Node, target: _Target, *, whole: bool) -> View | None:

@@ -19,9 +19,9 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["Requantise", "Rounding"]
+__all__ = ["LARGEST", "Requantise", "Rounding", "packed"]
 
-_INT32 = 2.0**31 - 2**8  # the largest float32 below 2^31
+LARGEST = 2.0**31 - 2**8  # of all float32 below 2^31
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Rounding:
     def _wide(self) -> bool:
         """True where a scaled sum may leave int32."""
         scaled = np.abs(self.most * self.found.factor.astype(np.float64)) + np.abs(self.found.offset)
-        return bool(scaled.max(initial=0) >= _INT32)
+        return bool(scaled.max(initial=0) >= LARGEST)
 
     def _scaled(self, acc: str, at: str, bounds: tuple[float, float] | None) -> str:
         self.out.need("v_tofloat", "v_toint", "v_load")
@@ -67,20 +67,10 @@ class Rounding:
 
     def four(self, accs: list[str], at: list[str], *, in_line: bool) -> str:
         """The vector of bytes of four vectors of sums; ``in_line``: in their own order, not that of ``v_quads``."""
-        found, kind = self.found, "u8" if self.dtype == "uint8" else "i8"
-        self.out.need(f"v_pack_{kind}")
-        bounds = (-_INT32, _INT32) if self._wide else None
-        values = ", ".join(self._scaled(a, place, bounds) for a, place in zip(accs, at, strict=True))
-        value = f"v_pack_{kind}((const vi[4]){{{values}}}, {found.zero})"
-        if in_line and self.out.lanes > 4:
-            self.out.need("v_in_line")
-            value = f"v_in_line({value})"
-        limits = np.iinfo(self.dtype)
-        for op, bound, end in (("max", found.low, limits.min), ("min", found.high, limits.max)):
-            if bound != end:
-                self.out.need(f"v_{op}_{kind}", "v_set1b")
-                value = f"v_{op}_{kind}({value}, v_set1b({bound}))"
-        return value
+        bounds = (-LARGEST, LARGEST) if self._wide else None
+        values = [self._scaled(a, place, bounds) for a, place in zip(accs, at, strict=True)]
+        found = self.found
+        return packed(self.out, self.dtype, values, (found.zero, found.low, found.high), in_line=in_line)
 
     def one(self, acc: str, at: str, place: str, count: str) -> Iterator[str]:
         """Statements that store one vector of sums, ``count`` lanes of it."""
@@ -89,3 +79,22 @@ class Rounding:
         bounds = float(found.low - found.zero), float(found.high - found.zero)
         value = self._scaled(acc, at, bounds)
         yield f"v_store_b({place}, {value} + v_set1i({found.zero}), {count});"
+
+
+def packed(out: Emitter, dtype: str, values: list[str], ends: tuple[int, int, int], *, in_line: bool) -> str:
+    """Four vectors of whole numbers, ``zero`` added, as a vector of bytes from ``low`` to ``high`` (together ``ends``).
+
+    ``in_line``: in their own order, not that of ``v_quads``.
+    """
+    (zero, low, high), kind = ends, "u8" if dtype == "uint8" else "i8"
+    out.need(f"v_pack_{kind}")
+    value = f"v_pack_{kind}((const vi[4]){{{', '.join(values)}}}, {zero})"
+    if in_line and out.lanes > 4:
+        out.need("v_in_line")
+        value = f"v_in_line({value})"
+    limits = np.iinfo(dtype)
+    for op, bound, end in (("max", low, limits.min), ("min", high, limits.max)):
+        if bound != end:
+            out.need(f"v_{op}_{kind}", "v_set1b")
+            value = f"v_{op}_{kind}({value}, v_set1b({bound}))"
+    return value
