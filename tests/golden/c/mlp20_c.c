@@ -10,46 +10,49 @@
 typedef float vf;
 typedef int32_t vi;
 
-static inline vf v_round(vf a) { return rintf(a); }
+static inline float v_hmax(vf a) { return a; }
 
-static inline vf v_set1(float a) { return a; }
+static inline vf v_load(const float *p) { return *p; }
 
 /* the larger; b where either is NaN */
 static inline vf v_max(vf a, vf b) { return a > b ? a : b; }
 
-/* the smaller; b where either is NaN */
-static inline vf v_min(vf a, vf b) { return a < b ? a : b; }
-
-/* e^x = 2^n · (1 + q): q = e^f - 1 by a polynomial on |f| <= ln 2 / 2 */
-static inline void v_exp_parts(vf x, vf *n, vf *q) {
-    x = v_max(v_set1(-105.0f), v_min(v_set1(89.0f), x));
-    *n = v_round(x * 1.44269504088896341f);
-    vf f = x - *n * 0.693145751953125f;
-    f = f - *n * 1.428606765330187e-06f;
-    const vf s = f * f; /* in pairs of terms, which need not wait for each other */
-    const vf high = f * 1.991710701e-4f + 1.394728380e-3f, middle = f * 8.333267061e-3f + 4.166625264e-2f;
-    const vf p = (high * s + middle) * s + (f * 1.666666685e-1f + 5.000000083e-1f);
-    *q = p * s + f;
-}
-
-/* a · 2^n, n integral */
-static inline vf v_scale(vf a, vf n) { return n == n ? ldexpf(a, (int)(n > 300 ? 300 : n < -300 ? -300 : n)) : n; }
-
-static inline vf v_exp(vf x) {
-    vf n, q;
-    v_exp_parts(x, &n, &q);
-    return v_scale(q + 1.0f, n);
-}
-
-static inline float v_hmax(vf a) { return a; }
-
-static inline vf v_load(const float *p) { return *p; }
+static inline vf v_set1(float a) { return a; }
 
 static inline vf v_relu(vf x) { return v_max(v_set1(0.0f), x); }
 
 static inline void v_store(float *p, vf a) { *p = a; }
 
 static inline float v_sum(vf a) { return a; }
+
+static inline vf v_round(vf a) { return rintf(a); }
+
+static inline vi v_toint(vf a) { return (vi)rintf(a); }
+
+static inline vf v_frombits(vi a) {
+    vf b;
+    memcpy(&b, &a, sizeof b);
+    return b;
+}
+
+static inline vf v_select(vi m, vf a, vf b) { return m ? a : b; }
+
+/* a · 2^n, n whole, from -150 to 0; zero below 2^-126 */
+static inline vf v_shrink(vf a, vf n) {
+    return v_select(n < -126.0f, v_set1(0.0f), a * v_frombits((v_toint(n) + 127) << 23));
+}
+
+/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; 2^f by a polynomial on |f| <= ½ */
+static inline vf v_weight(vf x, vf top) {
+    const vf d = v_max(v_set1(-104.0f), x - top), n = v_round(d * 1.44269504088896341f);
+    const vf f = d * 1.44269504088896341f - n;
+    vf p = v_set1(1.326471451e-3f);
+    p = p * f + 9.671513923e-3f;
+    p = p * f + 5.550733954e-2f;
+    p = p * f + 2.402224243e-1f;
+    p = p * f + 6.931470037e-1f;
+    return v_shrink(p * f + 1.0f, n);
+}
 
 /* 20 -> 10, relu */
 static void dense_1(const float *restrict x, const float *restrict w, float *restrict y) {
@@ -95,7 +98,7 @@ static void softmax_3(const float *x, float *y) {
         for (int i = 0; i < 2; i += VL) top = v_max(top, v_load(x + i));
         top = v_set1(v_hmax(top));
         for (int i = 0; i < 2; i += VL) {
-            const vf e = v_exp(v_load(x + i) - top);
+            const vf e = v_weight(v_load(x + i), top);
             sum += e;
             v_store(y + i, e);
         }

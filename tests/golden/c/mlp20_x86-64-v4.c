@@ -9,37 +9,6 @@
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 
-static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); }
-
-static inline vf v_set1(float a) { return (vf)_mm512_set1_ps(a); }
-
-/* the larger; b where either is NaN */
-static inline vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
-
-/* the smaller; b where either is NaN */
-static inline vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
-
-/* e^x = 2^n · (1 + q): q = e^f - 1 by a polynomial on |f| <= ln 2 / 2 */
-static inline void v_exp_parts(vf x, vf *n, vf *q) {
-    x = v_max(v_set1(-105.0f), v_min(v_set1(89.0f), x));
-    *n = v_round(x * 1.44269504088896341f);
-    vf f = x - *n * 0.693145751953125f;
-    f = f - *n * 1.428606765330187e-06f;
-    const vf s = f * f; /* in pairs of terms, which need not wait for each other */
-    const vf high = f * 1.991710701e-4f + 1.394728380e-3f, middle = f * 8.333267061e-3f + 4.166625264e-2f;
-    const vf p = (high * s + middle) * s + (f * 1.666666685e-1f + 5.000000083e-1f);
-    *q = p * s + f;
-}
-
-/* a · 2^n, n integral */
-static inline vf v_scale(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)n); }
-
-static inline vf v_exp(vf x) {
-    vf n, q;
-    v_exp_parts(x, &n, &q);
-    return v_scale(q + 1.0f, n);
-}
-
 static inline float v_hmax(vf a) { return _mm512_reduce_max_ps((__m512)a); }
 
 /* the first n lanes of a; the others hold fill */
@@ -49,11 +18,37 @@ static inline vf v_load(const float *p) { return (vf)_mm512_loadu_ps(p); }
 
 static inline vf v_load_n(const float *p, int n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 
+/* the larger; b where either is NaN */
+static inline vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+
+static inline vf v_set1(float a) { return (vf)_mm512_set1_ps(a); }
+
 static inline vf v_relu(vf x) { return v_max(v_set1(0.0f), x); }
 
-static inline void v_store_n(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a); }
+/* half and quarter vectors without a mask: what was stored by mask waits for the cache before it is read again */
+static inline void v_store_n(float *p, vf a, int n) {
+    if (__builtin_constant_p(n) && n == 8) _mm256_storeu_ps(p, _mm512_castps512_ps256((__m512)a));
+    else if (__builtin_constant_p(n) && n == 4) _mm_storeu_ps(p, _mm512_castps512_ps128((__m512)a));
+    else _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a);
+}
 
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps((__m512)a); }
+
+static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); }
+
+static inline vf v_shrink(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)n); }
+
+/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; 2^f by a polynomial on |f| <= ½ */
+static inline vf v_weight(vf x, vf top) {
+    const vf d = v_max(v_set1(-104.0f), x - top), n = v_round(d * 1.44269504088896341f);
+    const vf f = d * 1.44269504088896341f - n;
+    vf p = v_set1(1.326471451e-3f);
+    p = p * f + 9.671513923e-3f;
+    p = p * f + 5.550733954e-2f;
+    p = p * f + 2.402224243e-1f;
+    p = p * f + 6.931470037e-1f;
+    return v_shrink(p * f + 1.0f, n);
+}
 
 /* 20 -> 10, relu */
 static void dense_1(const float *restrict x, const float *restrict w, float *restrict y) {
@@ -100,7 +95,7 @@ static void softmax_3(const float *x, float *y) {
         vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);
         top = v_max(top, v_lanes(v_load_n(x + 0, 2), 2, -__builtin_inff()));
         top = v_set1(v_hmax(top));
-        const vf last = v_lanes(v_exp(v_load_n(x + 0, 2) - top), 2, 0.0f);
+        const vf last = v_lanes(v_weight(v_load_n(x + 0, 2), top), 2, 0.0f);
         sum += last;
         const vf scale = v_set1(1.0f / v_sum(sum));
         v_store_n(y + 0, last * scale, 2);

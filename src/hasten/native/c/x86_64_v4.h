@@ -12,7 +12,12 @@ static inline void v_store(float *p, vf a) { _mm512_storeu_ps(p, (__m512)a); }
 //! v_load_n: types
 static inline vf v_load_n(const float *p, int n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 //! v_store_n: types
-static inline void v_store_n(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a); }
+/* half and quarter vectors without a mask: what was stored by mask waits for the cache before it is read again */
+static inline void v_store_n(float *p, vf a, int n) {
+    if (__builtin_constant_p(n) && n == 8) _mm256_storeu_ps(p, _mm512_castps512_ps256((__m512)a));
+    else if (__builtin_constant_p(n) && n == 4) _mm_storeu_ps(p, _mm512_castps512_ps128((__m512)a));
+    else _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a);
+}
 //! v_set1: types
 static inline vf v_set1(float a) { return (vf)_mm512_set1_ps(a); }
 //! v_max: types

@@ -104,7 +104,7 @@ class Product(Step):
         width = min(4 if out.isa.registers == 32 else 2, vectors)
         tall = max(1, min(rows, (out.isa.registers - width - 2) // width))
         tall = -(-rows // -(-rows // tall))
-        out.need("v_set1")
+        out.need("v_set1", "unroll")
         full = (vectors - (1 if tail else 0)) // width
         runs = [(0, full, width, 0)] if full else []
         rest = vectors - full * width
@@ -126,7 +126,7 @@ class Product(Step):
     def _tile(self, out: Emitter, tall: int, wide: int, odd: int, depth: int) -> Iterator[str]:
         (am, ak), bk = self.a.strides[-2:], self.b.strides[-2]
         yield f"        vf s[{tall * wide}];"
-        yield f"        for (int i = 0; i < {tall * wide}; i++) s[i] = v_set1(0.0f);"
+        yield f"        UNROLL for (int i = 0; i < {tall * wide}; i++) s[i] = v_set1(0.0f);"
         yield f"        for (int k = 0; k < {depth}; k++) {{"
         yield f"            vf w[{wide}];"
         whole = wide - 1 if odd else wide
@@ -136,7 +136,7 @@ class Product(Step):
         if odd:
             out.need("v_load_n")
             yield f"            w[{whole}] = v_load_n(q + k * {bk} + c + {whole} * VL, {odd});"
-        yield f"            for (int i = 0; i < {tall}; i++) {{"
+        yield f"            UNROLL for (int i = 0; i < {tall}; i++) {{"
         yield f"                const vf v = v_set1(p[(m + i) * {am} + k * {ak}]);"
         yield f"                for (int j = 0; j < {wide}; j++) s[i * {wide} + j] += v * w[j];"
         yield "            }"

@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from hasten.native.expr import call, const, load
 from hasten.native.kernels.arithmetic import apply, compute
-from hasten.native.kernels.reduce import argument, reduce
+from hasten.native.kernels.order import argument
+from hasten.native.kernels.reduce import reduce
 from hasten.native.program import Step, View
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Softmax(Step):
         """Three passes over a row: maximum, exponentials with their sum, scale (or shift, for the logarithm)."""
         rows, columns = self.x.shape
         full, tail = columns // out.lanes * out.lanes, columns % out.lanes
-        out.need("v_max", "v_exp", "v_sum", "v_hmax", "v_set1")
+        out.need("v_max", "v_weight", "v_sum", "v_hmax", "v_set1")
         out.need(*(("v_load", "v_store") if full else ()), *(("v_load_n", "v_store_n", "v_lanes") if tail else ()))
         body = [f"    for (int r = 0; r < {rows}; r++, x += {columns}, y += {columns}) {{"]
         body.append("        vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);")
@@ -72,12 +73,12 @@ class Softmax(Step):
         lines = []
         if full:
             lines.append(f"        for (int i = 0; i < {full}; i += VL) {{")
-            lines.append("            const vf e = v_exp(v_load(x + i) - top);")
+            lines.append("            const vf e = v_weight(v_load(x + i), top);")
             lines.append("            sum += e;")
             lines += [] if self.log else ["            v_store(y + i, e);"]
             lines.append("        }")
         if tail:
-            lines.append(f"        const vf last = v_lanes(v_exp(v_load_n(x + {full}, {tail}) - top), {tail}, 0.0f);")
+            lines.append(f"        const vf last = v_lanes(v_weight(v_load_n(x + {full}, {tail}), top), {tail}, 0.0f);")
             lines.append("        sum += last;")
         return lines
 
