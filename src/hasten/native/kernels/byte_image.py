@@ -108,21 +108,24 @@ def image_of(
 
 
 def copy_image(
-    out: Emitter, x: View, image: View, pads: tuple[int, int], *, fill: int, phases: int = 1, split: bool = False
+    out: Emitter, x: View, image: View, pads: tuple[int, int], *, fill: str, phases: int = 1, split: bool = False
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """Parameters ``image`` and ``from``, and the statements that copy x into its image; one part of a team does it."""
+    """Parameters ``image`` and ``from``, and the statements that copy x into its image; one part of a team does it.
+
+    ``fill``: what the borders hold, in C.
+    """
     change = " ^ 0x80" if flips(x.dtype, unsigned=out.isa.arch != "aarch64") else ""
     signature = [
         ("uint8_t *restrict image", out.pointer(image)),
         ("const uint8_t *restrict from", f"(const uint8_t *)({out.pointer(x)})"),
     ]
-    lines = list(_copy(x, image, pads, (fill & 0xFF, phases, change)))
+    lines = list(_copy(x, image, pads, (fill, phases, change)))
     if split:
         lines = ["if (part == 0) {", *(f"    {line}" for line in lines), "}", "meet(flags, part, parts);"]
     return signature, lines
 
 
-def _copy(x: View, image: View, pads: tuple[int, int], how: tuple[int, int, str]) -> Iterator[str]:
+def _copy(x: View, image: View, pads: tuple[int, int], how: tuple[str, int, str]) -> Iterator[str]:
     (batch, height, width, channels), (_, rows, columns, _) = x.shape, image.shape
     (top, left), (fill, phases, change) = pads, how
     line, full = width * channels, columns * channels

@@ -26,12 +26,17 @@ __all__ = ["byte_conv", "byte_max", "byte_mean", "byte_product"]
 
 
 def byte_conv(
-    low: Lowering, node: ir.Node, given: tuple[View, int], weight: Array, requantise: Requantise | None, dtype: str
+    low: Lowering,
+    node: ir.Node,
+    given: tuple[View, int | View],
+    weight: Array,
+    requantise: Requantise | None,
+    dtype: str,
 ) -> View | None:
     """A byte convolution; None where it has groups of several channels (those stay in float32) or is not 1-D or 2-D."""
     x, zero = given
     groups = node.attributes.get_int("group", 1)
-    apart = groups == weight.shape[0] == x.shape[1] and groups > 1 and requantise is not None
+    apart = groups == weight.shape[0] == x.shape[1] and groups > 1 and requantise is not None and isinstance(zero, int)
     if (groups != 1 and not apart) or x.rank not in (3, 4):
         return None
     window, shape = window_of(node, x.shape[2:], weight.shape[2:]), static(node, node.outputs[0])
@@ -42,7 +47,7 @@ def byte_conv(
     kernel = weight.reshape(*weight.shape[:2], *lead, *weight.shape[2:])
     taps = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0))
     if apart:
-        assert requantise is not None
+        assert requantise is not None and isinstance(zero, int)
         low.add(ByteDepthwise.of(low, image, target, taps[:, :, 0], Geometry.of(window), zero, requantise))
     else:
         low.add(ByteConv.of(low, image, target, taps, Geometry.of(window), zero, requantise))
@@ -50,7 +55,7 @@ def byte_conv(
 
 
 def byte_product(
-    low: Lowering, given: tuple[View, int], weight: Array, requantise: Requantise | None, dtype: str
+    low: Lowering, given: tuple[View, int | View], weight: Array, requantise: Requantise | None, dtype: str
 ) -> View | None:
     """A byte matrix product: a 1x1 convolution over rows; a stack of matrices one by one."""
     x, zero = given

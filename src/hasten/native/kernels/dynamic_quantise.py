@@ -39,24 +39,38 @@ class DynamicQuantise(Step):
         return f"{self.x.size} values to uint8 by their range"
 
     def emit(self, out: Emitter) -> None:
-        """The range, then one loop."""
+        """Two loops: for the range, then for the bytes."""
+        out.need(
+            "v_load", "v_load_n", "v_set1", "v_set1i", "v_min", "v_max", "v_hmin", "v_hmax", "v_toint", "v_store_b"
+        )
+        whole, left = self.x.size // out.lanes * out.lanes, self.x.size % out.lanes
         lines = [
-            "    float low = 0.0f, high = 0.0f;",
-            f"    for (int i = 0; i < {self.x.size}; i++) {{",
-            "        low = x[i] < low ? x[i] : low;",
-            "        high = x[i] > high ? x[i] : high;",
-            "    }",
-            "    const float s = (high - low) / 255.0f, d = s == 0.0f ? 1.0f : s;",
-            "    float z = __builtin_rintf(-low / d);",
-            "    z = z < 0.0f ? 0.0f : z > 255.0f ? 255.0f : z;",
-            "    *scale = s;",
-            "    *zero = (uint8_t)z;",
-            f"    for (int i = 0; i < {self.x.size}; i++) {{",
-            "        float v = __builtin_rintf(x[i] / d) + z;",
-            "        v = v > 255.0f ? 255.0f : v;",
-            "        y[i] = (uint8_t)(v > 0.0f ? v : 0.0f);",
+            "    vf least = v_set1(0.0f), most = v_set1(0.0f);",
+            f"    for (int i = 0; i < {whole}; i += VL) {{",
+            "        least = v_min(v_load(x + i), least);",
+            "        most = v_max(v_load(x + i), most);",
             "    }",
         ]
+        if left:
+            lines.append(f"    least = v_min(v_load_n(x + {whole}, {left}), least); /* zeros count anyway */")
+            lines.append(f"    most = v_max(v_load_n(x + {whole}, {left}), most);")
+        lines += [
+            "    const float low = v_hmin(least), high = v_hmax(most);",
+            "    const float s = (high - low) / 255.0f, d = s == 0.0f ? 1.0f : s;",
+            "    float z = __builtin_rintf(-low / d);",
+            "    z = z > 0.0f ? z < 255.0f ? z : 255.0f : 0.0f;",
+            "    *scale = s;",
+            "    *zero = (uint8_t)z;",
+            "    const vf by = v_set1(d), over = v_set1(255.0f - z), under = v_set1(-z);",
+            "    const vi moved = v_set1i((int)z);",
+        ]
+        one = "v_store_b(y + {at}, v_toint(v_max(v_min({load} / by, over), under)) + moved, {count});"
+        lines.append(
+            f"    for (int i = 0; i < {whole}; i += VL) {one.format(at='i', load='v_load(x + i)', count='VL')}"
+        )
+        if left:
+            load = f"v_load_n(x + {whole}, {left})"
+            lines.append(f"    {one.format(at=whole, load=load, count=left)}")
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
             ("uint8_t *restrict y", out.pointer(self.y)),

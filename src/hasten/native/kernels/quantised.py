@@ -12,10 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.expr import call, load
 from hasten.native.kernels.byte_nodes import byte_conv, byte_product
 from hasten.native.kernels.dynamic_quantise import dynamic_quantise
-from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.quantised_pattern import quantized
 from hasten.native.kernels.quantised_values import BYTES, Scale, dequantize, scale_of
 from hasten.native.kernels.requantise import Requantise
@@ -83,44 +81,30 @@ def _qlinear(low: Lowering, node: ir.Node) -> None:
 
 
 def _integer(low: Lowering, node: ir.Node) -> None:
-    """ConvInteger and MatMulInteger: the exact int32 sums."""
-    x = low.view(node.inputs[0])
-    zeros: list[Array] = []
-    late: View | None = None  # a zero point of x that is known at run time only
+    """ConvInteger and MatMulInteger: the exact int32 sums. The zero point of x may be known at run time only."""
+    x, conv = low.view(node.inputs[0]), node.op_type == "ConvInteger"
+    zeros: list[Array | None] = []
     for i in (2, 3):
         given = node.inputs[i] if len(node.inputs) > i else None
-        data = low.constant(given) if low.has(given) else np.zeros((), np.int32)
-        if i == 2 and data is None and low.view(given).size == 1 and node.op_type == "MatMulInteger":
-            late, data = low.view(given), np.zeros((), np.int32)
-        if data is None or (i == 2 and data.size != 1):
-            raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') needs a constant zero point")
-        zeros.append(data)
-    conv = node.op_type == "ConvInteger"
+        zeros.append(low.constant(given) if low.has(given) else np.zeros((), np.int32))
+    zero_of_x, zero = zeros
+    size = low.view(node.inputs[2]).size if zero_of_x is None else zero_of_x.size
+    if zero is None or size != 1:
+        raise UnsupportedOpError(
+            f"op {node.op_type} (node '{node.name}') needs one zero point of x, a constant one of w"
+        )
     data = low.constant(node.inputs[1])
-    zero = zeros[1].reshape(-1)
+    zero = zero.reshape(-1)
     if conv and data is not None and zero.size > 1:
         zero = zero.reshape(-1, *(1,) * (data.ndim - 1))
     weight = _signed(low, node, 1, zero)
-    source = (x, int(zeros[0].reshape(-1)[0]))
+    source = (x, int(zero_of_x.reshape(-1)[0]) if zero_of_x is not None else low.view(node.inputs[2]))
     made = (
         byte_conv(low, node, source, weight, None, "int32")
         if conv
         else byte_product(low, source, weight, None, "int32")
     )
-    made = _need(made, node)
-    low.set(node.outputs[0], made if late is None else _without_zero(low, made, late, weight))
-
-
-def _without_zero(low: Lowering, sums: View, zero: View, weight: Array) -> View:
-    """``Σ x · w - zero · Σ w``: the sums as if x had been counted from its zero point."""
-    columns = low.data(weight.astype(np.int32).sum(axis=0, dtype=np.int32)).broadcast(sums.shape)
-    flat = zero.reshape(())
-    assert flat is not None
-    wide = call("cast", load(flat.broadcast(sums.shape)), dtype="int32")
-    expr = call("sub", load(sums), call("mul", wide, load(columns), dtype="int32"), dtype="int32")
-    y = low.new(sums.shape, "int32")
-    low.add(Elementwise(y, expr))
-    return y
+    low.set(node.outputs[0], _need(made, node))
 
 
 LOWER: Mapping[str, Any] = {
