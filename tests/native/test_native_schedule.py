@@ -7,21 +7,28 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from native_cases import HERE, graph, mlp
 from onnx import helper
 from spatial_cases import call
 
+from hasten.api import prepare
+from hasten.api.explaining import op_times
+from hasten.api.settings import Settings
 from hasten.errors import SettingsError
 from hasten.graph import reference
 from hasten.native import schedule as schedule_module
 from hasten.native.compile import compile_graph, program_of
 from hasten.native.emit import emit, emit_apart
+from hasten.native.explain import profile
 from hasten.native.isa import isa
 from hasten.native.kernels import conv as conv_module
 from hasten.native.kernels.winograd import Winograd
 from hasten.native.plan import apart
 from hasten.native.timing import fastest, measure
+from hasten.sources.detect import open_source
+from hasten.sources.samples import samples
 
 
 def convolutions(channels: int = 16):
@@ -163,6 +170,39 @@ def test_a_folder_that_cannot_be_written_only_forgets(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule_module, "measure", last_is_best)
     assert program_of(mlp([40, 72, 30]), "case", HERE, schedule="timed").timed
     assert not program_of(mlp([40, 72, 30]), "case", HERE, schedule="kept").timed
+
+
+def test_a_team_is_scheduled_by_the_model(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule_module, "measure", last_is_best)
+    alone, team = (
+        compile_graph(convolutions(), HERE, tmp_path / str(threads), threads=threads, schedule="timed").program
+        for threads in (1, 2)
+    )
+    assert alone.timed and not team.timed
+
+
+def test_the_profile_tells_how_each_step_is_computed_and_whether_that_was_timed(cache, monkeypatch):
+    monkeypatch.setattr(schedule_module, "measure", last_is_best)
+    model = convolutions()
+    timed = program_of(model, "case", HERE, schedule="timed")
+    found = profile(model, HERE, [np.zeros((1, 16, 12, 12), np.float32)])
+    assert [s.way for s in found.steps] == [s.way for s in timed.steps]
+    assert {i for i, s in enumerate(found.steps) if s.timed} == timed.timed
+    shown = [op.kernel for op in op_times(found)]
+    assert all(("; timed)" in text) is (i in timed.timed) for i, text in enumerate(shown))
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [({}, "timed"), ({"quick": True}, "kept"), ({"schedule": "model"}, "model")]
+)
+def test_a_search_times_schedules_unless_it_is_quick(given, used, tmp_path):
+    path = tmp_path / "model.onnx"
+    ir.save(mlp([8, 16, 4]), path)
+    settings = Settings(engines=("native",), **given)
+    source = open_source(path, prepare.request(None, settings, tmp_path))
+    examples = samples(source, prepare.request(None, settings, tmp_path), 0, 1)
+    made = prepare.graphs(source, (1,), examples[0], tmp_path)
+    assert prepare.plan(source, made, settings, examples, (tmp_path, tmp_path)).schedule == used
 
 
 def test_another_word_is_refused():

@@ -323,7 +323,7 @@ def test_worker_ends_with_its_parent_even_in_a_hang(tmp_path: Path) -> None:
 
     job = {"task": "build", "candidate": deliberate("build hangs"), "engine": "deliberate", "graph": None}
     job |= {"source": "x", "framework": "onnx", "inputs": [], "outputs": [], "folder": folder}
-    job |= {"calibration": None, "trust": False}
+    job |= {"calibration": None, "trust": False, "schedule": "kept"}
     with Child(job, folder, 1 << 30) as child:
         assert child.next_message(5)["stage"] == "building"
         pid = child._process.pid

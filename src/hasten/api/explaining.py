@@ -13,7 +13,7 @@ from hasten import host
 from hasten.api.settings import Settings
 from hasten.api.subject import subject
 from hasten.errors import HastenError
-from hasten.native.explain import Profile, profile
+from hasten.native.explain import Profile, StepTime, profile
 from hasten.native.isa import for_host
 from hasten.native.peaks import measure
 from hasten.records import Candidate
@@ -63,11 +63,17 @@ def op_times(timed: Profile) -> tuple[OpTime, ...]:
             bytes=s.bytes or None,
             gmacs_per_s=s.macs / s.time_ns if s.macs and s.time_ns > 0 else None,
             gb_per_s=s.bytes / s.time_ns if s.bytes and s.time_ns > 0 else None,
-            kernel=s.function,
+            kernel=_kernel(s),
             limit_ns=s.limit_ns,
         )
         for s in timed.steps
     )
+
+
+def _kernel(step: StepTime) -> str:
+    """The C function, and how it was chosen to compute."""
+    chosen = f"{step.way}; timed" if step.timed else step.way
+    return f"{step.function} ({chosen})" if chosen else step.function
 
 
 def shown_peaks(peaks: host.Peaks) -> Peaks:

@@ -225,6 +225,7 @@ def plan(
         calibration=calibration(source, labels, examples, work),
         quantised=made.quantised,
         trust=settings.trust,
+        schedule=settings.schedule or ("kept" if settings.quick else "timed"),
     )
 
 

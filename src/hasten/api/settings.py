@@ -9,6 +9,7 @@ from typing import Any
 
 from hasten.engines import ENGINES
 from hasten.errors import SettingsError
+from hasten.native.schedule import SCHEDULES
 from hasten.native.vectors import MATH
 from hasten.tune.choose import OBJECTIVES
 from hasten.tune.plan import Bounds, Limits
@@ -42,6 +43,10 @@ class Settings:
     """float32, one lower precision by name, or ``auto``: all of them, under ``tolerance`` or ``data``."""
     math: str = "default"
     """How exact exp, tanh … are in native code: ``default`` within 6 ULP, ``strict`` 2 ULP, ``fast`` 5e-4."""
+    schedule: str | None = None
+    """How native code is cut into register tiles: by a ``model`` of the machine; as ``kept`` from earlier timing, else
+    by the model; ``timed``, which tries a handful for every heavy step and keeps what it finds. None: ``timed`` in a
+    search that is not quick, else ``kept``."""
     threads: tuple[int, ...] = ()
     """Thread counts to try; empty: one, and every physical core."""
     objective: str = "p99"
@@ -77,6 +82,8 @@ class Settings:
         _one_of("objective", self.objective, OBJECTIVES)
         _one_of("precision", self.precision, (*PRECISIONS, "auto"))
         _one_of("math", self.math, MATH)
+        if self.schedule is not None:
+            _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("metric", self.metric, tuple(METRICS))
         for engine in self.engines:
             _one_of("engine", engine, tuple(ENGINES))

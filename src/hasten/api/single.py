@@ -39,7 +39,8 @@ def compile(
 ) -> Model:
     """``model`` on one engine, straight away: no search, no timing, two checks against the model's own answers.
 
-    ``settings`` gives the rest: batch sizes, shapes, trust.
+    ``settings`` gives the rest: batch sizes, shapes, trust; with ``schedule="timed"`` in it heavy steps of native code
+    are timed after all.
 
     Raises:  EngineError: the engine is missing or cannot run the graph; VerifyError: its answers differ;
              SourceError: the model cannot be read
@@ -103,6 +104,7 @@ def _built(source: Source, path: Path | None, size: int, given: tuple[Settings, 
         folder=built,
         calibration=rows,
         trust=settings.trust,
+        schedule=settings.schedule or "kept",
     )
     return engine_named(candidate.engine).build(request)
 

@@ -64,6 +64,8 @@ class BuildRequest:
     folder: Path
     calibration: Path | None = None
     trust: bool = False
+    schedule: str = "kept"
+    """How native code is scheduled: one of ``native.schedule.SCHEDULES``."""
 
 
 class Engine(Protocol):

@@ -79,7 +79,7 @@ class NativeEngine:
         built = compile_graph(
             read(graph), target, request.folder, request.source.stem, threads=threads,
             precision=precision if precision in STORED else "float32", math=request.candidate.option("math", "default"),
-            activations=request.candidate.option("activations", "float32"),
+            activations=request.candidate.option("activations", "float32"), schedule=request.schedule,
         )  # fmt: skip
         if threads > 1 and not built.emitted.splits:
             raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")

@@ -22,7 +22,7 @@ from hasten.host import Peaks, host
 from hasten.native.build import compile_library
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
-from hasten.native.isa import Isa
+from hasten.native.isa import Isa, for_host
 from hasten.native.program import Program
 from hasten.types import Array
 
@@ -46,6 +46,10 @@ class StepTime:
     limit_ns: float | None
     macs: int
     bytes: int
+    way: str = ""
+    """How it is computed, where there was a choice."""
+    timed: bool = False
+    """That was found the fastest on this machine, not by a model of it."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,13 @@ def profile(
 ) -> Profile:  # fmt: skip
     """The profile of a graph with static shapes on ``arrays``; ``activations``: as of ``program_of``.
 
+    Steps are computed as a build for this machine would: in the ways that were found the fastest, where those are kept.
+
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = program_of(model, "model", isa, activations=activations)
+    program = program_of(
+        model, "model", isa, activations=activations, schedule="kept" if isa == for_host() else "model"
+    )
     emitted = emit(program, isa, profile=True, math=math)
     if len(arrays) != len(program.inputs):
         raise InputError(f"cannot profile: expected {len(program.inputs)} arrays, received {len(arrays)}")
@@ -93,7 +101,8 @@ def profile(
                 if v.tensor.kind != "constant"
             )
         limit = None if peaks is None else _limit(peaks, macs, moved, resident)
-        steps.append(StepTime(name, step.title, step.nodes, gap, limit, macs, moved))
+        timed = emitted.owners[index] in program.timed
+        steps.append(StepTime(name, step.title, step.nodes, gap, limit, macs, moved, step.way, timed))
     limits = [s.limit_ns for s in steps if s.limit_ns is not None]
     return Profile(
         tuple(steps),

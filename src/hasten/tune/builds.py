@@ -151,4 +151,5 @@ def _job(candidate: Candidate, plan: Plan, folder: Path) -> dict[str, object]:
         "folder": folder,
         "calibration": plan.calibration,
         "trust": plan.trust,
+        "schedule": plan.schedule,
     }

@@ -119,6 +119,8 @@ class Plan:
     quantised: bool = False
     """The source itself is quantised: integer outputs may differ by one step."""
     trust: bool = False
+    schedule: str = "kept"
+    """Where native code's schedules come from: "timed" tries a handful for each of the heavy steps, "kept" does not."""
     engines: Mapping[str, str] = field(default_factory=lambda: dict(ENGINES))
     sessions: Mapping[str, str] = field(default_factory=dict)
 

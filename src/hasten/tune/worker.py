@@ -105,6 +105,7 @@ def build(job: Job, channel: Channel) -> None:
         folder=folder,
         calibration=_path(job["calibration"]),
         trust=job["trust"],
+        schedule=job["schedule"],
     )
     start = time.perf_counter_ns()
     artefact = load_engine(job["engine"]).build(request)
