@@ -185,9 +185,10 @@ def test_computed_weights_become_plain_ones(tmp_path: Path) -> None:
     nn = torch.nn
     norms = nn.utils.parametrizations
     module = nn.Sequential(norms.weight_norm(nn.Conv1d(4, 8, 3)), nn.ELU(), norms.spectral_norm(nn.Conv1d(8, 8, 3)))
-    source = open_source(
-        module, SourceRequest(sample=(RNG.standard_normal((1, 4, 12)).astype(np.float32),), work=tmp_path)
-    )
+    x = RNG.standard_normal((1, 4, 12)).astype(np.float32)
+    source = open_source(module, SourceRequest(sample=(x,), work=tmp_path))
+    with torch.no_grad():  # the module itself is as it was, weights and all
+        np.testing.assert_allclose(module.eval()(torch.from_numpy(x)).numpy(), source.reference([x])[0], atol=1e-5)
     assert nn.utils.parametrize.is_parametrized(module[0])
     assert source.model is not None
     assert Counter(node.op_type for node in source.model.graph) == {"Conv": 2, "Elu": 1}
