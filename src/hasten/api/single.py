@@ -15,7 +15,7 @@ from hasten.bundle import Contents, Entry
 from hasten.engines import BuildRequest
 from hasten.engines import engine as engine_named
 from hasten.engines.native import math_option
-from hasten.errors import MissingLibraryError, VerifyError
+from hasten.errors import EngineError, MissingLibraryError, VerifyError
 from hasten.records import Artefact, Candidate, to_json
 from hasten.runtime import Model
 from hasten.runtime.loading import open_bundle
@@ -106,7 +106,12 @@ def _built(source: Source, path: Path | None, size: int, given: tuple[Settings, 
         trust=settings.trust,
         schedule=settings.schedule or "kept",
     )
-    return engine_named(candidate.engine).build(request)
+    try:
+        return engine_named(candidate.engine).build(request)
+    except EngineError as error:
+        if path is None and source.notes:
+            raise EngineError(f"{error}: {source.notes[-1]}") from error
+        raise
 
 
 def _verify(model: Model, contents: Contents, allowed: Tolerance | None) -> None:
