@@ -139,6 +139,103 @@ result = out
     assert tf is not None
 
 
+FILES = """
+import os, tempfile
+import numpy as np
+import torch
+folder = tempfile.mkdtemp()
+path = os.path.join(folder, "w.pt")
+torch.manual_seed(0)
+torch.save(torch.nn.Linear(4, 3).state_dict(), path)
+np.save(os.path.join(folder, "x.npy"), np.arange(6.0))
+device = "cuda" if torch.cuda.is_available() else "cpu"
+"""
+FILE_CASES = {
+    "H501": "result = torch.load(path)['bias'].tolist()\n",
+    "H502": "result = np.load(os.path.join(folder, 'x.npy'), allow_pickle=True)\n",
+    "H201": """
+net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Dropout(0.0))
+net[0].load_state_dict(torch.load(path, weights_only=True))
+result = net(torch.ones(1, 4)).tolist()
+""",
+    "H402": """
+from torch.utils.data import DataLoader
+class Squares(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, i):
+        return float(i * i)
+workers = 0
+loader = DataLoader(Squares(), batch_size=2, num_workers=workers)
+result = [batch.tolist() for batch in loader]
+""",
+    "H303": """
+import time
+net = torch.nn.Sequential(torch.nn.Linear(4, 3))
+torch.cuda.synchronize = lambda: None  # no device here
+net.load_state_dict({"0." + k: v for k, v in torch.load(path, weights_only=True).items()})
+start = time.perf_counter()
+y = net(torch.ones(1, 4))
+print(time.perf_counter() - start)
+result = y.tolist()
+""",
+}
+
+
+@pytest.mark.frameworks
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("code", FILE_CASES)
+def test_files_and_loaders_give_the_same_after_fixes(code: str) -> None:
+    before = FILES + FILE_CASES[code]
+    after = fixed(before, select=code, unsafe=True)
+    assert after != before
+    assert not check_text(after, Job(Path("a.py"), "a.py", Settings(select=(code,))))
+    assert same(run(before)["result"], run(after)["result"])
+
+
+UNSAFE_CASES = {
+    "H008": """
+model.compile("sgd", "mse", run_eagerly=True)
+result = model.evaluate(rows, np.zeros((8, 3)), verbose=0)
+""",
+    "H101": """
+import tensorflow as tf
+@tf.function
+def scaled(x, n):
+    return tf.reduce_sum(x) * tf.cast(n, tf.float32)
+x = tf.constant(rows)
+result = []
+for n in range(5):
+    result.append(float(scaled(x, n)))
+""",
+    "H110": """
+import os, tempfile
+path = os.path.join(tempfile.mkdtemp(), "m.keras")
+model.save(path)
+result = []
+for row in rows:
+    loaded = keras.models.load_model(path)
+    result.append(float(loaded(row[None])[0, 0]))
+""",
+    "H406": """
+import tensorflow as tf
+data = tf.data.Dataset.range(6).map(lambda x: tf.square(x))
+result = [int(x) for x in data]
+""",
+}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("code", UNSAFE_CASES)
+def test_keras_code_gives_the_same_after_unsafe_fixes(code: str) -> None:
+    pytest.importorskip("tensorflow")
+    before = KERAS + UNSAFE_CASES[code]
+    after = fixed(before, select=code, unsafe=True)
+    assert after != before
+    assert not check_text(after, Job(Path("a.py"), "a.py", Settings(select=(code,))))
+    assert same(run(before)["result"], run(after)["result"])
+
+
 TEXTS = {
     "argument is added where it belongs": (
         "import torch\nfrom torch.utils.data import DataLoader\nnet.cuda()\n"

@@ -74,7 +74,8 @@ def load_module(path: Path, *, trust: bool) -> Any:
     try:
         return torch.jit.load(str(path), map_location="cpu").eval()
     except RuntimeError:
-        return torch.load(path, map_location="cpu", weights_only=False).eval()
+        # Reached with trust=True alone: the user vouches for the file.
+        return torch.load(path, map_location="cpu", weights_only=False).eval()  # hasten: ignore[H501]
 
 
 def flatten(answer: Any) -> tuple[Any, ...]:
