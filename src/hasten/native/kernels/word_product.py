@@ -163,10 +163,10 @@ class _Writer:
         step, lanes = self.step, self.out.lanes
         ldx = step.x.strides[0] if self.rows > 1 else 0
         if step.words == 2:
-            yield f"int16_t q[{self.pitch}], low[{self.pitch}];"
+            yield f"int16_t q[{self.pitch}], low[{self.pitch}]; /* x in whole numbers, and what they leave */"
             yield f"const float scale[1] = {{v_words_2(x, {self.depth}, q, low)}};"
         else:
-            yield f"int16_t q[{rows * self.pitch}];"
+            yield f"int16_t q[{rows * self.pitch}]; /* {rows} rows in whole numbers of their scales */"
             yield f"float scale[{_BLOCK}];"
             at = f"x + {row} * {ldx}" if row != "0" else "x"
             yield f"v_words({at}, {ldx}, {self.depth}, {rows}, q, {self.pitch}, scale);"
@@ -178,9 +178,15 @@ class _Writer:
                 # A lone panel (the odd one out) goes to the last part.
                 low = f"{run.count} * part / parts" if run.count > 1 else "part == parts - 1 ? 0 : 1"
                 high = f"{run.count} * (part + 1) / parts" if run.count > 1 else "1"
-            yield f"for (int n = {low}; n < {high}; n++) {{"
-            yield f"    const int p = {run.start} + n * {run.width * lanes};"
-            yield f"    const int8_t *restrict b = w + {done} + (long)n * {size};"
+            if run.count == 1 and low == "0":
+                last = run.start + (run.width - 1) * lanes + (run.tail or lanes) - 1
+                yield f"{{ /* columns {run.start} to {last} */"
+                yield f"    const int p = {run.start};"
+                yield f"    const int8_t *restrict b = {f'w + {done}' if done else 'w'};"
+            else:
+                yield f"for (int n = {low}; n < {high}; n++) {{"
+                yield f"    const int p = {run.start} + n * {run.width * lanes};"
+                yield f"    const int8_t *restrict b = w + {done} + (long)n * {size};"
             yield from (f"    {line}" for line in self._tiles(run, rows, row))
             yield "}"
             done += size * run.count
@@ -221,10 +227,12 @@ class _Writer:
             yield from (f"    {line}" for line in self._pairs(width, tile, first, ("from", "to")))
             yield f"    {each} s[j] += {total};"
             yield "}"
-        at = first if tile == 1 else f"i + {first}" if first != "0" else "i"
-        scaled = f"v_set1(scale[{at}])"
-        yield f"UNROLL for (int i = 0; i < {tile}; i++)"
-        yield f"    for (int j = 0; j < {width}; j++) s[i * {width} + j] *= {scaled};"
+        if tile == 1:
+            yield f"{each} s[j] *= v_set1(scale[{first}]);"
+        else:
+            at = f"i + {first}" if first != "0" else "i"
+            yield f"UNROLL for (int i = 0; i < {tile}; i++)"
+            yield f"    for (int j = 0; j < {width}; j++) s[i * {width} + j] *= v_set1(scale[{at}]);"
         place = " + ".join(t for t in (row, first) if t != "0") or "0"
         place = f"({place})" if " " in place else place
         yield from self.step._epilogue.store(self.out, "s", tile, width, run.tail, "p", row=place, indent="")
@@ -234,15 +242,21 @@ class _Writer:
         yield f"    vi v[{width}];"
         pair = 2 * self.out.lanes
         yield f"    UNROLL for (int j = 0; j < {width}; j++) v[j] = v_load_pairs(b + k * {width * pair} + j * {pair});"
-        yield f"    UNROLL for (int i = 0; i < {tile}; i++) {{"
-        at = f"({first} + i) * {self.pitch}" if first != "0" else f"i * {self.pitch}"
-        yield f"        const vi two = v_dup2(q + {at} + 2 * k);"
-        yield f"        for (int j = 0; j < {width}; j++)"
-        yield f"            a[i * {width} + j] = v_dot2(a[i * {width} + j], two, v[j]);"
-        if self.step.words == 2:
-            yield "        const vi small = v_dup2(low + 2 * k);"
-            yield f"        for (int j = 0; j < {width}; j++) c[j] = v_dot2(c[j], small, v[j]);"
-        yield "    }"
+        if tile == 1:
+            at = f"{first} * {self.pitch} + " if first != "0" else ""
+            each = f"    for (int j = 0; j < {width}; j++)"
+            yield f"    const vi two = v_dup2(q + {at}2 * k);"
+            yield f"{each} a[j] = v_dot2(a[j], two, v[j]);"
+            if self.step.words == 2:
+                yield "    const vi rest = v_dup2(low + 2 * k);"
+                yield f"{each} c[j] = v_dot2(c[j], rest, v[j]);"
+        else:
+            at = f"({first} + i) * {self.pitch}" if first != "0" else f"i * {self.pitch}"
+            acc = f"a[i * {width} + j]"
+            yield f"    UNROLL for (int i = 0; i < {tile}; i++) {{"
+            yield f"        const vi two = v_dup2(q + {at} + 2 * k);"
+            yield f"        for (int j = 0; j < {width}; j++) {acc} = v_dot2({acc}, two, v[j]);"
+            yield "    }"
         yield "}"
 
     def _packed(self) -> Array:
