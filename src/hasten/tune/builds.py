@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -56,17 +57,25 @@ class Builds:
             if shared not in self._ahead and not (build_folder(self._plan, shared) / _FACTS).is_file():
                 self._ahead[shared] = self._workers.submit(self._build_ahead, shared)
 
-    def settle(self, seconds: float) -> None:
-        """Returns when all that was begun has ended; what takes longer is given up, to be tried again at its turn."""
-        wait(self._ahead.values(), seconds)
+    def settle(self, seconds: float, needed: Iterable[Candidate] = ()) -> None:
+        """Returns when all that was begun has ended; what takes longer is given up, to be tried again at its turn.
+
+        What is ``needed`` is waited for as long as a build may take.
+        """
+        end = time.monotonic() + seconds
+        first = [self._ahead[shared] for c in needed if (shared := built_as(c, self._plan)) in self._ahead]
+        wait(first, self._plan.limits.build_s)
+        wait(self._ahead.values(), max(0.0, end - time.monotonic()))
         self.stop()
 
     def stop(self) -> None:
         """Ends what is being built; nothing more is built ahead."""
         self._over.set()
-        for child in tuple(self._running):
-            child.kill()
-        self._workers.shutdown(cancel_futures=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        while not all(future.done() for future in self._ahead.values()):
+            for child in tuple(self._running):  # one may have been on its way into the set the last time
+                child.kill()
+            time.sleep(0.02)
 
     def is_built(self, candidate: Candidate) -> bool:
         """True when its artefact is there, or known to fail."""

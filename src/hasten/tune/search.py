@@ -3,7 +3,8 @@
 What all are sure to need is built first, several at a time; then one process at a time: nothing is built while
 something else is timed. Each engine's first candidate comes first, then the rest of those that are quick to try, then
 frameworks. What no longer fits into the budget is skipped without being saved, and what was saved costs nothing, so
-running again goes on where the last run ended.
+running again goes on where the last run ended. On a slow machine the budget is overdrawn, at most by as much again,
+until one that can be shipped has passed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _USUAL_BUILD_S = {"native": 3.0, "litert": 4.0, "torch": 3.0}
 _SLOW = ("keras", "torch")
 _AT_HAND = ("native", "onnxruntime")
 # Of the time for the search, what may go by while nothing is measured yet.
-_AHEAD_SHARE = 0.3
+_AHEAD_SHARE = 0.4
 
 
 def search(plan: Plan, on_event: OnEvent = lambda event: None, builds: Builds | None = None) -> tuple[Trial, ...]:
@@ -110,11 +111,17 @@ class _Search:
         for candidate in waiting:
             left = self._end - time.monotonic()
             needed = self._expected_s(candidate, builds.is_built(candidate))
-            if needed > left and self._seen_s:
+            enough = self._passed() or left < -self.plan.limits.budget_s
+            if needed > left and self._seen_s and enough:
                 reason = f"no time left: needs about {needed:.0f} s, {max(left, 0):.0f} s remain; run again to continue"
                 self._finish("finished", Trial(candidate, "skipped", reason))
             else:
-                self._try(candidate, left, builds)
+                self._try(candidate, left if self._passed() else max(left, self.plan.limits.build_s), builds)
+
+    def _passed(self) -> bool:
+        """Whether there is anything yet that could be shipped."""
+        built = (t.artefact for t in self.trials.values() if t.status == "ok")
+        return any(artefact is not None and not artefact.details.get("framework") for artefact in built)
 
     def _settle(self, builds: Builds, waiting: Iterable[Candidate]) -> None:
         """Builds what is sure to be needed, so that afterwards nothing but the candidate at hand is running."""
@@ -122,7 +129,7 @@ class _Search:
         builds.begin(wanted)
         if wanted:
             self._tell("stage", wanted[0], "building")
-        builds.settle(_AHEAD_SHARE * max(0.0, self._end - time.monotonic()))
+        builds.settle(_AHEAD_SHARE * max(0.0, self._end - time.monotonic()), wanted[:1])
 
     def _expected_s(self, candidate: Candidate, built: bool) -> float:
         guess = _USUAL_S.get(candidate.engine, 2.0) + 2 * self.plan.limits.measure_s
