@@ -111,6 +111,7 @@ def _model_facts(plan: Plan) -> dict[str, Any]:
         "specs": [plan.inputs, plan.outputs],
         "calibration": plan.calibration and digest(plan.calibration.read_bytes()),
         "engines": [plan.engines, plan.sessions],
+        "schedule": plan.schedule,
         "host": host_key(),
         "code": _code_digest(),
     }
