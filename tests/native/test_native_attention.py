@@ -147,3 +147,26 @@ def test_a_few_queries_stay_products():
     built = Built(model(nodes, {"q": q, "k": k, "v": v}, ["y"], weights), HERE)
     assert attends(built) == (HERE.lanes == 1)
     np.testing.assert_allclose(built(q, k, v)[0], expected(q, k, v, 2, 1.0)[0], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("target", [HERE.name, "c"])
+@pytest.mark.parametrize("masked", ["", "causal", "bool", "float"])
+def test_the_operator_is_one_step(target, masked):
+    """Two queries' heads over one of keys, as opset 23 has it."""
+    rng = np.random.default_rng(3)
+    q = rng.standard_normal((1, 4, 24, 8)).astype(np.float32)
+    k, v = rng.standard_normal((2, 1, 2, 30, 8)).astype(np.float32)
+    mask = rng.random((24, 30)) < 0.6
+    mask[5] = False
+    added = np.where(mask, 0.5, -np.inf).astype(np.float32)
+    given_arrays = {"q": q, "k": k, "v": v}
+    given_arrays |= {"bool": {"m": mask}, "float": {"m": added}}.get(masked, {})
+    node = helper.make_node("Attention", list(given_arrays), ["y"], is_causal=int(masked == "causal"))
+    built = Built(model([node], given_arrays, ["y"], opset=23), isa(target))
+    assert attends(built) == 1
+    s = q.astype(np.float64) @ np.repeat(k, 2, 1).transpose(0, 1, 3, 2) / np.sqrt(8)
+    seen = {"causal": np.tri(24, 30, dtype=bool), "bool": mask, "float": mask}.get(masked, np.ones((24, 30), bool))
+    weights = softmax(np.where(seen, s, -np.inf))
+    if masked != "causal":
+        weights = np.nan_to_num(weights)
+    np.testing.assert_allclose(built(*given_arrays.values())[0], weights @ np.repeat(v, 2, 1), rtol=2e-5, atol=2e-6)

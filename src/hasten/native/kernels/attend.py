@@ -28,8 +28,12 @@ _BLOCK_BYTES = 16 << 10  # of scores: half of a small first-level cache
 _DEEPEST = 512  # values a head; more would fill that cache with one tile of queries
 
 
-def worth(rows: int, keys: int, sizes: tuple[int, int], lanes: int) -> bool:
-    """True where one step is faster than two products: queries fill most lanes, and a tile fits the nearest cache."""
+def worth(plane: tuple[int, ...], sizes: tuple[int, int], lanes: int) -> bool:
+    """True where one step is faster than two products: queries fill most lanes, and a tile fits the nearest cache.
+
+    Shapes:  plane: queries, keys · sizes: values a head of queries, of values
+    """
+    rows, keys = plane
     return 2 * rows >= lanes and keys > 1 and max(sizes) <= _DEEPEST
 
 

@@ -19,7 +19,7 @@ from hasten.native.kernels.rows import Softmax
 from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
 
-__all__ = ["Scores", "attentions", "scores"]
+__all__ = ["Scores", "attentions", "scores", "squeezed"]
 
 
 def attentions(program: Program, lanes: int) -> Program:
@@ -62,16 +62,16 @@ class _Chain:
         batch, (rows, keys) = _wide(first.y.shape[:-2]), first.y.shape[-2:]
         if _wide(second.y.shape[:-2]) != batch or second.a.shape[-2:] != (rows, keys):
             return None
-        if not worth(rows, keys, (first.a.shape[-1], second.y.shape[-1]), lanes):
+        if not worth((rows, keys), (first.a.shape[-1], second.y.shape[-1]), lanes):
             return None
-        (q, by_q), (k, by_k), (v, by_v) = (self._source(_squeezed(x)) for x in (first.a, first.b, second.b))
-        v = v if by_v == 1.0 else _squeezed(second.b)
+        (q, by_q), (k, by_k), (v, by_v) = (self._source(squeezed(x)) for x in (first.a, first.b, second.b))
+        v = v if by_v == 1.0 else squeezed(second.b)
         taken = scores(expr)
         if taken is None or not self._settled([e.view for e in loads(taken.expr)], first):
             return None
         covered = [first, *self.between]
         nodes = tuple(dict.fromkeys(n for s in (*covered, second) for n in s.nodes))
-        y, final = _squeezed(second.y), second.epilogue
+        y, final = squeezed(second.y), second.epilogue
         if final is not ACC:
             y = View.whole(Tensor("attended", y.size), y.shape)
         step = Attend(q, k, v, y, taken.scale * by_q * by_k, taken.expr, empty, nodes=nodes)
@@ -90,7 +90,7 @@ class _Chain:
         for _ in range(4):
             maker = self._maker(view)
             if isinstance(maker, Product) and maker.y.shape[-1] == self.softmax.x.shape[-1]:
-                own = _each(maker.epilogue, _squeezed)
+                own = _each(maker.epilogue, squeezed)
                 return maker, own if expr is None else substitute(expr, {id(ACC): own})
             if not isinstance(maker, Elementwise) or maker.y.shape[-1] != self.softmax.x.shape[-1]:
                 return None
@@ -98,7 +98,7 @@ class _Chain:
             inner = [e for e in inner if e.view is not None and _alike(e.view, maker.y)]
             if len(inner) != 1 or inner[0].view is None:
                 return None
-            own = _each(substitute(maker.expr, {id(inner[0]): ACC}), _squeezed)
+            own = _each(substitute(maker.expr, {id(inner[0]): ACC}), squeezed)
             expr = own if expr is None else substitute(expr, {id(ACC): own})
             self.between.append(maker)
             view = inner[0].view
@@ -163,7 +163,7 @@ def _wide(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def _squeezed(view: View) -> View:
+def squeezed(view: View) -> View:
     """The view without batch dimensions of size one."""
     kept = [d for d in range(view.rank) if view.shape[d] != 1 or d >= view.rank - 2]
     return View(view.tensor, tuple(view.shape[d] for d in kept), tuple(view.strides[d] for d in kept), view.offset)

@@ -10,8 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.expr import Expr, call, const, load
+from hasten.native.expr import ACC, Expr, call, const, load
 from hasten.native.kernels.arithmetic import apply, cast, compute
+from hasten.native.kernels.attend import Attend, worth
+from hasten.native.kernels.attend_chain import scores, squeezed
 from hasten.native.kernels.gather import along
 from hasten.native.kernels.matmul import product
 from hasten.native.kernels.movement import joined
@@ -112,13 +114,22 @@ def _attention(low: Lowering, node: ir.Node) -> None:
         shape, mask, lengths, past, bool(attributes.get_int("is_causal", 0)),
         attributes.get_int("left_window_size", -1), attributes.get_int("right_window_size", -1),
     )  # fmt: skip
-    stages = _scores(low, node, (q, k), rule, attributes.get_float("scale", 1.0 / np.sqrt(depth)))
+    scale = attributes.get_float("scale", 1.0 / np.sqrt(depth))
+    left = low.reshape(q, (batch, kv, heads // kv, rows, depth))
+    right = low.reshape(k, (batch, kv, 1, keys, depth)).transpose((0, 1, 2, 4, 3))
     wide = low.reshape(v, (batch, kv, 1, keys, v.shape[-1]))
-    y = low.reshape(product(low, stages[3], wide), (batch, heads, rows, v.shape[-1]))
+    asked = any(o.name and (o.uses() or o.is_graph_output()) for o in node.outputs[3:])
+    found = None if asked else _at_once(low, node, (left, right, wide), rule, scale)
+    if found is None:
+        stages = _scores(low, node, (left, right), rule, scale)
+        found = product(low, stages[3], wide)
+        stage = low.reshape(stages[attributes.get_int("qk_matmul_output_mode", 0)], (batch, heads, rows, keys))
+        if len(node.outputs) > 3 and node.outputs[3].name:
+            low.set(node.outputs[3], stage)
+    y = low.reshape(found, (batch, heads, rows, v.shape[-1]))
     if flat:
         y = low.reshape(y.transpose((0, 2, 1, 3)), (batch, rows, heads * v.shape[-1]))
-    stage = low.reshape(stages[attributes.get_int("qk_matmul_output_mode", 0)], (batch, heads, rows, keys))
-    for output, view in zip(node.outputs, (y, k, v, stage), strict=False):
+    for output, view in zip(node.outputs, (y, k, v), strict=False):
         if output.name:
             low.set(output, view)
 
@@ -135,24 +146,50 @@ def _grouped(low: Lowering, mask: View, shape: tuple[int, ...], batch: int, head
     return View(mask.tensor, parts, (mask.strides[0], mask.strides[1] * shape[2], *mask.strides[1:]), mask.offset)
 
 
-def _scores(low: Lowering, node: ir.Node, pair: tuple[View, View], rule: _Scores, scale: float) -> list[View]:
-    """Scores raw, capped, masked, and their softmax."""
-    (q, k), (batch, kv, group, rows, keys) = pair, rule.shape
-    depth, own = q.shape[-1], q.dtype
-    left = low.reshape(q, (batch, kv, group, rows, depth))
-    right = low.reshape(k, (batch, kv, 1, keys, depth)).transpose((0, 1, 2, 4, 3))
-    raw = apply(low, "mul", product(low, left, right), scale)
-    capped, cap = raw, node.attributes.get_float("softcap", 0.0)
-    if cap:
-        capped = apply(low, "mul", apply(low, "tanh", apply(low, "mul", raw, 1.0 / cap)), cap)
-    expr = load(capped)
+def _at_once(
+    low: Lowering, node: ir.Node, operands: tuple[View, View, View], rule: _Scores, scale: float
+) -> View | None:
+    """All in one step, where that pays and all is float32."""
+    sizes = (operands[0].shape[-1], operands[2].shape[-1])
+    if {x.dtype for x in operands} != {"float32"} or not worth(rule.shape[-2:], sizes, low.isa.lanes):
+        return None
+    scaled = call("mul", ACC, const(scale))
+    cap = node.attributes.get_float("softcap", 0.0)
+    taken = scores(_combined(low, rule, _capped(scaled, cap) if cap else scaled, "float32"))
+    if taken is None:
+        return None
+    batch = rule.shape[:-2]
+    y = low.new((*batch, rule.shape[-2], sizes[1]))
+    q, k, v = (squeezed(x.broadcast((*batch, *x.shape[-2:]))) for x in operands)
+    for step in taken.steps:
+        low.add(step)
+    low.add(Attend(q, k, v, squeezed(y), taken.scale, taken.expr, "masked" if rule.cuts else "nan"))
+    return y
+
+
+def _capped(expr: Expr, cap: float) -> Expr:
+    return call("mul", call("tanh", call("mul", expr, const(1.0 / cap))), const(cap))
+
+
+def _combined(low: Lowering, rule: _Scores, expr: Expr, own: str) -> Expr:
+    """Scores with all that is added to them or cut from them."""
     if rule.mask is not None and rule.mask.dtype != "bool":
-        added = cast(low, rule.mask, own)
-        expr = call("add", expr, load(added), dtype=own)
+        expr = call("add", expr, load(cast(low, rule.mask, own)), dtype=own)
     tests = [] if rule.mask is None or rule.mask.dtype != "bool" else [load(rule.mask)]
     seen = rule.allowed(low)
     for test in [*tests, *([] if seen is None else [seen])]:
         expr = call("where", test, expr, const(-np.inf, own), dtype=own)
+    return expr
+
+
+def _scores(low: Lowering, node: ir.Node, pair: tuple[View, View], rule: _Scores, scale: float) -> list[View]:
+    """Scores raw, capped, masked, and their softmax."""
+    (left, right), own = pair, pair[0].dtype
+    raw = apply(low, "mul", product(low, left, right), scale)
+    capped, cap = raw, node.attributes.get_float("softcap", 0.0)
+    if cap:
+        capped = apply(low, "mul", apply(low, "tanh", apply(low, "mul", raw, 1.0 / cap)), cap)
+    expr = _combined(low, rule, load(capped), own)
     masked = capped if expr.op == "load" else compute(low, expr, rule.shape)
     weights = softmax(low, masked, 4)
     if rule.cuts:
