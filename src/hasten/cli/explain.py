@@ -1,0 +1,82 @@
+"""``hasten explain``: where the time of a model goes, and how far that is from the machine's limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hasten.cli import options as o
+
+if TYPE_CHECKING:
+    from hasten.api.explaining import Explanation
+
+__all__ = ["explain"]
+
+_ROOMY = 130  # columns of a terminal that have room to say how each step is computed
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="A .hasten file, or a model file.")],
+    batch: o.Batch = "1",
+    shapes: o.Shapes = None,
+    math: o.Math = "default",
+    trust: o.Trust = False,
+    code: Annotated[bool, typer.Option("--code", help="Print the emitted C instead.")] = False,
+    json: o.AsJson = False,
+) -> None:
+    """Show the compiled program of MODEL step by step: time, arithmetic, bytes, and the machine's limit."""
+    from hasten.api.explaining import explain as explain_model  # noqa: PLC0415  (numpy, onnx: not for --help)
+    from hasten.api.settings import Settings  # noqa: PLC0415
+
+    settings = Settings(batch=o.whole_numbers_of("batch", batch), shapes=o.shapes_of(shapes), math=math, trust=trust)
+    found = explain_model(model, settings=settings)
+    if code:
+        print(found.profile.source)
+    elif json:
+        import json as json_module  # noqa: PLC0415  (the option has taken its name)
+
+        from hasten.records import to_json  # noqa: PLC0415
+
+        print(json_module.dumps(to_json(found), indent=1))
+    else:
+        _show(found)
+
+
+def _show(found: Explanation) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from hasten.report.units import bytes_text, time_text  # noqa: PLC0415
+
+    timed, peaks = found.profile, found.peaks
+    console = Console()
+    roomy = console.width >= _ROOMY
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, justify in (("step", "left"), ("what", "left"), ("time", "right"), ("share", "right"), ("limit", "right"),
+                          ("GMAC/s", "right"), ("GB/s", "right")):  # fmt: skip
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    if roomy:
+        table.add_column("how (* timed)", overflow="fold")
+    total = sum(s.time_ns for s in timed.steps) or 1.0
+    for step in timed.steps:
+        table.add_row(
+            step.function, step.title, time_text(step.time_ns), f"{step.time_ns / total:.0%}",
+            "" if step.limit_ns is None else time_text(step.limit_ns),
+            f"{step.macs / step.time_ns:.1f}" if step.macs and step.time_ns > 0 else "",
+            f"{step.bytes / step.time_ns:.1f}" if step.time_ns > 0 else "",
+            *([f"{step.way} *" if step.timed else step.way] if roomy else []),
+        )  # fmt: skip
+    console.print(table)
+    rates = ", ".join(f"{name} {rate:.0f} GB/s" for name, rate in peaks.bandwidth.items())
+    console.print(
+        f"\nOne call takes {time_text(timed.call_ns)} ({found.instruction_set}, one thread, without Python); "
+        f"this machine's limit for these steps is {time_text(timed.limit_ns or 0)}: "
+        f"{min(1.0, (timed.limit_ns or 0) / (timed.call_ns or 1)):.0%} of it is reached."
+    )
+    console.print(f"Limits: {peaks.gmac_per_s:.0f} GMAC/s, {rates} ({peaks.method}).")
+    console.print(f"Weights {bytes_text(timed.weight_bytes)}, working memory {bytes_text(timed.arena_bytes)}.")
+    if chosen := sum(bool(step.way) for step in timed.steps):
+        by_time = sum(step.timed for step in timed.steps)
+        console.print(f"How: {by_time} of {chosen} choices by timing on this machine, the others by a model of it.")
