@@ -41,7 +41,7 @@ _PLAYOFF_S, _QUICK_PLAYOFF_S = 6.0, 1.2
 # The whole run; what the search gets however long reading the model took; and what must follow the search: opening the
 # leaders, playing, writing, timing the winner's operators.
 _TOTAL_S, _QUICK_TOTAL_S = 87.0, 18.5
-_LEAST_S, _QUICK_LEAST_S = 20.0, 4.0
+_LEAST_S, _QUICK_LEAST_S = 20.0, 5.0
 _AFTER_S, _QUICK_AFTER_S = 11.0, 4.5
 # Where less of the whole is left, the winner's operators are not timed any more.
 _BY_OP_S = 1.5
