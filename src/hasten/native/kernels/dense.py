@@ -84,7 +84,7 @@ class Blocking:
     @property
     def text(self) -> str:
         """The sizes in words."""
-        return f"{self.vectors} vectors a panel" + (f", {self.parts} sums of each" if self.parts else "")
+        return f"up to {self.vectors} vectors a panel" + (f", {self.parts} sums of each" if self.parts else "")
 
 
 @dataclass(eq=False)
