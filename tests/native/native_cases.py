@@ -72,6 +72,23 @@ def recurrent(kind: str, steps: int, inputs: int, units: int, batch: int = 1, se
     return graph([node], {"x": (steps, batch, inputs)}, shapes, weights)
 
 
+def attention(rows: int, heads: int, depth: int) -> ir.Model:
+    """Rows that attend to each other: queries, keys and values are the same."""
+    split = np.array([rows, heads, depth])
+    nodes = [
+        helper.make_node("Reshape", ["x", "split"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["q"], perm=[1, 0, 2]),
+        helper.make_node("Transpose", ["h"], ["k"], perm=[1, 2, 0]),
+        helper.make_node("MatMul", ["q", "k"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "q"], ["o"]),
+        helper.make_node("Transpose", ["o"], ["t"], perm=[1, 0, 2]),
+        helper.make_node("Reshape", ["t", "whole"], ["y"]),
+    ]
+    wide = (rows, heads * depth)
+    return graph(nodes, {"x": wide}, {"y": wide}, {"split": split, "whole": np.array(wide)})
+
+
 class Built:
     """A compiled program, run through its C interface with inputs and outputs of exactly their sizes."""
 

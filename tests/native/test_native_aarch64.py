@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from int8_cases import small_net
-from native_cases import graph, mlp, recurrent
+from native_cases import attention, graph, mlp, recurrent
 from onnx import TensorProto, helper
 from test_native_math import EXACT, UNARY, check, sweep
 
@@ -62,6 +62,7 @@ MODELS = {
     "tanh": lambda: mlp([13, 40, 5], activation="Tanh"),
     "lstm": lambda: recurrent("LSTM", 5, 3, 10),
     "gru": lambda: recurrent("GRU", 5, 3, 7, batch=2, direction="bidirectional", linear_before_reset=1),
+    "attention": lambda: attention(21, 2, 5),
     "conv": convolutions,
     "bytes": bytes_product,
     "bytes_net": lambda: ir.from_proto(small_net()),

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from int8_cases import raw_layers
-from native_cases import HERE, RUNNABLE, Built, mlp, recurrent
+from native_cases import HERE, RUNNABLE, Built, attention, mlp, recurrent
 
 from hasten.native.build import compile_library
 from hasten.native.compile import program_of
@@ -167,6 +167,7 @@ MODELS = {
     "gemm": lambda: mlp([19, 131, 5], rows=7),
     "lstm": lambda: recurrent("LSTM", 3, 5, 21, batch=2, direction="bidirectional"),
     "gru": lambda: recurrent("GRU", 3, 5, 21, linear_before_reset=1),
+    "attention": lambda: attention(21, 2, 5),
     "bytes in and out": lambda: ir.from_proto(raw_layers("int8", 67)),
     "few bytes in and out": lambda: ir.from_proto(raw_layers("uint8", 5)),
 }

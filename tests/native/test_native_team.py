@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 import pytest
-from native_cases import HERE, graph, mlp, recurrent
+from native_cases import HERE, attention, graph, mlp, recurrent
 from onnx import helper
 from spatial_cases import build, call
 
@@ -21,6 +21,7 @@ CASES: dict[str, tuple[Callable[[], ir.Model], int]] = {
     "gru, reset after": (lambda: recurrent("GRU", 9, 5, 96, linear_before_reset=1), 1),
     "gru, reset before": (lambda: recurrent("GRU", 9, 5, 96), 0),
     "both directions": (lambda: recurrent("LSTM", 30, 5, 24, direction="bidirectional"), 1),
+    "attention": (lambda: attention(49, 3, 8), 1),
     "both directions of a gru": (lambda: recurrent("GRU", 30, 5, 24, batch=2, direction="bidirectional"), 3),
 }
 
