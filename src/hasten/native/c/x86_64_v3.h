@@ -182,3 +182,9 @@ static inline void v_store_words(int16_t *p, vf a) {
 //! v_dot2: types
 /* acc + the sum of both products of the 16-bit numbers of x and w, in every lane */
 static inline vi v_dot2(vi acc, vi x, vi w) { return acc + (vi)_mm256_madd_epi16((__m256i)x, (__m256i)w); }
+//! v_dot4_split: types
+/* the same where weights are 16-bit numbers: of the even bytes, and of the odd ones */
+static inline vi v_dot4_split(vi acc, vi x, vi even, vi odd) {
+    const __m256i s = _mm256_madd_epi16(_mm256_and_si256((__m256i)x, _mm256_set1_epi16(0xff)), (__m256i)even);
+    return acc + (vi)s + (vi)_mm256_madd_epi16(_mm256_srli_epi16((__m256i)x, 8), (__m256i)odd);
+}

@@ -183,3 +183,9 @@ static inline vi v_dot2(vi acc, vi x, vi w) { return (vi)_mm512_dpwssd_epi32((__
 #else
 static inline vi v_dot2(vi acc, vi x, vi w) { return acc + (vi)_mm512_madd_epi16((__m512i)x, (__m512i)w); }
 #endif
+//! v_dot4_split: types
+/* the same where weights are 16-bit numbers: of the even bytes, and of the odd ones */
+static inline vi v_dot4_split(vi acc, vi x, vi even, vi odd) {
+    const __m512i s = _mm512_madd_epi16(_mm512_and_si512((__m512i)x, _mm512_set1_epi16(0xff)), (__m512i)even);
+    return acc + (vi)s + (vi)_mm512_madd_epi16(_mm512_srli_epi16((__m512i)x, 8), (__m512i)odd);
+}

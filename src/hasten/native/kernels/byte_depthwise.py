@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.kernels.byte_image import Geometry, copy_image, flips, image_of, int8_parts, loaded, stored
+from hasten.native.kernels.byte_image import (
+    Geometry,
+    copy_image,
+    flips,
+    image_of,
+    in_words,
+    int8_parts,
+    loaded,
+    stored,
+    words,
+)
 from hasten.native.kernels.requantise import Requantise, Rounding
 from hasten.native.program import Step, View
 from hasten.types import Array
@@ -127,6 +137,16 @@ class _Writer:
         return channels // gcd(channels, self.wide) if self.step.joined else -(-channels // self.wide)
 
     @cached_property
+    def split_weights(self) -> bool:
+        """True where weights are 16-bit numbers."""
+        return in_words(self.out.isa)
+
+    @property
+    def kind(self) -> str:
+        """What weights are in C."""
+        return "int16_t" if self.split_weights else "int8_t"
+
+    @cached_property
     def groups(self) -> int:
         """Steps of four taps in a row of the window."""
         return -(-int(self.step.weight.shape[1]) // 4)
@@ -164,14 +184,16 @@ class _Writer:
 
     def write(self) -> None:
         step, out = self.step, self.out
-        out.need("v_loadi", "v_loadb", "v_quads", "v_dot4", "v_storeb", "unroll")
+        out.need(
+            "v_loadi", "v_loadb", "v_quads", "v_dot4_split" if self.split_weights else "v_dot4", "v_storeb", "unroll"
+        )
         zero = stored(step.zero, step.x.dtype, unsigned=self.unsigned)
         taps = step.weight.astype(np.int64).sum(axis=(0, 1))
         most = np.abs(step.weight.astype(np.int64)).sum(axis=(0, 1)) * 255
         rounding = Rounding(out, step.requantise, step.y.dtype, most)
         signature = [
             *([] if step.is_copied else [("const uint8_t *restrict x", f"(const uint8_t *)({out.pointer(step.x)})")]),
-            ("const int8_t *restrict w", out.constant(self._pack())),
+            (f"const {self.kind} *restrict w", out.constant(self._pack())),
             ("const int32_t *restrict b", out.constant(self._lanes((-zero * taps).astype(np.int32)))),
             ("const float *restrict f", out.constant(self._lanes(step.requantise.factor))),
             ("const float *restrict o", out.constant(self._lanes(step.requantise.offset))),
@@ -242,7 +264,7 @@ class _Writer:
             whole = channels % wide == 0
         if self.phases > 1:
             yield f"    const int phase = {phase}, from = phase * {wide}; /* where its channels' constants begin */"
-        yield f"    const int8_t *wv = w{f' + phase * {unit}' if self.phases > 1 else ''};"
+        yield f"    const {self.kind} *wv = w{f' + phase * {unit}' if self.phases > 1 else ''};"
         base = "from + " if self.phases > 1 else ""
         yield f"    vi a[{4 * size}];"
         yield f"    UNROLL for (int i = 0; i < {4 * size}; i++) a[i] = v_loadi(b + {base}i % 4 * VL);"
@@ -297,9 +319,13 @@ class _Writer:
         yield "    vi four[4];"
         yield f"    v_quads({', '.join(f'x{k}' for k in columns)}, four);"
         for i, k in pairs:
-            weight = f"v_loadi((const int32_t *)wv + {(k * self.groups + group) * 4} * VL + j * VL)"
-            acc = f"a[{4 * i} + j]"
-            yield f"    UNROLL for (int j = 0; j < 4; j++) {acc} = v_dot4({acc}, four[j], {weight});"
+            first, acc = (k * self.groups + group) * 4, f"a[{4 * i} + j]"
+            at = [f"{first} + j"]
+            if self.split_weights:
+                at = [f"{2 * first} + 2 * j", f"{2 * first + 1} + 2 * j"]
+            given = ", ".join(f"v_loadi((const int32_t *)wv + ({place}) * VL)" for place in at)
+            dot = "v_dot4_split" if self.split_weights else "v_dot4"
+            yield f"    UNROLL for (int j = 0; j < 4; j++) {acc} = {dot}({acc}, four[j], {given});"
         yield "}"
 
     def _order(self) -> Array:
@@ -324,4 +350,5 @@ class _Writer:
         done = np.zeros((kh, self.groups * 4, max(int(order.max()) + 1, channels)), np.int8)
         done[:, :kw, :channels] = self.weights
         split = done.reshape(kh, self.groups, 4, -1)[..., order]  # kh, groups, 4, phases, vector, lane
-        return np.ascontiguousarray(split.transpose(3, 0, 1, 4, 5, 2))
+        packed = np.ascontiguousarray(split.transpose(3, 0, 1, 4, 5, 2))
+        return words(packed) if self.split_weights else packed

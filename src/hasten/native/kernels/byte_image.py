@@ -18,9 +18,21 @@ from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
     from hasten.native.lower import Lowering
 
-__all__ = ["Geometry", "copy_image", "flips", "image_of", "int8_parts", "loaded", "pixels", "stored"]
+__all__ = [
+    "Geometry",
+    "copy_image",
+    "flips",
+    "image_of",
+    "in_words",
+    "int8_parts",
+    "loaded",
+    "pixels",
+    "stored",
+    "words",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,20 @@ def int8_parts(weight: Array) -> list[Array]:
         parts.append(np.clip(left, -128, 127).astype(np.int8))
         left = left - parts[-1]
     return parts
+
+
+def in_words(isa: Isa) -> bool:
+    """True where sums of byte products go through 16-bit numbers: weights are then stored as such."""
+    return isa.arch == "x86_64" and "vnni" not in isa.features
+
+
+def words(packed: Array) -> Array:
+    """Weights of four bytes a lane as 16-bit numbers, those of even bytes before those of odd ones, vector by vector.
+
+    Shapes:  packed (…, lane, 4) int8 · returns (…, 2, lane, 2) int16
+    """
+    pairs = packed.reshape(*packed.shape[:-1], 2, 2).astype(np.int16)
+    return np.ascontiguousarray(np.moveaxis(pairs, -1, -3))
 
 
 def pixels(low: Lowering, x: View) -> View:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.kernels.byte_image import Geometry, copy_image, image_of, int8_parts, stored
+from hasten.native.kernels.byte_image import Geometry, copy_image, image_of, in_words, int8_parts, stored, words
 from hasten.native.kernels.requantise import Requantise, Rounding
 from hasten.native.program import Step, View
 from hasten.types import Array
@@ -111,6 +111,8 @@ class _Writer:
         self.runs = self.once * len(self.weights)
         self.length = channels if dilated else kw * channels
         self.fours = -(-self.length // 4)
+        self.split_weights = in_words(self.out.isa)
+        self.kind = "int16_t" if self.split_weights else "int8_t"
         vectors = -(-count // lanes)
         room = 24 if self.out.isa.registers == 32 else 8
         panels = -(-vectors // 4)
@@ -124,7 +126,7 @@ class _Writer:
 
     def write(self) -> None:
         step, out = self.step, self.out
-        out.need("v_loadi", "v_dup4", "v_dot4", "unroll")
+        out.need("v_loadi", "v_dup4", "v_dot4_split" if self.split_weights else "v_dot4", "unroll")
         padded = self.panels * self.width * out.lanes
         zero = stored(step.zero, step.x.dtype, unsigned=out.isa.arch != "aarch64")
         split = out.splits(step.macs())
@@ -135,7 +137,7 @@ class _Writer:
                 if step.is_copied
                 else [("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.image)})")]
             ),
-            ("const int8_t *restrict w", out.constant(self._pack())),
+            (f"const {self.kind} *restrict w", out.constant(self._pack())),
             ("const int32_t *restrict b", out.constant(_widen((-zero * sums).astype(np.int32), padded))),
         ]
         if step.requantise is not None:
@@ -197,7 +199,7 @@ class _Writer:
         yield f"{inner}vi a[{tile * width}];"
         yield f"{inner}UNROLL for (int i = 0; i < {tile}; i++)"
         yield f"{inner}    for (int j = 0; j < {width}; j++) a[i * {width} + j] = {start};"
-        yield f"{inner}const int8_t *wk = w + (long)n * {self.runs * self.fours * unit};"
+        yield f"{inner}const {self.kind} *wk = w + (long)n * {self.runs * self.fours * unit};"
         place, run = f"run * {dh * columns * channels}", "run"
         if self.runs != self.once:
             run = f"(run % {self.once})"
@@ -207,12 +209,16 @@ class _Writer:
         yield f"{inner}for (int run = 0; run < {self.runs}; run++) {{"
         yield f"{inner}    const uint8_t *from = at + {place};"
         yield f"{inner}    for (int k = 0; k < {self.fours}; k++, wk += {unit}) {{"
-        yield f"{inner}        vi v[{width}];"
+        loads = 2 * width if self.split_weights else width
         each, acc = f"for (int j = 0; j < {width}; j++)", f"a[i * {width} + j]"
-        yield f"{inner}        {each} v[j] = v_loadi((const int32_t *)wk + j * VL);"
+        dot = (
+            f"v_dot4_split({acc}, four, v[2 * j], v[2 * j + 1])" if self.split_weights else f"v_dot4({acc}, four, v[j])"
+        )
+        yield f"{inner}        vi v[{loads}];"
+        yield f"{inner}        for (int j = 0; j < {loads}; j++) v[j] = v_loadi((const int32_t *)wk + j * VL);"
         yield f"{inner}        UNROLL for (int i = 0; i < {tile}; i++) {{"
         yield f"{inner}            const vi four = v_dup4(from + i * {stride * channels} + 4 * k);"
-        yield f"{inner}            {each} {acc} = v_dot4({acc}, four, v[j]);"
+        yield f"{inner}            {each} {acc} = {dot};"
         yield f"{inner}        }}"
         yield f"{inner}    }}"
         yield f"{inner}}}"
@@ -263,7 +269,8 @@ class _Writer:
         done = np.zeros((self.runs, self.fours * 4, self.panels * width * lanes), np.int8)
         done[:, : self.length, :count] = np.concatenate(self.weights).reshape(self.runs, self.length, count)
         split = done.reshape(self.runs, self.fours, 4, self.panels, width, lanes)
-        return np.ascontiguousarray(split.transpose(3, 0, 1, 4, 5, 2))
+        packed = np.ascontiguousarray(split.transpose(3, 0, 1, 4, 5, 2))
+        return words(packed) if self.split_weights else packed
 
 
 def _widen(values: Array, padded: int) -> Array:
