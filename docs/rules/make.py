@@ -72,8 +72,8 @@ read with the lines around it and called false where the advice would be wrong o
 
 | | findings | false | right |
 |---|---|---|---|
-| all files, rules as they are | 216 | 7 | 96.8 % |
-| the same without H501 (`torch.load`) | 98 | 6 | 93.9 % |
+| all files, rules as they are | 218 | 7 | 96.8 % |
+| the same without H501 (`torch.load`) | 100 | 6 | 94.0 % |
 | nine packages at first sight, before what misfired there was mended | 109 | 6 | 94.5 % |
 
 What misfired became a case of the tests (`tests/doctor/cases`). The seven that are left: code that builds a graph by
