@@ -37,6 +37,20 @@ def random(path: Path) -> Path:
     return _save(path, nodes, [("x", (1, 4))], [("y", (1, 4))], 18)
 
 
+def rounded(path: Path) -> Path:
+    """x (1, 4) in steps of a tenth, as bytes."""
+    nodes = [helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, (1, 4))],
+        [numpy_helper.from_array(np.float32(0.1), "step"), numpy_helper.from_array(np.uint8(128), "zero")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
 def _save(
     path: Path,
     nodes: list[onnx.NodeProto],

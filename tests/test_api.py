@@ -96,6 +96,14 @@ def test_compile_keeps_its_files_until_it_is_closed(model_file: Path, tmp_path: 
     assert hasten.load(saved)(np.ones((1, 4), np.float32)).shape == (1, 3)
 
 
+def test_compile_lets_quantised_values_round_either_way(home: Path, tmp_path: Path) -> None:
+    path = small_onnx.rounded(home / "rounded.onnx")
+    with hasten.compile(path, engine="onnxruntime") as model:
+        assert model(np.full((1, 4), 0.1, np.float32)).dtype == np.uint8
+        model.save(tmp_path / "rounded.hasten")
+    assert read(tmp_path / "rounded.hasten").tolerance["integer"] == 1
+
+
 def test_compile_several_inputs_by_name(home: Path) -> None:
     path = small_onnx.dense(home / "two.onnx", inputs=2)
     a, b = np.ones((3, 4), np.float32), np.full((3, 4), 2, np.float32)

@@ -54,18 +54,18 @@ def compile(
         raise MissingLibraryError(f"cannot compile with {engine}: {missing}")
     folder = Path(tempfile.mkdtemp(prefix="hasten-"))
     try:
-        contents = _contents(model, sample, used, folder)
+        contents, allowed = _contents(model, sample, used, folder)
         bundle.write(folder / "model.hasten", contents)
         opened = open_bundle(folder / "model.hasten", trust=True, engine=engine, keep=folder)
-        _verify(opened, contents, used.allowed)
+        _verify(opened, contents, allowed)
         return opened
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> Contents:
-    """A bundle with one artefact per batch size."""
+def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tuple[Contents, Tolerance]:
+    """A bundle with one artefact per batch size, and what its answers are held to."""
     request = prepare.request(sample, settings, folder)
     source = open_source(model, request)
     sizes = prepare.batches(source, settings)
@@ -76,16 +76,20 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> Cont
     rows = prepare.calibration(source, None, examples, folder)
     artefacts = [_built(source, made.by_batch.get(size), size, (settings, folder, rows)) for size in sizes]
     checks = [prepare.stacked(source.inputs, [example], min(sizes)) for example in examples]
-    return Contents(
+    allowed = settings.allowed or Tolerance()
+    if made.quantised:  # quantised values round ties either way
+        allowed = replace(allowed, integer=max(1, allowed.integer))
+    contents = Contents(
         inputs=source.inputs,
         outputs=source.outputs,
         entries=tuple(Entry(artefact, library=ship.imported_version(settings.engines[0])) for artefact in artefacts),
         graph=None if made.tidy is None else graph.to_bytes(made.tidy),
         samples=tuple(checks),
         expected=tuple(source.reference(check) for check in checks),
-        tolerance=to_json(settings.allowed or Tolerance()),
+        tolerance=to_json(allowed),
         facts=ship.facts(source, settings),
     )
+    return contents, allowed
 
 
 def _built(source: Source, path: Path | None, size: int, given: tuple[Settings, Path, Path]) -> Artefact:
@@ -114,7 +118,7 @@ def _built(source: Source, path: Path | None, size: int, given: tuple[Settings, 
         raise
 
 
-def _verify(model: Model, contents: Contents, allowed: Tolerance | None) -> None:
+def _verify(model: Model, contents: Contents, allowed: Tolerance) -> None:
     """Raises VerifyError when the model's own answers are not repeated."""
     found = [model(*check) for check in contents.samples]
     received = [y if isinstance(y, tuple) else (y,) for y in found]
