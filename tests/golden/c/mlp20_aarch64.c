@@ -12,6 +12,9 @@ typedef int32_t vi __attribute__((vector_size(16)));
 
 static inline float v_hmax(vf a) { return vmaxvq_f32((float32x4_t)a); }
 
+/* where all but the first four lanes hold -infinity */
+static inline float v_hmax4(vf a) { return v_hmax(a); }
+
 /* the first n lanes of a; the others hold fill */
 static inline vf v_lanes(vf a, int n, float fill) {
     for (int i = 0; i < VL; i++) if (i >= n) a[i] = fill;
@@ -38,6 +41,9 @@ static inline void v_store(float *p, vf a) { vst1q_f32(p, (float32x4_t)a); }
 static inline void v_store_n(float *p, vf a, int n) { __builtin_memcpy(p, &a, sizeof(float) * (size_t)n); }
 
 static inline float v_sum(vf a) { return vaddvq_f32((float32x4_t)a); }
+
+/* where all but the first four lanes hold 0 */
+static inline float v_sum4(vf a) { return v_sum(a); }
 
 static inline vf v_round(vf a) { return (vf)vrndnq_f32((float32x4_t)a); }
 
@@ -108,10 +114,10 @@ static void softmax_3(const float *x, float *y) {
     for (int r = 0; r < 1; r++, x += 2, y += 2) {
         vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);
         top = v_max(top, v_lanes(v_load_n(x + 0, 2), 2, -__builtin_inff()));
-        top = v_set1(v_hmax(top));
+        top = v_set1(v_hmax4(top));
         const vf last = v_lanes(v_weight(v_load_n(x + 0, 2), top), 2, 0.0f);
         sum += last;
-        const vf scale = v_set1(1.0f / v_sum(sum));
+        const vf scale = v_set1(1.0f / v_sum4(sum));
         v_store_n(y + 0, last * scale, 2);
     }
 }

@@ -12,6 +12,9 @@ typedef int32_t vi;
 
 static inline float v_hmax(vf a) { return a; }
 
+/* where all but the first four lanes hold -infinity */
+static inline float v_hmax4(vf a) { return v_hmax(a); }
+
 static inline vf v_load(const float *p) { return *p; }
 
 /* the larger; b where either is NaN */
@@ -24,6 +27,9 @@ static inline vf v_relu(vf x) { return v_max(v_set1(0.0f), x); }
 static inline void v_store(float *p, vf a) { *p = a; }
 
 static inline float v_sum(vf a) { return a; }
+
+/* where all but the first four lanes hold 0 */
+static inline float v_sum4(vf a) { return v_sum(a); }
 
 static inline vf v_round(vf a) { return rintf(a); }
 
@@ -96,13 +102,13 @@ static void softmax_3(const float *x, float *y) {
     for (int r = 0; r < 1; r++, x += 2, y += 2) {
         vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);
         for (int i = 0; i < 2; i += VL) top = v_max(top, v_load(x + i));
-        top = v_set1(v_hmax(top));
+        top = v_set1(v_hmax4(top));
         for (int i = 0; i < 2; i += VL) {
             const vf e = v_weight(v_load(x + i), top);
             sum += e;
             v_store(y + i, e);
         }
-        const vf scale = v_set1(1.0f / v_sum(sum));
+        const vf scale = v_set1(1.0f / v_sum4(sum));
         for (int i = 0; i < 2; i += VL) v_store(y + i, v_load(y + i) * scale);
     }
 }

@@ -9,8 +9,9 @@
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 
-static inline float v_hmax(vf a) {
-    __m128 s = _mm_max_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+/* of the first four lanes */
+static inline float v_hmax4(vf a) {
+    __m128 s = _mm256_castps256_ps128((__m256)a);
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
@@ -41,8 +42,9 @@ static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, (__m256)a); }
 
 static inline void v_store_n(float *p, vf a, int n) { _mm256_maskstore_ps(p, v_first(n), (__m256)a); }
 
-static inline float v_sum(vf a) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));
+/* of the first four lanes */
+static inline float v_sum4(vf a) {
+    __m128 s = _mm256_castps256_ps128((__m256)a);
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
@@ -115,10 +117,10 @@ static void softmax_3(const float *x, float *y) {
     for (int r = 0; r < 1; r++, x += 2, y += 2) {
         vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);
         top = v_max(top, v_lanes(v_load_n(x + 0, 2), 2, -__builtin_inff()));
-        top = v_set1(v_hmax(top));
+        top = v_set1(v_hmax4(top));
         const vf last = v_lanes(v_weight(v_load_n(x + 0, 2), top), 2, 0.0f);
         sum += last;
-        const vf scale = v_set1(1.0f / v_sum(sum));
+        const vf scale = v_set1(1.0f / v_sum4(sum));
         v_store_n(y + 0, last * scale, 2);
     }
 }

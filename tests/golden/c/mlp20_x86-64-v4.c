@@ -9,7 +9,12 @@
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 
-static inline float v_hmax(vf a) { return _mm512_reduce_max_ps((__m512)a); }
+/* of the first four lanes */
+static inline float v_hmax4(vf a) {
+    __m128 s = _mm512_castps512_ps128((__m512)a);
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
 
 /* the first n lanes of a; the others hold fill */
 static inline vf v_lanes(vf a, int n, float fill) { return (vf)_mm512_mask_blend_ps((__mmask16)((1u << n) - 1), _mm512_set1_ps(fill), (__m512)a); }
@@ -32,7 +37,12 @@ static inline void v_store_n(float *p, vf a, int n) {
     else _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a);
 }
 
-static inline float v_sum(vf a) { return _mm512_reduce_add_ps((__m512)a); }
+/* of the first four lanes */
+static inline float v_sum4(vf a) {
+    __m128 s = _mm512_castps512_ps128((__m512)a);
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
 
 static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); }
 
@@ -94,10 +104,10 @@ static void softmax_3(const float *x, float *y) {
     for (int r = 0; r < 1; r++, x += 2, y += 2) {
         vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);
         top = v_max(top, v_lanes(v_load_n(x + 0, 2), 2, -__builtin_inff()));
-        top = v_set1(v_hmax(top));
+        top = v_set1(v_hmax4(top));
         const vf last = v_lanes(v_weight(v_load_n(x + 0, 2), top), 2, 0.0f);
         sum += last;
-        const vf scale = v_set1(1.0f / v_sum(sum));
+        const vf scale = v_set1(1.0f / v_sum4(sum));
         v_store_n(y + 0, last * scale, 2);
     }
 }

@@ -5,6 +5,12 @@ static inline vf v_relu(vf x) { return v_max(v_set1(0.0f), x); }
 static inline vf v_copysign(vf a, vf b) {
     return v_frombits((v_bits(a) & 0x7fffffff) | (v_bits(b) & (int)0x80000000));
 }
+//! v_sum4: v_sum
+/* where all but the first four lanes hold 0 */
+static inline float v_sum4(vf a) { return v_sum(a); }
+//! v_hmax4: v_hmax
+/* where all but the first four lanes hold -infinity */
+static inline float v_hmax4(vf a) { return v_hmax(a); }
 //! v_exp_parts: v_round v_set1 v_max v_min
 /* e^x = 2^n · (1 + q): q = e^f - 1 by a polynomial on |f| <= ln 2 / 2 */
 static inline void v_exp_parts(vf x, vf *n, vf *q) {

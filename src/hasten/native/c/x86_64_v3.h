@@ -59,6 +59,20 @@ static inline float v_hmax(vf a) {
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
+//! v_sum4: types
+/* of the first four lanes */
+static inline float v_sum4(vf a) {
+    __m128 s = _mm256_castps256_ps128((__m256)a);
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+//! v_hmax4: types
+/* of the first four lanes */
+static inline float v_hmax4(vf a) {
+    __m128 s = _mm256_castps256_ps128((__m256)a);
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
 //! v_hmin: types
 static inline float v_hmin(vf a) {
     __m128 s = _mm_min_ps(_mm256_castps256_ps128((__m256)a), _mm256_extractf128_ps((__m256)a, 1));

@@ -47,6 +47,20 @@ static inline vf v_shrink(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps((__m512)a); }
 //! v_hmax: types
 static inline float v_hmax(vf a) { return _mm512_reduce_max_ps((__m512)a); }
+//! v_sum4: types
+/* of the first four lanes */
+static inline float v_sum4(vf a) {
+    __m128 s = _mm512_castps512_ps128((__m512)a);
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+//! v_hmax4: types
+/* of the first four lanes */
+static inline float v_hmax4(vf a) {
+    __m128 s = _mm512_castps512_ps128((__m512)a);
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
 //! v_hmin: types
 static inline float v_hmin(vf a) { return _mm512_reduce_min_ps((__m512)a); }
 //! v_lanes: types

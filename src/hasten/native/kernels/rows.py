@@ -44,7 +44,8 @@ class Softmax(Step):
         """Three passes over a row: maximum, exponentials with their sum, scale (or shift, for the logarithm)."""
         rows, columns = self.x.shape
         full, tail = columns // out.lanes * out.lanes, columns % out.lanes
-        out.need("v_max", "v_weight", "v_sum", "v_hmax", "v_set1")
+        few = "4" if columns <= 4 else ""  # lanes to reduce: half of the steps of a whole vector
+        out.need("v_max", "v_weight", f"v_sum{few}", f"v_hmax{few}", "v_set1")
         out.need(*(("v_load", "v_store") if full else ()), *(("v_load_n", "v_store_n", "v_lanes") if tail else ()))
         body = [f"    for (int r = 0; r < {rows}; r++, x += {columns}, y += {columns}) {{"]
         body.append("        vf top = v_set1(-__builtin_inff()), sum = v_set1(0.0f);")
@@ -52,14 +53,14 @@ class Softmax(Step):
             body.append(f"        for (int i = 0; i < {full}; i += VL) top = v_max(top, v_load(x + i));")
         if tail:
             body.append(f"        top = v_max(top, v_lanes(v_load_n(x + {full}, {tail}), {tail}, -__builtin_inff()));")
-        body.append("        top = v_set1(v_hmax(top));")
+        body.append(f"        top = v_set1(v_hmax{few}(top));")
         body += self._sums(full, tail)
         if self.log:
             out.need("v_log")
-            body.append("        const vf shift = top + v_log(v_set1(v_sum(sum)));")
+            body.append(f"        const vf shift = top + v_log(v_set1(v_sum{few}(sum)));")
             whole, part = "v_load(x + i) - shift", f"v_load_n(x + {full}, {tail}) - shift"
         else:
-            body.append("        const vf scale = v_set1(1.0f / v_sum(sum));")
+            body.append(f"        const vf scale = v_set1(1.0f / v_sum{few}(sum));")
             whole, part = "v_load(y + i) * scale", "last * scale"
         if full:
             body.append(f"        for (int i = 0; i < {full}; i += VL) v_store(y + i, {whole});")
