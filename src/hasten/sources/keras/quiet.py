@@ -13,12 +13,11 @@ __all__ = ["import_quietly"]
 
 
 def import_quietly(name: str) -> Any:
-    """The module. Where the user chose a level (``TF_CPP_MIN_LOG_LEVEL``), everything is shown as they chose.
+    """The module. A user who asks to see all (``TF_CPP_MIN_LOG_LEVEL=0``) sees all.
 
     Raises:  ModuleNotFoundError: it is not installed
     """
-    if name in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if name in sys.modules or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return importlib.import_module(name)
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with quiet_start():
         return importlib.import_module(name)
