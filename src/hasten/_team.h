@@ -16,8 +16,8 @@
 #define MAX_PARTS 8
 #define SPIN_NS 60000
 #define FRESH_NS 20000 /* a spinning thread not seen for so long was taken off its processor */
-#define FIRST_PATIENCE_NS 200000 /* between a waking that came to nothing and the next; doubled each time */
-#define LAST_PATIENCE_NS 20000000
+#define FIRST_PATIENCE_NS 100000 /* between a waking that came to nothing and the next; doubled each time */
+#define LAST_PATIENCE_NS 1000000
 
 typedef void (*part_function)(const unsigned char *weights, unsigned char *arena, const void *const *inputs,
                               void *const *outputs, int part, int parts, unsigned *flags);
