@@ -123,13 +123,15 @@ class _Search:
         built = (t.artefact for t in self.trials.values() if t.status == "ok")
         return any(artefact is not None and not artefact.details.get("framework") for artefact in built)
 
-    def _settle(self, builds: Builds, waiting: Iterable[Candidate]) -> None:
+    def _settle(self, builds: Builds, waiting: Sequence[Candidate]) -> None:
         """Builds what is sure to be needed, so that afterwards nothing but the candidate at hand is running."""
         wanted = [c for c in ahead(self.plan) if c in waiting and not builds.is_built(c)]
         builds.begin(wanted)
         if wanted:
             self._tell("stage", wanted[0], "building")
-        builds.settle(_AHEAD_SHARE * max(0.0, self._end - time.monotonic()), wanted[:1])
+        # Without anything to try, the first must be waited for.
+        needed = [] if any(map(builds.is_built, waiting)) else wanted[:1]
+        builds.settle(_AHEAD_SHARE * max(0.0, self._end - time.monotonic()), needed)
 
     def _expected_s(self, candidate: Candidate, built: bool) -> float:
         guess = _USUAL_S.get(candidate.engine, 2.0) + 2 * self.plan.limits.measure_s
