@@ -10,7 +10,7 @@ until one that can be shipped has passed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from hasten.errors import SettingsError
