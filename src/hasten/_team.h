@@ -18,6 +18,9 @@
 #define FRESH_NS 20000 /* a spinning thread not seen for so long was taken off its processor */
 #define FIRST_PATIENCE_NS 100000 /* between a waking that came to nothing and the next; doubled each time */
 #define LAST_PATIENCE_NS 1000000
+#ifndef TEAM_GAP
+#define TEAM_GAP() /* tests put a pause here: between looking for sleepers and handing out the job */
+#endif
 
 typedef void (*part_function)(const unsigned char *weights, unsigned char *arena, const void *const *inputs,
                               void *const *outputs, int part, int parts, unsigned *flags);
@@ -163,7 +166,11 @@ static inline int team_run(Team *team, unsigned char *arena, const void *const *
     team->arena = arena;
     team->in = in;
     team->out = out;
+    TEAM_GAP();
     __atomic_fetch_add(&team->ticket, 1, __ATOMIC_SEQ_CST);
+    /* One may have fallen asleep since it was looked at, without seeing this job, and its part would be waited for
+       without end. */
+    if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST)) wake(team);
     team->run(team->weights, arena, in, out, 0, team->parts, team->flags);
     team->ended_ns = team->left_ns = now_ns();
     return 1;

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import hasten
 from hasten.engines import BuildRequest
 from hasten.engines.native import ENGINE
 from hasten.records import Artefact, Candidate
@@ -64,3 +68,41 @@ def test_a_team_on_one_processor_leaves_it_to_the_caller(tmp_path: Path) -> None
     expected = x.astype(np.float64) @ weight
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert process - own < own / 4, "processor time of the other thread, which can only be in the way"
+
+
+# The caller pauses after it saw nobody asleep until everybody is; then it hands out the job.
+GAP = r"""
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#define TEAM_GAP() usleep(2000)
+#include "_team.h"
+static int done[2];
+static void run(const unsigned char *w, unsigned char *a, const void *const *i, void *const *o, int part, int parts,
+                unsigned *flags) {
+    (void)w, (void)a, (void)i, (void)o, (void)parts, (void)flags;
+    __atomic_fetch_add(&done[part], 1, __ATOMIC_SEQ_CST);
+    if (part == 0)
+        while (__atomic_load_n(&done[1], __ATOMIC_SEQ_CST) < done[0]) sched_yield();
+}
+int main(void) {
+    Team *team = team_new(run, NULL, 2);
+    int together = 0;
+    for (int k = 0; k < 200000 && together < 20; k++) {
+        if (team_run(team, NULL, NULL, NULL)) together++;
+        else team_left(team), usleep(1);
+    }
+    team_free(team);
+    return together < 5;
+}
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or not shutil.which("cc"), reason="Linux with a C compiler")
+def test_a_team_never_waits_for_one_that_fell_asleep(tmp_path: Path) -> None:
+    (tmp_path / "gap.c").write_text(GAP)
+    folder = Path(hasten.__file__).parent
+    command = ["cc", "-O2", f"-I{folder}", str(tmp_path / "gap.c"), "-o", str(tmp_path / "gap"), "-lpthread"]
+    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run([str(tmp_path / "gap")], check=True, timeout=30)
