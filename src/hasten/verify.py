@@ -54,6 +54,10 @@ class Tolerance:
             raise SettingsError(f"tolerance: expected a positive number such as 1e-3, received {value}")
         return Tolerance(value, value, cosine=1.0 - min(0.1, max(1e-4, value)))
 
+    def rounding_either_way(self) -> Tolerance:
+        """This tolerance for a source that is quantised: ties between two of its steps go either way."""
+        return replace(self, integer=max(1, self.integer))
+
     @staticmethod
     def structure() -> Tolerance:
         """Shapes, dtypes and the NaN pattern alone; for candidates that labelled data judges instead."""

@@ -77,8 +77,8 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tupl
     artefacts = [_built(source, made.by_batch.get(size), size, (settings, folder, rows)) for size in sizes]
     checks = [prepare.stacked(source.inputs, [example], min(sizes)) for example in examples]
     allowed = settings.allowed or Tolerance()
-    if made.quantised:  # quantised values round ties either way
-        allowed = replace(allowed, integer=max(1, allowed.integer))
+    if made.quantised:
+        allowed = allowed.rounding_either_way()
     contents = Contents(
         inputs=source.inputs,
         outputs=source.outputs,
