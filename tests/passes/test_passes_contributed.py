@@ -119,6 +119,8 @@ def test_functions_of_bytes(rng, dtype, op, rows, columns) -> None:
     attributes = {"QLinearLeakyRelu": {"alpha": 0.2}, "QLinearSoftmax": {"axis": -1, "opset": 13}}.get(op, {})
     end = np.float32(1 / 256), np.array(np.iinfo(dtype).min, dtype)
     end = (step(rng), zero(rng, dtype)) if op == "QLinearLeakyRelu" else end
+    if op == "QLinearSoftmax" and dtype == np.uint8:
+        columns += 1  # the 1 of a single column is 256 steps, and ONNX Runtime's byte for that is 0
     inputs = [bytes_of(rng, dtype, rows, columns), step(rng), zero(rng, dtype), *end]
     holds(Case(op, inputs, (0,), attributes, types=(dtype,)))
 
