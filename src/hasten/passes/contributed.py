@@ -7,111 +7,40 @@ Source: ONNX Runtime, docs/ContribOperators.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from hasten.passes import Pass
+from hasten.passes.contributed_place import DOMAIN, FLOAT, Place, Results, Rewrite, Value, rewrite_all
 from hasten.passes.opset import raise_to
-from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, rank, static_dims
+from hasten.passes.surgery import constant, dims, rank, static_dims
 from hasten.types import Array
 
 __all__ = ["contributed_operators"]
 
-_DOMAIN = "com.microsoft"
-_FLOAT = ir.DataType.FLOAT
 _ROUNDED_ACTIVATIONS = 4  # to bytes: what that answers is not what a float32 product would
 # As float32, weights take up to sixteen times their memory: more of them than this are left to kernels that unpack.
 _MOST_UNPACKED = 1 << 20
 # Where the standard has had what is meant from this operator set on: 16 bits and blocks, and attention.
 _SINCE = {"QuantizeLinear": 21, "DequantizeLinear": 21, "Attention": 23, "MultiHeadAttention": 23}
-
-Value = ir.Value | None
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The node to replace, and a way to write new ones before it."""
-
-    editor: Editor
-    node: ir.Node
-
-    def given(self, index: int) -> Value:
-        return input_of(self.node, index)
-
-    def setting(self, name: str, default: Any) -> Any:
-        return attribute(self.node, name, default)
-
-    def op(self, op_type: str, *inputs: Value, **attributes: Any) -> ir.Value:
-        return self.editor.value(self.node, op_type, inputs, attributes)
-
-    def number(self, value: float, like: Value) -> ir.Value:
-        dtype = (None if like is None else like.dtype) or _FLOAT
-        return self.editor.weight(np.asarray(value, dtype.numpy()), f"{self.node.name}_number")
-
-    def answers_only(self, count: int) -> bool:
-        """True where nobody reads more than the first ``count`` results."""
-        return not any(v.uses() or v.is_graph_output() for v in self.node.outputs[count:])
-
-    def kept(self, *names: str) -> dict[str, Any]:
-        """Those of the node's attributes, for the node that replaces it."""
-        return {name: self.node.attributes[name].value for name in names if name in self.node.attributes}
-
-    def dequantised(self, x: Value, scale: Value, zero: Value, **attributes: Any) -> ir.Value:
-        made = self.op("DequantizeLinear", x, self._whole(scale), self._whole(zero), **attributes)
-        made.dtype = _FLOAT
-        return made
-
-    def quantised(self, x: Value, scale: Value, zero: Value, like: Value) -> ir.Value:
-        """Bytes; without a zero point, of the type of ``like``."""
-        if zero is None:
-            dtype = (None if like is None else like.dtype) or ir.DataType.UINT8
-            zero = self.editor.weight(np.zeros((), dtype.numpy()), f"{self.node.name}_zero")
-        made = self.op("QuantizeLinear", x, self._whole(scale), self._whole(zero))
-        made.dtype = zero.dtype or ir.DataType.UINT8
-        return made
-
-    def _whole(self, value: Value) -> Value:
-        """A vector of one number as a number: what the standard has for a whole tensor."""
-        data = constant(value)
-        if data is None or data.shape != (1,):
-            return value
-        return self.editor.weight(data.reshape(()), f"{self.node.name}_whole")
-
-    def parts(self, x: Value, widths: Sequence[int]) -> list[ir.Value]:
-        """x cut along its last axis."""
-        made = self.editor.node(self.node, "Split", [x, self.editor.ints(widths)], {"axis": -1}, outputs=len(widths))
-        for value in made.outputs:
-            value.dtype = _FLOAT if x is None or x.dtype is None else x.dtype
-        return list(made.outputs)
-
-    def channels_first(self, x: ir.Value, count: int) -> ir.Value:
-        return self.op("Transpose", x, perm=[0, count - 1, *range(1, count - 1)])
-
-    def channels_last(self, x: ir.Value, count: int) -> ir.Value:
-        return self.op("Transpose", x, perm=[0, *range(2, count), 1])
-
-
-Results = Sequence[Value]
 _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides")
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
-def _binary(op_type: str) -> Callable[[_Place], Results]:
-    def rewrite(at: _Place) -> Results:
+def _binary(op_type: str) -> Rewrite:
+    def rewrite(at: Place) -> Results:
         a, b = (at.dequantised(at.given(i), at.given(i + 1), at.given(i + 2)) for i in (0, 3))
         return (at.quantised(at.op(op_type, a, b), at.given(6), at.given(7), at.given(0)),)
 
     return rewrite
 
 
-def _unary(op_type: str, *names: str) -> Callable[[_Place], Results]:
+def _unary(op_type: str, *names: str) -> Rewrite:
     """Bytes to bytes by way of one operator, which takes these attributes; channels may lie last."""
 
-    def rewrite(at: _Place) -> Results:
+    def rewrite(at: Place) -> Results:
         last, count = bool(at.setting("channels_last", 0)), rank(at.given(0))
         if last and count is None:
             return ()
@@ -124,20 +53,20 @@ def _unary(op_type: str, *names: str) -> Callable[[_Place], Results]:
     return rewrite
 
 
-def _softmax(at: _Place) -> Results:
+def _softmax(at: Place) -> Results:
     axis, count = at.setting("axis", -1), rank(at.given(0))
     if at.setting("opset", 13) < 13 and (count is None or axis % count != count - 1):
         return ()  # over all axes behind this one
     return _unary("Softmax", "axis")(at)
 
 
-def _concat(at: _Place) -> Results:
+def _concat(at: Place) -> Results:
     starts = range(2, len(at.node.inputs), 3)
     parts = [at.dequantised(at.given(i), at.given(i + 1), at.given(i + 2)) for i in starts]
     return (at.quantised(at.op("Concat", *parts, axis=at.setting("axis", 0)), at.given(0), at.given(1), at.given(2)),)
 
 
-def _quantised_gemm(at: _Place) -> Results:
+def _quantised_gemm(at: Place) -> Results:
     """alpha · (A·B + C), C counted in steps of a's scale times b's."""
     scales = [constant(at.given(i)) for i in (1, 4)]
     if scales[0] is None or scales[1] is None:
@@ -147,36 +76,26 @@ def _quantised_gemm(at: _Place) -> Results:
     b = at.dequantised(at.given(3), at.given(4), at.given(5), axis=0 if turned else 1)
     if c is not None:
         steps = at.editor.weight((scales[0].reshape(()) * scales[1]).astype(np.float32), f"{at.node.name}_steps")
-        whole = at.op("Cast", c, to=int(_FLOAT))
-        whole.dtype = _FLOAT
+        whole = at.op("Cast", c, to=int(FLOAT))
+        whole.dtype = FLOAT
         c = at.op("Mul", whole, steps)
     y = at.op("Gemm", a, b, c, alpha=alpha, beta=alpha, **at.kept("transA", "transB"))
     return (y if at.given(7) is None else at.quantised(y, at.given(7), at.given(8), at.given(0)),)
 
 
-def _scaled_product(at: _Place, integers: tuple[Value, Value, Value, Value], scale: ir.Value, bias: Value) -> Results:
-    sums = at.op("MatMulInteger", *integers)
-    sums.dtype = ir.DataType.INT32
-    whole = at.op("Cast", sums, to=int(_FLOAT))
-    whole.dtype = _FLOAT
-    y = at.op("Mul", whole, scale)
-    return (y if bias is None else at.op("Add", y, bias),)
-
-
-def _integers_to_float(at: _Place) -> Results:
+def _integers_to_float(at: Place) -> Results:
     scale = at.op("Mul", at.given(2), at.given(3))
-    return _scaled_product(at, (at.given(0), at.given(1), at.given(4), at.given(5)), scale, at.given(6))
+    sums = (at.given(0), at.given(1), at.given(4), at.given(5))
+    return (at.scaled_product(sums, scale, at.given(6)),)
 
 
-def _dynamic_product(at: _Place) -> Results:
-    made = at.editor.node(at.node, "DynamicQuantizeLinear", [at.given(0)], outputs=3)
-    x, step, zero = made.outputs
-    x.dtype, step.dtype, zero.dtype = ir.DataType.UINT8, _FLOAT, ir.DataType.UINT8
+def _dynamic_product(at: Place) -> Results:
+    x, step, zero = at.dynamically_quantised(at.given(0))
     scale = at.op("Mul", step, at.given(2))
-    return _scaled_product(at, (x, at.given(1), zero, at.given(3)), scale, at.given(4))
+    return (at.scaled_product((x, at.given(1), zero, at.given(3)), scale, at.given(4)),)
 
 
-def _product(at: _Place) -> Results:
+def _product(at: Place) -> Results:
     sides, turned = [at.given(0), at.given(1)], [at.setting(f"trans{side}", 0) for side in "AB"]
     counts = [rank(side) for side in sides]
     if any(at.setting(f"transBatch{side}", 0) for side in "AB"):
@@ -190,7 +109,7 @@ def _product(at: _Place) -> Results:
     return (y if alpha == 1.0 else at.op("Mul", y, at.number(alpha, sides[0])),)
 
 
-def _activated(at: _Place, x: ir.Value, parameters: Sequence[float]) -> ir.Value:
+def _activated(at: Place, x: ir.Value, parameters: Sequence[float]) -> ir.Value:
     name = at.setting("activation", "")
     if name == "Clip":
         return at.op("Clip", x, *(at.number(bound, x) for bound in parameters))
@@ -199,19 +118,19 @@ def _activated(at: _Place, x: ir.Value, parameters: Sequence[float]) -> ir.Value
     return at.op(name, x, **given) if name else x
 
 
-def _gemm(at: _Place) -> Results:
+def _gemm(at: Place) -> Results:
     y = at.op("Gemm", at.given(0), at.given(1), at.given(2), **at.kept("alpha", "beta", "transA", "transB"))
     names = (f"activation_{name}" for name in ("alpha", "beta", "gamma"))
     return (_activated(at, y, [at.setting(n, 0.0) for n in names if n in at.node.attributes]),)
 
 
-def _conv(at: _Place) -> Results:
+def _conv(at: Place) -> Results:
     y = at.op("Conv", at.given(0), at.given(1), at.given(2), **at.kept(*_CONV))
     y = y if at.given(3) is None else at.op("Add", y, at.given(3))
     return (_activated(at, y, at.node.attributes.get_floats("activation_params", ())),)
 
 
-def _conv_last(at: _Place) -> Results:
+def _conv_last(at: Place) -> Results:
     """A convolution whose image, not whose weights, has its channels last."""
     count = rank(at.given(1))
     x = at.given(0)
@@ -222,31 +141,31 @@ def _conv_last(at: _Place) -> Results:
     return (at.channels_last(_activated(at, y, at.node.attributes.get_floats("activation_params", ())), count),)
 
 
-def _gelu(at: _Place) -> Results:
+def _gelu(at: Place) -> Results:
     """With the error function; of a sum where there is a bias."""
     x = at.given(0) if at.given(1) is None else at.op("Add", at.given(0), at.given(1))
     inner = at.op("Add", at.op("Erf", at.op("Mul", x, at.number(0.5**0.5, x))), at.number(1.0, x))
     return (at.op("Mul", at.op("Mul", x, at.number(0.5, x)), inner),)
 
 
-def _fast_gelu(at: _Place) -> Results:
+def _fast_gelu(at: Place) -> Results:
     x = at.given(0) if at.given(1) is None else at.op("Add", at.given(0), at.given(1))
     cube = at.op("Mul", at.op("Mul", x, at.op("Mul", x, x)), at.number(0.044715, x))
     bent = at.op("Tanh", at.op("Mul", at.op("Add", x, cube), at.number(0.7978845608028654, x)))
     return (at.op("Mul", at.op("Mul", x, at.number(0.5, x)), at.op("Add", bent, at.number(1.0, x))),)
 
 
-def _quick_gelu(at: _Place) -> Results:
+def _quick_gelu(at: Place) -> Results:
     x, alpha = at.given(0), at.setting("alpha", 1.702)
     return (at.op("Mul", x, at.op("Sigmoid", at.op("Mul", x, at.number(alpha, x)))),)
 
 
-def _summed(at: _Place, bias: Value) -> ir.Value:
+def _summed(at: Place, bias: Value) -> ir.Value:
     total = at.op("Add", at.given(0), at.given(1))
     return total if bias is None else at.op("Add", total, bias)
 
 
-def _skip_norm(at: _Place) -> Results:
+def _skip_norm(at: Place) -> Results:
     if any(v.uses() or v.is_graph_output() for v in at.node.outputs[1:3]):
         return ()
     total = _summed(at, at.given(4))
@@ -255,21 +174,21 @@ def _skip_norm(at: _Place) -> Results:
     return (y, None, None, total)
 
 
-def _skip_root_norm(at: _Place) -> Results:
+def _skip_root_norm(at: Place) -> Results:
     if any(v.uses() or v.is_graph_output() for v in at.node.outputs[1:3]):
         return ()
     total, epsilon = _summed(at, at.given(3)), at.setting("epsilon", 1e-12)
     return (_root_normalised(at, total, at.given(2), epsilon), None, None, total)
 
 
-def _root_norm(at: _Place) -> Results:
+def _root_norm(at: Place) -> Results:
     count, axis = rank(at.given(0)), at.setting("axis", -1)
     if not at.answers_only(1) or (axis != -1 and (count is None or axis != count - 1)):
         return ()
     return (_root_normalised(at, at.given(0), at.given(1), at.setting("epsilon", 1e-5)),)
 
 
-def _root_normalised(at: _Place, x: Value, scale: Value, epsilon: float) -> ir.Value:
+def _root_normalised(at: Place, x: Value, scale: Value, epsilon: float) -> ir.Value:
     mean = at.op("ReduceMean", at.op("Mul", x, x), at.editor.ints([-1]), keepdims=1)
     root = at.op("Sqrt", at.op("Add", mean, at.number(epsilon, x)))
     return at.op("Mul", at.op("Div", x, root), scale)
@@ -281,7 +200,7 @@ def _unpacked(data: Array, bits: int, count: int) -> Array:
     return (data[..., None] >> shifts & ((1 << bits) - 1)).reshape(*data.shape[:-1], -1)[..., :count].astype(np.float32)
 
 
-def _product_of_few_bits(at: _Place) -> Results:
+def _product_of_few_bits(at: Place) -> Results:
     """Weights of 2, 4 or 8 bits, a scale a block of each column: as the float32 product meant, where that is small."""
     packed, scale, zero = (constant(at.given(i)) for i in (1, 2, 3))
     depth, columns, size = (int(at.setting(name, 0)) for name in ("K", "N", "block_size"))
@@ -302,7 +221,7 @@ def _product_of_few_bits(at: _Place) -> Results:
     return (y if at.given(5) is None else at.op("Add", y, at.given(5)),)
 
 
-def _attention(at: _Place) -> Results:
+def _attention(at: Place) -> Results:
     """Queries, keys and values from one product."""
     shape, bias = static_dims(at.given(1)), at.given(2)
     if shape is None or any(at.given(i) is not None for i in (4, 6)) or at.setting("do_rotary", 0):
@@ -314,7 +233,7 @@ def _attention(at: _Place) -> Results:
     return _attended(at, at.parts(y, at.setting("qkv_hidden_sizes", (shape[1] // 3,) * 3)), at.given(3), at.given(5))
 
 
-def _many_heads(at: _Place) -> Results:
+def _many_heads(at: Place) -> Results:
     sides, bias = [at.given(i) for i in range(3)], at.given(3)
     shapes = [dims(side) for side in sides]
     widths = [d[2] for d in shapes if d is not None and len(d) == 3 and isinstance(d[2], int)]
@@ -326,7 +245,7 @@ def _many_heads(at: _Place) -> Results:
     return _attended(at, sides, at.given(4), at.given(5))
 
 
-def _is_plain(at: _Place, padding: Value, *sides: Value) -> bool:
+def _is_plain(at: Place, padding: Value, *sides: Value) -> bool:
     """True where only the result is asked for, a mask is one of rows, and rows look back from their own places."""
     shapes = [dims(side) for side in sides]
     lengths = {d[1] for d in shapes if d is not None and len(d) == 3}
@@ -334,14 +253,14 @@ def _is_plain(at: _Place, padding: Value, *sides: Value) -> bool:
     return at.answers_only(1) and masks and bool(lengths) and (len(lengths) == 1 or not at.setting("unidirectional", 0))
 
 
-def _attended(at: _Place, sides: Sequence[Value], padding: Value, mask: Value) -> Results:
+def _attended(at: Place, sides: Sequence[Value], padding: Value, mask: Value) -> Results:
     """Attention of heads side by side; padding: whom to look at (batch, length), mask: what to add to the scores."""
     rows, heads = static_dims(at.given(0)), at.setting("num_heads", 1)
     if padding is not None and rows is not None:
         seen = at.op("Greater", padding, at.number(0, padding))
         seen.dtype = ir.DataType.BOOL
         less = at.op("Where", seen, at.number(0, None), at.number(at.setting("mask_filter_value", -1e4), None))
-        less.dtype = _FLOAT
+        less.dtype = FLOAT
         less = at.op("Unsqueeze", less, at.editor.ints([1, 2]))
         less = at.op("Expand", less, at.editor.ints([1, 1, rows[1], 1]))  # ONNX Runtime wants a row for each query
         mask = less if mask is None else at.op("Add", mask, less)
@@ -350,10 +269,10 @@ def _attended(at: _Place, sides: Sequence[Value], padding: Value, mask: Value) -
     return (at.op("Attention", *sides, mask, **options),)
 
 
-def _same(op_type: str, dtype: ir.DataType | None) -> Callable[[_Place], Results]:
+def _same(op_type: str, dtype: ir.DataType | None) -> Rewrite:
     """The standard operator of this name, which has learnt what the older one was for."""
 
-    def rewrite(at: _Place) -> Results:
+    def rewrite(at: Place) -> Results:
         zero, y = at.given(2), at.op(op_type, *at.node.inputs, **at.kept("axis", "block_size"))
         y.dtype = dtype or (None if zero is None else zero.dtype) or ir.DataType.UINT8
         return (y,)
@@ -361,7 +280,7 @@ def _same(op_type: str, dtype: ir.DataType | None) -> Callable[[_Place], Results
     return rewrite
 
 
-_REWRITES: dict[str, Callable[[_Place], Results]] = {
+_REWRITES: dict[str, Rewrite] = {
     "QLinearAdd": _binary("Add"), "QLinearMul": _binary("Mul"), "QLinearSigmoid": _unary("Sigmoid"),
     "QLinearLeakyRelu": _unary("LeakyRelu", "alpha"), "QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
     "QLinearAveragePool": _unary("AveragePool", *_POOL), "QLinearSoftmax": _softmax,
@@ -372,25 +291,15 @@ _REWRITES: dict[str, Callable[[_Place], Results]] = {
     "QuickGelu": _quick_gelu, "SkipLayerNormalization": _skip_norm,
     "SkipSimplifiedLayerNormalization": _skip_root_norm, "SimplifiedLayerNormalization": _root_norm,
     "Attention": _attention, "MultiHeadAttention": _many_heads, "MatMulNBits": _product_of_few_bits,
-    "QuantizeLinear": _same("QuantizeLinear", None), "DequantizeLinear": _same("DequantizeLinear", _FLOAT),
+    "QuantizeLinear": _same("QuantizeLinear", None), "DequantizeLinear": _same("DequantizeLinear", FLOAT),
 }  # fmt: skip
 
 
 def _apply(model: ir.Model) -> int:
     for node in list(model.graph.all_nodes()):
-        if node.domain == _DOMAIN and raise_to(model, _SINCE.get(node.op_type, 0)):
+        if node.domain == DOMAIN and raise_to(model, _SINCE.get(node.op_type, 0)):
             return 1 + _apply(model)  # other nodes now
-    editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
-        if node.op_type not in _REWRITES or (node.domain != _DOMAIN and node.op_type != "SimplifiedLayerNormalization"):
-            continue
-        for old, new in zip(node.outputs, _REWRITES[node.op_type](_Place(editor, node)), strict=False):
-            if new is not None:
-                editor.swap(old, new)
-    changes = editor.finish()
-    if changes and not any(node.domain == _DOMAIN for node in model.graph.all_nodes()):
-        model.graph.opset_imports.pop(_DOMAIN, None)
-    return changes
+    return rewrite_all(model, _REWRITES)
 
 
 contributed_operators = Pass(
