@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,13 @@ from onnx import helper, numpy_helper
 
 import hasten
 from hasten.graph import reference, write
+from hasten.passes import Pass
 from hasten.passes.contributed import contributed_operators
+from hasten.passes.contributed_rounding import contributed_rounding
 
 DOMAIN = "com.microsoft"
 _NAMESAKES = ("QuantizeLinear", "DequantizeLinear", "Attention")
+X86 = platform.machine() in ("x86_64", "AMD64")
 SIZES = st.sampled_from([1, 2, 3, 5, 8, 17])
 Array = np.ndarray
 
@@ -69,10 +73,10 @@ def close(found: Sequence[Array], wanted: Sequence[Array]) -> None:
             np.testing.assert_allclose(f, w, rtol=1e-4, atol=2e-5)
 
 
-def holds(case: Case) -> None:
+def holds(case: Case, rewrite: Pass = contributed_operators) -> None:
     model = case.model()
     wanted = reference.run(model, case.fed_arrays)
-    result = apply(model, contributed_operators)
+    result = apply(model, rewrite)
     assert all(node.domain == "" for node in result.graph), ops(result)
     assert case.op not in ops(result) or case.op in _NAMESAKES
     close(reference.run(result, case.fed_arrays), wanted)
@@ -200,6 +204,21 @@ def test_convolutions_with_what_follows(rng, name, channels, added) -> None:
 
 
 @SMALL
+@given(RANDOM, st.sampled_from(["NhwcConv", "NhwcFusedConv"]), SIZES, st.booleans(), st.booleans())
+def test_convolutions_of_images_with_channels_last(rng, op, channels, biased, grouped) -> None:
+    """ONNX Runtime's processor has no kernel for them: its answers are those of the turned image."""
+    x, w = of(rng, 2, 6, 5, 4), of(rng, 2 * channels, 2 if grouped else 4, 3, 2)
+    bias, options = of(rng, 2 * channels) if biased else None, {"kernel_shape": [3, 2], "group": 2 if grouped else 1}
+    options |= {"strides": [2, 1], "dilations": [1, 2], "pads": [1, 0, 1, 1]}
+    fused = {"activation": "LeakyRelu", "activation_params": [0.3]} if op == "NhwcFusedConv" else {}
+    rewritten = Case(op, [x, w, bias], (0,), {**options, **fused}).model()
+    assert contributed_operators.apply(rewritten)
+    y = reference.run(Case("Conv", [x.transpose(0, 3, 1, 2), w, bias], (0,), options, domain="").model(),
+                      [x.transpose(0, 3, 1, 2)])[0].transpose(0, 2, 3, 1)  # fmt: skip
+    close(reference.run(rewritten, [x]), [np.where(y < 0, 0.3 * y, y).astype(np.float32) if fused else y])
+
+
+@SMALL
 @given(RANDOM, SIZES, SIZES)
 def test_gelu_in_its_forms(rng, rows, columns) -> None:
     x, bias = of(rng, rows, columns) * 3, of(rng, columns)
@@ -219,6 +238,20 @@ def test_normalised_sums(rng, rows, columns, biased) -> None:
 
 
 @SMALL
+@given(RANDOM, st.integers(1, 3), SIZES, SIZES, st.booleans(), st.booleans(), st.booleans())
+def test_embeddings_summed_and_normalised(rng, batch, length, columns, segmented, masked, placed) -> None:
+    def rows(limit: int) -> Array:
+        return rng.integers(0, limit, (batch, length)).astype(np.int32)
+
+    inputs = [rows(9), rows(2) if segmented else None, of(rng, 9, columns), of(rng, length + 2, columns)]
+    inputs += [of(rng, 2, columns) if segmented else None, of(rng, columns), of(rng, columns)]
+    inputs += [rows(2) if masked else None, rows(length + 2) if placed else None]
+    fed = [k for k in (0, 1, 7, 8) if k < len(inputs) and inputs[k] is not None]
+    both = {"outputs": (0, 1, 2), "types": (np.float32, np.int32, np.float32)}
+    holds(Case("EmbedLayerNormalization", inputs, fed, {"epsilon": 1e-5}, **both))
+
+
+@SMALL
 @given(RANDOM, st.sampled_from([4, 8]), st.sampled_from([16, 32]), SIZES, st.integers(1, 70), st.booleans())
 def test_weights_of_few_bits(rng, bits, size, columns, depth, zeros) -> None:
     blocks = -(-depth // size)
@@ -227,8 +260,32 @@ def test_weights_of_few_bits(rng, bits, size, columns, depth, zeros) -> None:
     options = {"K": depth, "N": columns, "bits": bits, "block_size": size}
     x = of(rng, 3, depth)
     holds(Case("MatMulNBits", [x, packed, scale, zero_points], (0,), options))
-    rounds = Case("MatMulNBits", [x, packed, scale], (0,), {**options, "accuracy_level": 4})
+    rounds = Case("MatMulNBits", [x, packed, scale, zero_points], (0,), {**options, "accuracy_level": 4})
     stays(rounds)  # it rounds what it is given: no float32 product answers the same
+    if X86:
+        holds(rounds, contributed_rounding)
+    rounds.inputs = [np.zeros_like(x), *rounds.inputs[1:]]
+    holds(rounds, contributed_rounding)
+
+
+@SMALL
+@given(RANDOM, BYTES, st.sampled_from(["forward", "reverse", "bidirectional"]), st.integers(1, 9), st.integers(1, 3),
+       SIZES, SIZES, st.booleans(), st.booleans(), st.booleans())  # fmt: skip
+def test_recurrence_in_bytes(rng, dtype, direction, length, batch, columns, units, per_column, biased, given_) -> None:
+    count, low = 2 if direction == "bidirectional" else 1, 60 if dtype == np.uint8 else -60
+    shape, middle = (count, 4 * units) if per_column else (count,), low + 60
+
+    def weights(depth: int) -> Array:
+        return rng.integers(low, low + 120, (count, depth, 4 * units)).astype(dtype)
+
+    scales = [step(rng, 0.002, 0.01, *shape), np.full(shape, middle, dtype)] * 2
+    inputs = [of(rng, length, batch, columns), weights(columns), weights(units)]
+    inputs += [of(rng, count, 8 * units) * np.float32(0.1) if biased else None, None]
+    inputs += [of(rng, count, batch, units) / 3 if given_ else None for _ in range(2)]
+    options = {"hidden_size": units, "direction": direction}
+    three = {"outputs": (0, 1, 2), "types": (np.float32,) * 3}
+    fed = (0, 5, 6) if given_ else (0,)
+    holds(Case("DynamicQuantizeLSTM", [*inputs, None, *scales], fed, options, **three), contributed_rounding)
 
 
 def test_many_weights_of_few_bits_stay_packed() -> None:
@@ -300,3 +357,30 @@ def test_native_runs_a_chain_of_them(tmp_path: Path) -> None:
     write(model, tmp_path / "chain.onnx")
     found = hasten.compile(tmp_path / "chain.onnx", engine="native", sample=x)(x)
     np.testing.assert_allclose(found, reference.run(model, [x])[0], atol=1e-5)
+
+
+def _native_agrees(case: Case, folder: Path) -> None:
+    model = case.model()
+    write(model, folder / "case.onnx")
+    found = hasten.compile(folder / "case.onnx", engine="native", sample=case.fed_arrays)(*case.fed_arrays)
+    close([found] if isinstance(found, np.ndarray) else list(found), reference.run(model, case.fed_arrays))
+
+
+def test_native_runs_what_rounds_on_the_way(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    w, r = (rng.integers(-60, 60, (1, n, 32)).astype(np.int8) for n in (5, 8))
+    scales = [step(rng, 0.005, 0.01, 1), np.zeros(1, np.int8)] * 2
+    inputs = [of(rng, 6, 1, 5), w, r, of(rng, 1, 64), None, None, None, None, *scales]
+    three = {"outputs": (0, 1, 2), "types": (np.float32,) * 3}
+    _native_agrees(Case("DynamicQuantizeLSTM", inputs, (0,), {"hidden_size": 8}, **three), tmp_path)
+    packed, scale = bytes_of(rng, np.uint8, 7, 2, 16), step(rng, 0.01, 0.05, 14)
+    options = {"K": 60, "N": 7, "bits": 4, "block_size": 32, "accuracy_level": 4 if X86 else 0}
+    _native_agrees(Case("MatMulNBits", [of(rng, 3, 60), packed, scale], (0,), options), tmp_path)
+
+
+def test_native_runs_embeddings(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    words, segments = (rng.integers(0, 9, (1, 6)).astype(np.int32) for _ in range(2))
+    tables = [of(rng, 9, 5), of(rng, 8, 5), of(rng, 9, 5), of(rng, 5), of(rng, 5), segments]
+    three = {"outputs": (0, 1), "types": (np.float32, np.int32)}
+    _native_agrees(Case("EmbedLayerNormalization", [words, segments, *tables], (0, 1, 7), {}, **three), tmp_path)

@@ -1,6 +1,7 @@
 """Operators of ONNX Runtime's own domain become standard ones, so that every engine runs what its quantiser wrote.
 
-A node that asks for what the standard cannot say (a past, packed heads, activations rounded on the way) stays as it is.
+A node that asks for what the standard cannot say (a past, packed heads) stays as it is; those that round activations on
+the way are ``contributed_rounding``'s.
 
 Source: ONNX Runtime, docs/ContribOperators.md
 """
@@ -18,9 +19,9 @@ from hasten.passes.opset import raise_to
 from hasten.passes.surgery import constant, dims, rank, static_dims
 from hasten.types import Array
 
-__all__ = ["contributed_operators"]
+__all__ = ["ROUNDED_ACTIVATIONS", "contributed_operators", "weight_of_few_bits"]
 
-_ROUNDED_ACTIVATIONS = 4  # to bytes: what that answers is not what a float32 product would
+ROUNDED_ACTIVATIONS = 4  # to bytes: what that answers is not what a float32 product would
 # As float32, weights take up to sixteen times their memory: more of them than this are left to kernels that unpack.
 _MOST_UNPACKED = 1 << 20
 # Where the standard has had what is meant from this operator set on: 16 bits and blocks, and attention.
@@ -174,6 +175,29 @@ def _skip_norm(at: Place) -> Results:
     return (y, None, None, total)
 
 
+def _embedded(at: Place) -> Results:
+    """Words, places and segments looked up, summed and normalised; and how many places of each row count."""
+    words, segments, padding, places = (at.given(i) for i in (0, 1, 7, 8))
+    table = at.given(3)
+    if places is None:  # as many as there are words in a row
+        length = at.op("Shape", words, start=1, end=2)
+        length.dtype = ir.DataType.INT64
+        rows = at.op("Slice", table, at.editor.ints([0]), length)
+    else:
+        rows = at.op("Gather", table, places)
+    total = at.op("Add", at.op("Gather", at.given(2), words), rows)
+    if segments is not None:
+        total = at.op("Add", total, at.op("Gather", at.given(4), segments))
+    epsilon = at.setting("epsilon", 1e-12)
+    y = at.op("LayerNormalization", total, at.given(5), at.given(6), axis=-1, epsilon=epsilon)
+    counted = at.op("Equal", words if padding is None else padding, at.number(1, words))
+    counted.dtype = ir.DataType.BOOL
+    kept = at.op("Cast", counted, to=int(ir.DataType.INT32))
+    kept.dtype = ir.DataType.INT32
+    kept = at.op("Mul", kept, at.number(0, kept)) if padding is None else kept
+    return (y, at.op("ReduceSum", kept, at.editor.ints([1]), keepdims=0), total)
+
+
 def _skip_root_norm(at: Place) -> Results:
     if any(v.uses() or v.is_graph_output() for v in at.node.outputs[1:3]):
         return ()
@@ -200,14 +224,13 @@ def _unpacked(data: Array, bits: int, count: int) -> Array:
     return (data[..., None] >> shifts & ((1 << bits) - 1)).reshape(*data.shape[:-1], -1)[..., :count].astype(np.float32)
 
 
-def _product_of_few_bits(at: Place) -> Results:
-    """Weights of 2, 4 or 8 bits, a scale a block of each column: as the float32 product meant, where that is small."""
+def weight_of_few_bits(at: Place) -> ir.Value | None:
+    """Weights of 2, 4 or 8 bits, a scale a block of each column: as the float32 matrix meant, where that is small."""
     packed, scale, zero = (constant(at.given(i)) for i in (1, 2, 3))
-    depth, columns, size = (int(at.setting(name, 0)) for name in ("K", "N", "block_size"))
-    bits, rounds = int(at.setting("bits", 4)), at.setting("accuracy_level", 0) == _ROUNDED_ACTIVATIONS
+    depth, columns, size, bits = (int(at.setting(name, 4)) for name in ("K", "N", "block_size", "bits"))
     hidden, many = at.given(3) is not None and zero is None, depth * columns > _MOST_UNPACKED
-    if packed is None or scale is None or hidden or at.given(4) or bits not in (2, 4, 8) or rounds or many:
-        return ()
+    if packed is None or scale is None or hidden or at.given(4) or bits not in (2, 4, 8) or many:
+        return None
     blocks = -(-depth // size)
     levels = _unpacked(packed.reshape(columns, blocks, -1), bits, size)
     factor = scale.reshape(columns, blocks, 1).astype(np.float32)
@@ -217,7 +240,14 @@ def _product_of_few_bits(at: Place) -> Results:
     elif zero is not None:
         offset = zero.reshape(factor.shape).astype(np.float32)
     weight = ((levels - offset) * factor).reshape(columns, -1)[:, :depth].T.astype(scale.dtype)
-    y = at.op("MatMul", at.given(0), at.editor.weight(weight, f"{at.node.name}_weight"))
+    return at.editor.weight(weight, f"{at.node.name}_weight")
+
+
+def _product_of_few_bits(at: Place) -> Results:
+    weight = None if at.setting("accuracy_level", 0) == ROUNDED_ACTIVATIONS else weight_of_few_bits(at)
+    if weight is None:
+        return ()
+    y = at.op("MatMul", at.given(0), weight)
     return (y if at.given(5) is None else at.op("Add", y, at.given(5)),)
 
 
@@ -289,7 +319,8 @@ _REWRITES: dict[str, Rewrite] = {
     "FusedMatMul": _product, "TransposeMatMul": _product, "FusedGemm": _gemm, "FusedConv": _conv,
     "NhwcConv": _conv_last, "NhwcFusedConv": _conv_last, "Gelu": _gelu, "BiasGelu": _gelu, "FastGelu": _fast_gelu,
     "QuickGelu": _quick_gelu, "SkipLayerNormalization": _skip_norm,
-    "SkipSimplifiedLayerNormalization": _skip_root_norm, "SimplifiedLayerNormalization": _root_norm,
+    "EmbedLayerNormalization": _embedded, "SkipSimplifiedLayerNormalization": _skip_root_norm,
+    "SimplifiedLayerNormalization": _root_norm,
     "Attention": _attention, "MultiHeadAttention": _many_heads, "MatMulNBits": _product_of_few_bits,
     "QuantizeLinear": _same("QuantizeLinear", None), "DequantizeLinear": _same("DequantizeLinear", FLOAT),
 }  # fmt: skip

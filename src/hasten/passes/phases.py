@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hasten.passes import Pass
 from hasten.passes.contributed import contributed_operators
+from hasten.passes.contributed_rounding import contributed_rounding
 from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
@@ -47,6 +48,7 @@ TIDY: tuple[Pass, ...] = (
     raise_opset,
     lift_constants,
     contributed_operators,
+    contributed_rounding,
     dead_nodes,
     fold_constants,
     drop_noops,
