@@ -27,6 +27,8 @@ _GRADIENTS = re.compile(
 )
 # What these repositories' hubs give is in eval mode, and switches gradients off itself.
 _OWN_CARE = re.compile("yolo|ultralytics|silero")
+# Repositories of torch.hub whose models are networks with weights; others may give mere feature extractors.
+_HUBS = re.compile("pytorch/|facebookresearch/|intel-isl/|isl-org/|nvidia/|huggingface/|mateuszbuda/|rwightman/")
 _TRAINING = (
     ".backward(",
     "optim.",
@@ -54,6 +56,7 @@ def answers(scope: ast.AST, code: Code) -> Iterator[ast.Call]:
             model_run(call, code)
             and _is_known(call, code)
             and not _is_for_loss(call, code)
+            and not _is_run_to_train(scope, code)
             and not _is_trial(call, code)
         ):
             yield call
@@ -110,6 +113,12 @@ def _is_named(made: ast.Call, run: ast.Call, code: Code) -> bool:
     return all(b.role in ("import", "class", "function") for b in code.names.find(made.func.id, made.func)[1])
 
 
+def _is_run_to_train(scope: ast.Module | Function, code: Code) -> bool:
+    """True for a function that a training step of the file runs: its gradients are wanted there."""
+    callers = [] if isinstance(scope, ast.Module) else [code.function(c) for c in code.callers(scope)]
+    return any(f is not None and _TRAINS.search(f.name) is not None for f in callers)
+
+
 def _is_for_loss(call: ast.Call, code: Code) -> bool:
     """True for a model that is given the labels where nothing becomes a number: someone may train by its loss."""
     if keyword(call, "labels") is None:
@@ -133,16 +142,24 @@ def model_run(call: ast.Call, code: Code) -> bool:
     """True when the call runs a torch model that is no layer of another."""
     if isinstance(call.func, ast.Attribute) and call.func.attr == "generate":
         return False  # transformers' generate switches gradients off itself
+    if keyword(call, "training") is not None:
+        return False  # that is how Keras is called: a class may keep a model of either framework under one name
     kind = code.runs_model(call)
     if kind is None or kind.name != makers.TORCH_MODULE:
         return False
     name = code.qualified(kind.made.func) if kind.made is not None else ""
-    if name == "torch.hub.load" and kind.made is not None and _OWN_CARE.search(ast.unparse(kind.made).lower()):
+    if name == "torch.hub.load" and kind.made is not None and not _is_network(kind.made):
         return False
     if name == "torch.nn.Sequential" and kind.made is not None and _is_made_on_the_spot(kind.made, call, code):
         return False
     layer = name.startswith("torch.nn.") and name not in ("torch.nn.Sequential", "torch.nn.DataParallel")
     return not layer
+
+
+def _is_network(loaded: ast.Call) -> bool:
+    """True for what a known hub gives, unless it sees to modes and gradients itself."""
+    written = ast.unparse(loaded).lower()
+    return _HUBS.search(written) is not None and _OWN_CARE.search(written) is None
 
 
 def _is_made_on_the_spot(made: ast.Call, run: ast.Call, code: Code) -> bool:
