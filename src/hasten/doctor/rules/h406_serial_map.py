@@ -42,6 +42,7 @@ _WORK = re.compile(
     r"|encode|random|spectrogram|stft|mfcc|mel|feature|py_func|numpy_function|^tensorflow\.(io|image|audio|strings|signal)\."
 )
 _STATEFUL = frozenset(("assign", "assign_add", "assign_sub", "scatter_nd_update"))
+_SCALES = (ast.Mult, ast.Div, ast.Pow, ast.MatMult)  # sums and remainders are done to counters too
 _OF_DATASETS = frozenset(("apply", "shard", "unbatch", "window", "flat_map"))
 
 
@@ -53,7 +54,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if not node.args or not code.is_a(node.func.value, makers.TF_DATASET) or any(k.arg is None for k in node.keywords):
         return
     place = 1 if node.func.attr == "map" else 3
-    if argument(node, place, "num_parallel_calls") is not None or _is_light(node, code):
+    if argument(node, place, "num_parallel_calls") is not None or _is_light(node, code) or _is_single(node, code):
         return
     name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "tensorflow" for b in bs)), "")
     edits = (Edit("argument", node, f"{name}.data.AUTOTUNE", "num_parallel_calls"),) if name else ()
@@ -66,6 +67,15 @@ def _is_light(node: ast.Call, code: Code) -> bool:
     unseen = local is None and not isinstance(node.args[0], ast.Lambda)
     reads = isinstance(node.func, ast.Attribute) and node.func.attr == "interleave" and unseen
     return not reads and not _works(node.args[0], code)
+
+
+def _is_single(node: ast.Call, code: Code) -> bool:
+    """True where the function makes one element to take out whole, or feeds a placeholder: nothing to share out."""
+    around = code.function(node)
+    return around is not None and any(
+        code.function(c) is around
+        for c in code.calls_named("get_single_element", "placeholder", "placeholder_with_default")
+    )
 
 
 def _works(function: ast.expr, code: Code) -> bool:
@@ -82,7 +92,8 @@ def _works(function: ast.expr, code: Code) -> bool:
     named = {_last_name(f) for f in called}
     if named & (_OF_DATASETS | _STATEFUL) or any(_is_model(f, code) for f in called):
         return False
-    if isinstance(local, ast.FunctionDef) and any(isinstance(n, ast.BinOp) for n in nodes):
+    scales = (isinstance(n, ast.BinOp) and isinstance(n.op, _SCALES) for n in nodes)
+    if isinstance(local, ast.FunctionDef) and any(scales):
         return True
     return not named <= _ARRANGES and (_is_work(function, code) or any(_is_work(f, code) for f in called))
 
