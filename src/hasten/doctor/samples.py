@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 
 from hasten.doctor import makers
 from hasten.doctor.around import Loop
@@ -12,6 +13,7 @@ from hasten.doctor.flow import exclusive, reaching
 from hasten.doctor.rule import argument, keyword
 
 __all__ = [
+    "comes_from",
     "first_argument",
     "input_of",
     "is_buffer",
@@ -99,6 +101,18 @@ def is_buffer(node: ast.expr, code: Code) -> bool:
     """True for bytes in memory: ``io.BytesIO(…)``, or a name that holds one."""
     value = value_of(node, code)
     return isinstance(value, ast.Call) and code.qualified(value.func).endswith("BytesIO")
+
+
+def comes_from(node: ast.expr, code: Code, is_origin: Callable[[ast.AST], bool], depth: int = 4) -> bool:
+    """True where an expression, by way of the names in it, is made of what ``is_origin`` knows."""
+    for inner in ast.walk(node):
+        if is_origin(inner):
+            return True
+        bindings = code.names.find(inner.id, inner)[1] if isinstance(inner, ast.Name) and depth else []
+        values = [b.value for b in bindings if b.role in ("value", "other") and b.value is not None]
+        if values and len(values) == len(bindings) and all(comes_from(v, code, is_origin, depth - 1) for v in values):
+            return True
+    return False
 
 
 def _holds(value: ast.expr | None, node: ast.Name) -> bool:

@@ -1,7 +1,8 @@
 """`torch.load` without `weights_only=True`.
 
 ## What it does
-Finds `torch.load(...)` that does not say `weights_only=True`.
+Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
+saved.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -31,7 +32,10 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
-from hasten.doctor.samples import is_buffer
+from hasten.doctor.samples import comes_from, is_buffer
+from hasten.doctor.words import words
+
+_TEMPORARY = words("tempfile.NamedTemporaryFile tempfile.TemporaryFile tempfile.SpooledTemporaryFile tempfile.mkstemp")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -66,8 +70,17 @@ def _is_fallback(node: ast.Call, code: Code) -> bool:
 
 
 def _is_own_copy(node: ast.Call, code: Code) -> bool:
-    """True for bytes in memory, in a file that writes such bytes itself by `torch.save`: both ends are its own."""
-    return bool(node.args) and is_buffer(node.args[0], code) and code.fact(_saves_to_memory)
+    """True for bytes in memory and temporary files, in a file that writes such itself by `torch.save`."""
+    if not node.args:
+        return False
+    if comes_from(node.args[0], code, lambda n: _is_temporary(n, code)):
+        saved = (c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save")
+        return any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
+    return is_buffer(node.args[0], code) and code.fact(_saves_to_memory)
+
+
+def _is_temporary(node: ast.AST, code: Code) -> bool:
+    return isinstance(node, ast.Call) and code.qualified(node.func) in _TEMPORARY
 
 
 def _saves_to_memory(code: Code) -> bool:

@@ -1,7 +1,8 @@
 """`allow_pickle=True`.
 
 ## What it does
-Finds `allow_pickle=True` handed to numpy's `load` (or a `safe_mode=False` to Keras' `load_model`).
+Finds `allow_pickle=True` handed to numpy's `load` (or a `safe_mode=False` to Keras' `load_model`), but for
+files that lie beside the source.
 
 ## Why is this bad
 An `.npy` file with object arrays is a pickle: opening it can run any code. Plain arrays never need it. Keras'
@@ -31,6 +32,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
+from hasten.doctor.samples import comes_from
 
 _LOADS = ("numpy.load", "numpy.lib.npyio.load", "numpy.lib.format.read_array", "numpy.lib.npyio.NpzFile")
 
@@ -40,6 +42,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     name = code.qualified(node.func)
     value = keyword(node, "allow_pickle")
+    if node.args and comes_from(node.args[0], code, _is_source):
+        return
     if name in _LOADS and value is not None and isinstance(value, ast.Constant) and value.value is True:
         yield hit(node, "`allow_pickle=True` lets the file run code", Edit("argument", node, None, "allow_pickle"))
         return
@@ -51,6 +55,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         and safe.value is False
     ):
         yield hit(node, "`safe_mode=False` lets the model file run code", Edit("argument", node, None, "safe_mode"))
+
+
+def _is_source(node: ast.AST) -> bool:
+    """True for `__file__`: what lies beside the source is as trusted as the source."""
+    return isinstance(node, ast.Name) and node.id == "__file__"
 
 
 RULE = Rule(
