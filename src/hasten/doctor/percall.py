@@ -152,7 +152,7 @@ def _each_call(call: ast.Call, function: Function, code: Code) -> str:
     ]
     if not parameters or not _is_assigned_locally(call, code):
         return ""
-    if code.callers(function):  # seen at work in this file, and never in a loop
+    if code.callers(function) or _is_handed_on(function, code):  # at work in this file, and never in a loop
         return ""
     if any(
         isinstance(n, ast.Return) and n.value is not None and _names(n.value) & _targets(call, code)
@@ -167,6 +167,13 @@ def _each_call(call: ast.Call, function: Function, code: Code) -> str:
         return ""  # one load for all rounds of the function's own loop
     works = any(_names(a) & derived for u in used for a in _given(u))
     return f"at every call of '{function.name}'" if works else ""
+
+
+def _is_handed_on(function: Function, code: Code) -> bool:
+    """True where the file gives the function to another as a value: who calls it, and how often, is not seen."""
+    called = {c.func for c in code.calls}
+    named = (n for n in code.names.nodes if isinstance(n, (ast.Name, ast.Attribute)) and n not in called)
+    return any((n.attr if isinstance(n, ast.Attribute) else n.id) == function.name for n in named)
 
 
 def _uses_of(call: ast.Call, function: Function, code: Code) -> list[ast.Call]:

@@ -46,6 +46,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     loop = code.loop(node)
     if loop is None or not is_keras_predict(node, code, *_NAMES):
         return
+    if _is_thrown_away(code.statement(node)):
+        return
     assert isinstance(node.func, ast.Attribute)
     data = first_argument(node)
     if model_changes(node.func.value, loop, code) or is_chunked(loop):
@@ -53,6 +55,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if data is None or not (code.depends_on_round(data, loop) or any(isinstance(n, ast.Call) for n in ast.walk(data))):
         return
     yield hit(node, f"`{node.func.attr}` in a loop checks and converts in Python at each call")
+
+
+def _is_thrown_away(statement: ast.stmt) -> bool:
+    """True for `_ = model.predict_on_batch(x)`: the run is for what it leaves behind, in layers that watch."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return bool(targets) and all(isinstance(t, ast.Name) and t.id == "_" for t in targets)
 
 
 RULE = Rule(

@@ -114,13 +114,18 @@ def _changes_later(statement: ast.Assign, loop: ast.AST, code: Code) -> bool:
         return False
     if len(code.bound_in(target, loop)) > 1 or target.id in code.changed(loop):
         return True
-    return any(
-        isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr in ("append", "put", "extend")
-        and any(isinstance(a, ast.Name) and a.id == target.id for a in call.args)
-        for call in ast.walk(loop)
-    )
+    return any(_keeps(inner, target.id) for inner in ast.walk(loop))
+
+
+def _keeps(node: ast.AST, name: str) -> bool:
+    """True for `records.append(name)` and `{"boxes": name}`: each round's record has a tensor of its own."""
+    if isinstance(node, ast.Dict):
+        held = node.values
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        held = node.args if node.func.attr in ("append", "put", "extend") else []
+    else:
+        return False
+    return any(isinstance(h, ast.Name) and h.id == name for h in held)
 
 
 def _is_passed_on(node: ast.Call, loop: ast.AST, code: Code) -> bool:
@@ -142,7 +147,7 @@ def _is_passed_on(node: ast.Call, loop: ast.AST, code: Code) -> bool:
 
 def _is_traced(node: ast.Call, code: Code) -> bool:
     """True where the loop only builds a graph: in `tf.function`, in a layer's `call`, beside TensorFlow 1's calls."""
-    if code.mentions("compat.v1.") and code.qualified(node.func).startswith("tensorflow."):
+    if code.mentions("compat.v1") and code.qualified(node.func).startswith("tensorflow."):
         return True
     function = code.function(node)
     if function is None:

@@ -52,13 +52,24 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return  # H004 says it already
     if data is None or not is_one_sample(data, code) or not only_from_target(data, loop, code):
         return
-    if model_changes(node.func, loop, code) or code.in_layer(node):
+    if model_changes(node.func, loop, code) or code.in_layer(node) or _carries_state(node, loop, code):
         return
     if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code):
         return
     if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop)):
         return
     yield hit(node, "the model runs on one row a round; one batch of all rows does the same work once")
+
+
+def _carries_state(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True where all rounds share a second input and only the last answer stays: a state that goes from row to row."""
+    shared = [a for a in node.args[1:] if isinstance(a, ast.Name) and not code.depends_on_round(a, loop)]
+    statement = code.statement(node)
+    if not shared or not isinstance(statement, ast.Assign) or statement.value is not node:
+        return False
+    written = {n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+    reads = (n for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    return bool(written) and not any(n.id in written for n in reads)
 
 
 def _differs_in_length(data: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:

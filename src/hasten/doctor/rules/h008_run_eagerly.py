@@ -38,7 +38,7 @@ _SWITCHES = ("tensorflow.config.run_functions_eagerly", "tensorflow.config.exper
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Switches to eager running that are on."""
-    if not code.imports("tensorflow", "keras", "tf_keras") or _is_asked_for(node, code):
+    if not code.imports("tensorflow", "keras", "tf_keras") or _is_asked_for(node, code) or _is_explained(node, code):
         return
     if isinstance(node, ast.Assign):
         target = node.targets[0]
@@ -66,6 +66,13 @@ def _is_asked_for(node: ast.AST, code: Code) -> bool:
     """True beneath an `if` other than the script's own: a flag turns it on, for those who want it."""
     tests = (ast.unparse(a.test) for a in code.ancestors(node) if isinstance(a, ast.If))
     return any("__name__" not in test for test in tests)
+
+
+def _is_explained(node: ast.AST, code: Code) -> bool:
+    """True where a comment there says what eager running is for; debugging over, that alone is no reason to stay."""
+    first = code.statement(node).lineno
+    comments = [line.partition("#")[2].lower() for line in code.lines[max(0, first - 4) : first]]
+    return any("eager" in c and "debug" not in c and "=" not in c for c in comments)
 
 
 def _is_true(node: ast.expr | None) -> bool:
