@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.lower import Lowering
 
-__all__ = ["LOWER", "Product", "product"]
+__all__ = ["LOWER", "Product", "constant_product", "product"]
 
 
 @dataclass(eq=False)
@@ -238,6 +238,17 @@ def _dense(low: Lowering, a: View, weight: Array, bias: Array) -> View:
     y = low.new((rows, weight.shape[1]))
     low.add(Dense(low.reshape(low.contiguous(a), (rows, weight.shape[0])), y, np.ascontiguousarray(weight), bias))
     return y
+
+
+def constant_product(low: Lowering, a: View, weight: Array) -> View:
+    """``a · weight`` of a matrix known now, of a's dtype.
+
+    Shapes:  a (…, K) · weight (K, N) · returns (…, N)
+    """
+    shape = (*a.shape[:-1], weight.shape[1])
+    if a.dtype == "float32" and a.size and weight.size:
+        return low.reshape(_dense(low, a, weight, np.zeros(weight.shape[1], np.float32)), shape)
+    return low.reshape(product(low, low.reshape(a, (prod(shape[:-1]), a.shape[-1])), low.data(weight)), shape)
 
 
 def _matmul(low: Lowering, node: ir.Node) -> None:
