@@ -33,7 +33,7 @@ def test_no_page_loads_anything_from_elsewhere(site):
 
 def test_every_command_and_public_name_has_its_place(site):
     from hasten import __all__ as names
-    from hasten.cli import app
+    from hasten.cli.app import app
 
     commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     assert {c.name for c in app.registered_commands if f'id="{c.name}"' not in commands} == set()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
 
+import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.pages import Page
+
+from hasten.cli.app import app
 
 _MARK = "<!-- commands -->"
 
@@ -36,11 +38,6 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
 
 def _commands() -> str:
     """Every command with its help and options, read from the program itself, so that the page cannot fall behind."""
-    app = getattr(importlib.import_module("hasten.cli"), "app", None)
-    if app is None:
-        return ""
-    import typer.main  # noqa: PLC0415  (only where there is a command line to describe)
-
     group = typer.main.get_command(app)
     commands = getattr(group, "commands", {})
     return "\n\n".join(_command(name, command) for name, command in commands.items() if not command.hidden)

@@ -51,7 +51,7 @@ def until(process: subprocess.Popen[str], word: str) -> str:
 
 
 @pytest.mark.parametrize("stage", ["reading the model", "rewriting the graph", "asking the model itself", "["])
-@pytest.mark.parametrize("after_s", [0.0])
+@pytest.mark.parametrize("after_s", [0.0, 0.3])
 def test_ctrl_c_leaves_no_process_and_nothing_half_written(
     start: Start, tmp_path: Path, stage: str, after_s: float
 ) -> None:
@@ -127,6 +127,44 @@ def test_ctrl_c_that_a_library_swallowed_ends_the_run_until_there_is_a_search(
     with pytest.raises(typer.Exit) if ends else nullcontext():
         interruptible(command)()
     assert capsys.readouterr().out == ("" if ends else "went on\n")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'exec("raise KeyboardInterrupt")',  # where a dataclass is being made
+        "raise KeyboardInterrupt",
+        "kept = Complains(); os.kill(os.getpid(), signal.SIGINT)",
+    ],
+)
+def test_ctrl_c_outside_any_command_ends_the_program_as_inside(tmp_path: Path, body: str) -> None:
+    (tmp_path / "program.py").write_text(
+        "import os, signal\n"
+        "from hasten.cli.interrupts import ending_at_once\n"
+        "class Complains:\n    def __del__(self): raise ValueError\n"
+        f"def work():\n    {body}\n"
+        "with ending_at_once():\n    work()\n"
+    )
+    ended = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, "hasten: interrupted\n")
+
+
+@pytest.mark.parametrize("swallowed", ["pass", "raise"])
+def test_ctrl_c_while_the_command_line_is_imported_ends_it_with_one_line(swallowed: str) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name != 'typer': return None\n"
+        "        try: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        except KeyboardInterrupt:\n            {swallowed}\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from hasten.cli import main\n"
+        "sys.argv = ['hasten', 'engines']\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "hasten: interrupted\n")
 
 
 def test_commands_run_in_other_threads_too() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from typer.testing import CliRunner
 
-from hasten.cli import app
+from hasten.cli.app import app
 from hasten.doctor.check import Job, check_bytes
 from hasten.doctor.settings import Settings
 

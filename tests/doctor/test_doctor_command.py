@@ -244,7 +244,7 @@ def test_models_are_examined_by_the_same_command(shared_models: Path) -> None:
 
 def test_nothing_that_is_read_is_imported_or_run(tmp_path: Path) -> None:
     path = write(tmp_path, "a.py", "import sys, torch\nopen('ran', 'w')\nsys.exit(3)\n" + BAD)
-    code = f"import sys; from hasten.cli import app; sys.argv = ['hasten', 'doctor', {str(path)!r}]\ntry: app()\n"
+    code = f"import sys; from hasten.cli.app import app; sys.argv = ['hasten', 'doctor', {str(path)!r}]\ntry: app()\n"
     code += "finally: print(sorted({'torch', 'tensorflow', 'keras', 'onnx'} & set(sys.modules)))\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout.endswith("[]\n")

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-import typer
-
 from hasten.errors import BundleError, InputError
 
-__all__ = ["INTERRUPTED", "interruptible", "raise_swallowed"]
+__all__ = ["INTERRUPTED", "ending_at_once", "interruptible", "raise_swallowed"]
 
 INTERRUPTED = 130
 
@@ -29,8 +27,31 @@ def raise_swallowed() -> None:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """For the whole program: Ctrl-C before there is a command ends it too, and nothing is told after its one line."""
+    told = sys.unraisablehook
+    # What the interruption left half made (an archive, say) may complain when it is freed.
+    sys.unraisablehook = lambda unraisable: None if _heard else told(unraisable)
+    with _listening():
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            _tell(error)
+            sys.exit(INTERRUPTED)
+        finally:
+            # CPython marks an interruption that crosses the text of an exec (a dataclass being made, say), caught or
+            # not, and `python -m` then dies by the signal, whatever code was asked for. The next such text unmarks it.
+            exec("")
+
+
 def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     """The command; interrupted, it says so, with what the interruption itself says, and exits with 130."""
+    import typer  # noqa: PLC0415  (Ctrl-C is listened for before it is imported)
+
+    def end(interruption: KeyboardInterrupt, cause: Exception | None = None) -> NoReturn:
+        _tell(interruption)
+        raise typer.Exit(INTERRUPTED) from cause or interruption
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
@@ -38,27 +59,25 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(*args, **options)
             except KeyboardInterrupt as error:
-                _end(error)
+                end(error)
             except (typer.Exit, BundleError, InputError):
                 raise
             except Exception as error:
                 # While it is imported, a library may take Ctrl-C for a part of it that is missing.
                 if not _heard:
                     raise
-                _end(KeyboardInterrupt(), error)
+                end(KeyboardInterrupt(), error)
 
     return run
 
 
-def _end(interruption: KeyboardInterrupt, cause: Exception | None = None) -> NoReturn:
+def _tell(interruption: KeyboardInterrupt) -> None:
     print(f"hasten: interrupted {interruption}".rstrip(), file=sys.stderr)
-    raise typer.Exit(INTERRUPTED) from cause or interruption
 
 
 @contextmanager
 def _listening() -> Iterator[None]:
     """Every Ctrl-C from now on is noted, and raised as ever."""
-    _heard.clear()
 
     def hear(number: int, frame: FrameType | None) -> None:
         _heard.append(number)
@@ -68,6 +87,7 @@ def _listening() -> Iterator[None]:
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
+    _heard.clear()
     signal.signal(signal.SIGINT, hear)
     try:
         yield

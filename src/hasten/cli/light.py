@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -18,7 +17,7 @@ BEGAN_S = time.monotonic()
 _UNUSED = {"matplotlib", "sklearn"}
 
 
-class _AbsentWhileKerasStarts(MetaPathFinder):
+class _AbsentWhileKerasStarts:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
