@@ -22,6 +22,7 @@ from hasten.sources.onnx import Settled, settle
 from hasten.sources.structure import unlike
 from hasten.sources.torch.export import Ports, export
 from hasten.sources.torch.nested import Given, flattened, readings, refusal, stored
+from hasten.sources.torch.observed import drawn_in
 from hasten.sources.torch.opening import Opened, evaluating, keeps_cache, open_file, open_object
 from hasten.types import Array, TensorSpec
 
@@ -94,7 +95,7 @@ def _refuse_unsteady(opened: Opened, call: Reference, sample: Sequence[Array]) -
     other = [np.flip(a).copy() if a.ndim and np.issubdtype(a.dtype, np.floating) else a for a in sample]
     # With the same seed only state can make a difference; whatever is left without a seed is randomness.
     check_calls(seeded, sample, other, random=False, where=lambda: _changed_buffer(opened.module, call, sample))
-    check_calls(call, sample, other, random=True)
+    check_calls(call, sample, other, random=True, where=lambda: drawn_in(opened.module, lambda: call(sample)))
 
 
 def _changed_buffer(module: Any, call: Reference, sample: Sequence[Array]) -> str | None:
@@ -194,10 +195,11 @@ def _graph(
     call: Reference,
     known: tuple[Sequence[Array], tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
 ) -> tuple[Settled | None, tuple[str, ...]]:
-    """The exported graph with a free batch, else at batch 1, else none; and why."""
+    """The exported graph with a free batch, else at batch 1, else none; and why, the last note whole in itself."""
     sample, inputs, outputs = known
     free = tuple(spec.is_batched for spec in inputs)
     notes: list[str] = []
+    reason = ""
     for batched in dict.fromkeys([free, (False,) * len(free)]):
         ports = Ports(tuple(s.name for s in inputs), tuple(s.name for s in outputs), batched)
         # An example of one row would let the exporter take the batch for a constant.
@@ -212,8 +214,10 @@ def _graph(
             _check(settled, rows, call)
             return settled, tuple(notes)
         except HastenError as error:
-            notes.append(f"not exported with a {'free' if any(batched) else 'fixed'} batch: {error}")
-    return None, (*notes, "not imported as a graph; only torch runs this model")
+            reason = str(error)
+            if any(batched):
+                notes.append(f"not exported with a free batch: {reason}")
+    return None, (*notes, f"not imported as a graph ({reason}); only torch runs this model")
 
 
 def _tensors(rows: Sequence[Array]) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from hasten.errors import SourceError
+from hasten.quiet import quiet_start
 from hasten.sessions.torch import flat_module
 from hasten.sources.torch.opening import Opened, evaluating
 from hasten.sources.torch.recurrent import translations
@@ -93,17 +95,18 @@ def _from_script(module: Any, tensors: Sequence[Any], ports: Ports) -> ir.Model:
     target = io.BytesIO()
     axes = {name: {0: "batch"} for name, batched in zip(ports.inputs, ports.batched, strict=True) if batched}
     axes |= {name: {0: "batch"} for name in ports.outputs} if axes else {}
-    torch.onnx.export(
-        module,
-        tuple(tensors),
-        target,
-        dynamo=False,
-        verbose=False,
-        opset_version=17,
-        input_names=list(ports.inputs),
-        output_names=list(ports.outputs),
-        dynamic_axes=axes,
-    )
+    with _voiceless():
+        torch.onnx.export(
+            module,
+            tuple(tensors),
+            target,
+            dynamo=False,
+            verbose=False,
+            opset_version=17,
+            input_names=list(ports.inputs),
+            output_names=list(ports.outputs),
+            dynamic_axes=axes,
+        )
     found: ir.Model = ir.from_proto(onnx.load_model_from_string(target.getvalue()))
     return found
 
@@ -126,6 +129,27 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _voiceless() -> Iterator[None]:
+    """What the exporter for TorchScript writes from C++ (its warnings, a graph that it gives up on) goes nowhere."""
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    if os.environ.get("HASTEN_DEBUG"):
+        yield
+        return
+    with quiet_start(), contextlib.ExitStack() as stack:
+        # Its log goes to stdout and stays on whatever it is told; stderr has no buffer to outlive this.
+        torch._C._jit_set_onnx_log_output_stream("stderr")
+        stack.callback(torch._C._jit_set_onnx_log_output_stream, "stdout")
+        with contextlib.suppress(OSError):  # no stderr at all
+            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, kept)
+            stack.callback(os.close, nowhere)
+            stack.callback(os.dup2, kept, 2)
+            os.dup2(nowhere, 2)
+        yield
 
 
 def _cause(error: BaseException) -> str:

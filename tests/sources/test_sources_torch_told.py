@@ -1,0 +1,55 @@
+"""What PyTorch models are refused for is told: in the note that a refusal ends with, by the part that is to blame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hasten
+from hasten.errors import EngineError, NondeterministicError
+from hasten.sources import SourceRequest
+from hasten.sources.detect import open_source
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.frameworks
+nn = torch.nn
+X = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
+
+
+class Calls(nn.Module):  # type: ignore[misc,name-defined]
+    """A linear layer, and a function after it."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.linear, self.function = nn.Linear(4, 4), function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(self.linear(x))
+
+
+def unknown(x: Any) -> Any:
+    return torch.linalg.svd(x.unsqueeze(1))[1].flatten(1)
+
+
+def test_a_refusal_says_why_there_is_no_graph(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(EngineError, match=r"not imported as a graph \(torch.onnx.export failed: .*svd") as refused:
+        hasten.compile(Calls(unknown), engine="onnxruntime", sample=X)
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Calls(torch.randn_like))), r"module '1\.1' \(Calls\)"),
+        (Calls(lambda x: nn.functional.dropout(x, 0.5)), "the model's own forward"),
+        (Calls(lambda x: nn.RReLU()(x)), "a module RReLU"),
+    ],
+    ids=["nested", "own", "passing"],
+)
+def test_the_part_that_is_random_is_named(module: Any, part: str, tmp_path: Path) -> None:
+    with pytest.raises(NondeterministicError, match=f"it is random, in {part}, which calls "):
+        open_source(module, SourceRequest(sample=(X,), work=tmp_path))
