@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -27,11 +29,14 @@ INTEGERS = {
 }  # fmt: skip
 
 
-def model_of(nodes: list, x: np.ndarray, y: tuple[str, tuple[int, ...]], weights: dict[str, np.ndarray]) -> ir.Model:
-    """A graph of ``x``, typed as it is, and the one output that has this type and shape."""
+def model_of(
+    nodes: list, x: np.ndarray, y: tuple[str, tuple[int, ...]], weights: dict[str, np.ndarray], **more: np.ndarray
+) -> ir.Model:
+    """A graph of ``x`` and more inputs, typed as they are, and the one output that has this type and shape."""
     made = helper.make_graph(
         nodes, "case",
-        [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)],
+        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+         for n, a in {"x": x, **more}.items()],
         [helper.make_tensor_value_info("y", getattr(TensorProto, y[0]), y[1])],
         [numpy_helper.from_array(a, n) for n, a in weights.items()],
     )  # fmt: skip
@@ -40,7 +45,7 @@ def model_of(nodes: list, x: np.ndarray, y: tuple[str, tuple[int, ...]], weights
     return ir.from_proto(shape_inference.infer_shapes(model, data_prop=True))
 
 
-def cast(x: np.ndarray, to: str, target: str, **attributes: int) -> np.ndarray:
+def cast(x: np.ndarray, to: str, target: str, **attributes: Any) -> np.ndarray:
     node = helper.make_node("Cast", ["x"], ["y"], to=getattr(TensorProto, to), **attributes)
     return Built(model_of([node], x, (to, x.shape), {}), isa(target))(x)[0]
 
@@ -72,6 +77,29 @@ def test_numbers_round_to_nearest_even(name: str, target: str) -> None:
     most = np.float32(ml_dtypes.finfo(dtype).max)
     held = np.clip(x, -most, most).astype(dtype).astype(np.float32)
     np.testing.assert_array_equal(cast(x, name, target).astype(np.float32), held)
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_every_exponent_becomes_its_power_of_two(target: str) -> None:
+    codes = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e8m0fnu)
+    np.testing.assert_array_equal(cast(codes, "FLOAT", target), codes.astype(np.float32))
+    np.testing.assert_array_equal(cast(codes, "FLOAT8E8M0", target).view(np.uint8), codes.view(np.uint8))
+
+
+@pytest.mark.parametrize("saturate", [0, 1])
+@pytest.mark.parametrize("mode", ["up", "down", "nearest"])
+def test_numbers_round_to_powers_of_two(mode: str, saturate: int) -> None:
+    x = np.float32(2.0) ** np.arange(-149, 128, dtype=np.float32)
+    x = np.concatenate([x, x * np.float32(1.5), np.nextafter(x, 0), np.nextafter(x, np.float32(3e38)), np.float32([0])])
+    x = np.concatenate([x, np.nextafter(x * np.float32(1.5), 0), np.float32([np.finfo(np.float32).max, np.nan])])
+    x = x[np.isfinite(x) | np.isnan(x)]
+    for target in RUNNABLE:
+        found = cast(x, "FLOAT8E8M0", target, round_mode=mode, saturate=saturate)
+        expected = numpy_helper.to_float8e8m0(x, bool(saturate), mode)
+        np.testing.assert_array_equal(found.view(np.uint8), expected.view(np.uint8))
+    halves = x[np.abs(x) < 6e4].astype(np.float16)
+    found = cast(halves, "FLOAT8E8M0", HERE.name, round_mode=mode, saturate=saturate)
+    np.testing.assert_array_equal(found, numpy_helper.to_float8e8m0(halves, bool(saturate), mode))
 
 
 @pytest.mark.parametrize("name", INTEGERS)
@@ -133,6 +161,22 @@ def test_what_a_caller_holds_is_dequantised(case: tuple[np.ndarray, np.ndarray, 
     (y,) = Built(model_of([node], q, ("FLOAT", x.shape), {"s": scale, "z": zero}), HERE)(q)
     factor, offset = (placed(a.astype(np.float32), x.shape, axis, block) for a in (scale, zero))
     np.testing.assert_allclose(y, (q.astype(np.float32) - offset) * factor, rtol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(quantisers())
+def test_scales_known_at_run_time_only(case: tuple[np.ndarray, np.ndarray, np.ndarray, int, int, str]) -> None:
+    x, scale, zero, axis, block, name = case
+    options = {"axis": axis} | ({"block_size": block} if block else {})
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], **options),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], **options),
+    ]
+    (y,) = Built(model_of(nodes, x, ("FLOAT", x.shape), {}, s=scale, z=zero), HERE)(x, scale, zero)
+    _, low, high = INTEGERS[name]
+    factor, offset = (placed(a.astype(np.float32), x.shape, axis, block) for a in (scale, zero))
+    levels = np.clip(np.rint(x / factor) + offset, low, high)
+    np.testing.assert_allclose(y, (levels - offset) * factor, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["INT4", "UINT4", "INT2", "FLOAT8E4M3FN", "FLOAT8E5M2FNUZ", "FLOAT4E2M1"])

@@ -30,7 +30,7 @@ _LARGEST = 2**31 - 64
 _DTYPES = {d: d.numpy().name for d in (ir.DataType[n] for n in (
     "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16",
     "UINT32", "UINT64", "INT4", "UINT4", "INT2", "UINT2", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2",
-    "FLOAT8E5M2FNUZ", "FLOAT4E2M1",
+    "FLOAT8E5M2FNUZ", "FLOAT4E2M1", "FLOAT8E8M0",
 ))}  # fmt: skip
 # What float16 and bfloat16 go through as they are; everything else computes on them in float32.
 _KEEPS_HALVES = frozenset(

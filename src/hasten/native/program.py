@@ -27,6 +27,7 @@ C_TYPES = {
     "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t",
     "int4": "uint8_t", "uint4": "uint8_t", "int2": "uint8_t", "uint2": "uint8_t", "float8_e4m3fn": "uint8_t",
     "float8_e4m3fnuz": "uint8_t", "float8_e5m2": "uint8_t", "float8_e5m2fnuz": "uint8_t", "float4_e2m1fn": "uint8_t",
+    "float8_e8m0fnu": "uint8_t",
 }  # fmt: skip
 """How values of each dtype are stored in C; half-wide floats as their bits, and what is narrower than a byte in one."""
 

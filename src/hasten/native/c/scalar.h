@@ -62,6 +62,18 @@ static inline uint8_t s_to_small(float a, int mantissa, int bias, uint32_t sign,
     if (code > largest) code = infinity;
     return (uint8_t)(code == 0 && nan == sign ? 0 : minus | code);
 }
+//! s_from_exponent: s_float
+/* a power of two by its exponent; the least one is denormal */
+static inline float s_from_exponent(uint32_t h) {
+    return s_float(h == 0 ? 0x400000 : h == 255 ? 0x7fc00000 : h << 23);
+}
+//! s_power: s_bits s_from_exponent
+/* the power of two that a is rounded to, its sign dropped; past the last exponent NaN, as infinity is. Halfway below
+   the normal numbers lies one of the powers, which is no tie. */
+static inline float s_power(float a, uint32_t more, uint32_t ties_up, uint32_t last) {
+    const uint32_t x = s_bits(a) & 0x7fffffff, rounded = (x + more + (ties_up & (x > 0x7fffff))) >> 23;
+    return s_from_exponent(x >= 0x7f800000 ? 255 : rounded > last ? last : rounded);
+}
 //! s_idiv: types
 /* towards zero; division by zero gives zero */
 static inline int64_t s_idiv(int64_t a, int64_t b) {

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from hasten.errors import UnsupportedOpError
 from hasten.native.expr import Expr, call, const, is_vector, load, loads
 from hasten.native.kernels.elementwise import Elementwise
-from hasten.native.kernels.typed import FLOATS, INTEGERS, is_scalar, saturated
+from hasten.native.kernels.typed import FLOATS, INTEGERS, is_scalar, power_of_two, saturated
 from hasten.native.lower_shape import static
 from hasten.native.program import C_TYPES, View
 
@@ -214,7 +214,10 @@ def _cast(low: Lowering, node: ir.Node) -> None:
     if name == view.dtype:
         return low.set(node.outputs[0], view)
     given = load(view)
-    given = saturated(given, name) if node.attributes.get_int("saturate", 1) else given
+    held = bool(node.attributes.get_int("saturate", 1))
+    if name == "float8_e8m0fnu":
+        given = power_of_two(given, node.attributes.get_string("round_mode", "up"), held=held)
+    given = saturated(given, name) if held else given
     return elementwise(low, node, call("cast", given, dtype=name), view.shape)
 
 

@@ -89,13 +89,20 @@ def _operand(low: Lowering, node: ir.Node, index: int, shape: tuple[int, ...]) -
         assert found is not None
         view = found
     else:
-        if node.attributes.get_int("block_size", 0):
-            raise UnsupportedOpError(
-                f"op {node.op_type} (node '{node.name}') has blocks of scales known at run time only"
-            )
         axis = node.attributes.get_int("axis", 1) % len(shape)
-        view = low.reshape(view, [view.size if d == axis else 1 for d in range(len(shape))])
+        block = node.attributes.get_int("block_size", 0)
+        if block and view.rank == len(shape):
+            view = _repeated(low, view, axis, block).slice(axis, 0, shape[axis])
+        else:
+            view = low.reshape(view, [view.size if d == axis else 1 for d in range(len(shape))])
     return _float(view.broadcast(shape))
+
+
+def _repeated(low: Lowering, view: View, axis: int, times: int) -> View:
+    """Each element ``times`` times along the axis, as the blocks that share it."""
+    ahead, behind = view.shape[: axis + 1], view.shape[axis + 1 :]
+    apart = low.reshape(view, (*ahead, 1, *behind)).broadcast((*ahead, times, *behind))
+    return low.reshape(apart, (*ahead[:-1], ahead[-1] * times, *behind))
 
 
 def _float(view: View) -> Expr:

@@ -29,6 +29,7 @@ __all__ = [
     "is_scalar",
     "number",
     "operation",
+    "power_of_two",
     "saturated",
     "vectorised",
 ]
@@ -46,8 +47,12 @@ _SMALL = {
 }
 # bits, and the type that they are computed in
 _NIBBLES = {"int4": (4, "int8_t"), "uint4": (4, "uint8_t"), "int2": (2, "int8_t"), "uint2": (2, "uint8_t")}
-NARROW = (*_NIBBLES, *_SMALL)
+_POWER = "float8_e8m0fnu"  # an exponent alone: powers of two from 2 ** -127 on, and NaN
+NARROW = (*_NIBBLES, *_SMALL, _POWER)
 COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+# What is added to a number's bits so that those of its exponent are rounded, whether ties go up, and the last exponent.
+_ROUNDED_BY = {"up": "0x7fffff, 0", "nearest": "0x3fffff, 1", "down": "0, 0"}
+_LAST = {"held": "254", "open": "255"}
 _BITS = {"and": "&", "or": "|", "xor": "^"}
 
 # Forms that serve float32 and float64; F stands for the suffix that a C built-in takes for float.
@@ -96,7 +101,7 @@ def c_type(dtype: str) -> str:
     """The C type in which values of the dtype are computed."""
     if dtype in _NIBBLES:
         return _NIBBLES[dtype][1]
-    if dtype in _SMALL:
+    if dtype in _SMALL or dtype == _POWER:
         return "float"
     return {"float64": "double", "bool": "uint8_t"}.get(dtype, "float" if dtype in FLOATS else f"{dtype}_t")
 
@@ -129,6 +134,9 @@ def _template(e: Expr) -> tuple[str, tuple[str, ...]] | None:
         return _cast(source, e.dtype)
     if e.op == "bits":
         return None
+    if e.op.startswith("power_of_two"):
+        _, mode, most = e.op.rsplit("_", 2)
+        return f"s_power({{0}}, {_ROUNDED_BY[mode]}, {_LAST[most]})", ("s_power",)
     if e.op in COMPARISONS:
         return f"({{0}} {COMPARISONS[e.op]} {{1}})", ()
     if e.op in _BITS and source in (*INTEGERS, "bool"):
@@ -177,16 +185,16 @@ def _cast(source: str, target: str) -> tuple[str, tuple[str, ...]] | None:
     if target in HALVES and source != target:
         name = {"float16": "f16", "bfloat16": "bf16"}[target]
         return f"s_from_{name}(s_to_{name}((float){{0}}))", (f"s_from_{name}", f"s_to_{name}")
-    if target in _SMALL and source != target:
+    if (target in _SMALL or target == _POWER) and source != target:
         text, needs = _stored("(float){0}", target)
         whole, more = _loaded(text, target)
         return whole, (*needs, *more)
     if target in _NIBBLES and source != target:
         whole, needs = (
-            ("s_int32_float((float){0})", ("s_int32_float",)) if source in (*FLOATS, *_SMALL) else ("{0}", ())
+            ("s_int32_float((float){0})", ("s_int32_float",)) if source in (*FLOATS, *_SMALL, _POWER) else ("{0}", ())
         )
         return _loaded(whole, target)[0], needs
-    if target in INTEGERS and source in (*FLOATS, *_SMALL):
+    if target in INTEGERS and source in (*FLOATS, *_SMALL, _POWER):
         name = f"s_{target}_{'double' if source == 'float64' else 'float'}"
         return f"{name}({{0}})", (name,)
     return f"({c_type(target)}){{0}}", ()
@@ -200,6 +208,14 @@ def saturated(x: Expr, dtype: str) -> Expr:
     largest = (1 + (most & ((1 << mantissa) - 1)) / (1 << mantissa)) * 2.0 ** ((most >> mantissa) - bias)
     x = x if x.dtype == "float32" else call("cast", x)
     return call("clip_low", call("clip_high", x, const(largest)), const(-largest))
+
+
+def power_of_two(x: Expr, mode: str, *, held: bool) -> Expr:
+    """The power of two that a value is rounded to, "up", "down" or to the "nearest"; past the last of them NaN or held.
+
+    Source:  ONNX operator Cast-24, ``round_mode`` and ``saturate``
+    """
+    return call(f"power_of_two_{mode}_{'held' if held else 'open'}", x if x.dtype == "float32" else call("cast", x))
 
 
 def operation(op: str, dtype: str, out: Emitter, *args: str) -> str:
@@ -301,6 +317,8 @@ def _loaded(text: str, dtype: str) -> tuple[str, tuple[str, ...]]:
         mantissa, bias, sign, _, infinity, nan = _SMALL[dtype]
         ends = f"{infinity if dtype == 'float8_e5m2' else 0x100:#x}, {nan or 0x100:#x}"
         return f"s_from_small({text}, {mantissa}, {bias}, {sign:#x}, {ends})", ("s_from_small",)
+    if dtype == _POWER:
+        return f"s_from_exponent({text})", ("s_from_exponent",)
     if dtype in _NIBBLES:
         bits, plain = _NIBBLES[dtype]
         if plain == "uint8_t":
@@ -316,6 +334,8 @@ def _stored(text: str, dtype: str) -> tuple[str, tuple[str, ...]]:
         mantissa, bias, sign, *ends = _SMALL[dtype]
         rest = ", ".join(f"{end:#x}" for end in ends)
         return f"s_to_small({text}, {mantissa}, {bias}, {sign:#x}, {rest})", ("s_to_small",)
+    if dtype == _POWER:
+        return f"(uint8_t)(s_bits({text}) >> 23)", ("s_bits",)
     if dtype in _NIBBLES:
         return f"(uint8_t)({text} & {(1 << _NIBBLES[dtype][0]) - 1})", ()
     name = {"float16": "s_to_f16", "bfloat16": "s_to_bf16"}.get(dtype)
