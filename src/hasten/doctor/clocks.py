@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ CLOCKS = words(
     "timeit.default_timer datetime.datetime.now"
 )
 LOADERS = frozenset(("load_model", "from_pretrained", "InferenceSession", "Interpreter", "load_state_dict"))
+_WAITS = re.compile("sync|numpy|(^|_)cpu($|_)")  # also in helpers of other files: `torch_to_numpy(x)`
+_LESSONS = frozenset(words("backward zero_grad apply_gradients train_on_batch GradientTape"))
 _CONVERTERS = frozenset(("from_keras_model", "from_saved_model", "torch.onnx.export", "tf2onnx.convert.from_keras"))
 
 
@@ -52,7 +55,7 @@ def clock_call(node: ast.AST, code: Code) -> ast.Call | None:
 
 
 def regions(statement: ast.AST, code: Code) -> Iterator[Region]:
-    """The region that ``t0 = clock()`` opens, where one does."""
+    """The region that ``t0 = clock()`` opens, where one does; training steps are timed for their progress alone."""
     if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
         return
     reading = clock_call(statement.value, code)
@@ -64,11 +67,21 @@ def regions(statement: ast.AST, code: Code) -> Iterator[Region]:
     body: list[ast.stmt] = []
     for following in after:
         if _stops(following, target, code, after):
-            yield Region(statement, following, tuple(body), reading, target)
+            if not _teaches(body):
+                yield Region(statement, following, tuple(body), reading, target)
             return
         if isinstance(following, ast.Assign) and any(code.names.dotted(t) == target for t in following.targets):
             return
         body.append(following)
+
+
+def _teaches(body: list[ast.stmt]) -> bool:
+    """True where the statements take training steps: by their calls, or by an optimizer's name."""
+    for inner in (n for s in body for n in ast.walk(s)):
+        name = inner.attr if isinstance(inner, ast.Attribute) else inner.id if isinstance(inner, ast.Name) else ""
+        if name in _LESSONS or "optimizer" in name or name.startswith("backprop"):
+            return True
+    return False
 
 
 def _stops(statement: ast.stmt, start: str, code: Code, block: list[ast.stmt]) -> bool:
@@ -137,6 +150,6 @@ def device_work(body: tuple[ast.stmt, ...], code: Code) -> ast.Call | None:
             name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
             if name in ("synchronize", "item", "cpu", "numpy", "tolist", "print", "generate", "nonzero"):
                 return None
-            if "sync" in name.lower() or keyword(inner, "sync") is not None:
+            if _WAITS.search(name.lower()) or keyword(inner, "sync") is not None:
                 return None
     return run
