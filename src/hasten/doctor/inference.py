@@ -88,14 +88,33 @@ def _is_trial(call: ast.Call, code: Code) -> bool:
         return False
     inputs = [value_of(a, code) for a in call.args]
     made = [_origin(i) for i in inputs if i is not None]
+    if _is_untrained(call, code):
+        return True
     return bool(made) and all(m is not None and code.qualified(m.func) in _MADE_UP for m in made)
 
 
+def _is_untrained(call: ast.Call, code: Code) -> bool:
+    """True for a network of this file that is made where it runs, and that nothing gives weights to."""
+    kind = code.runs_model(call)
+    if kind is None or kind.local is None or kind.made is None or not isinstance(call.func, ast.Name):
+        return False
+    if kind.made.args or kind.made.keywords or code.function(kind.made) is not code.function(call):
+        return False
+    name = call.func.id
+    named = (n for c in own_calls(code.function(call) or code.tree) for n in ast.walk(c) if isinstance(n, ast.Name))
+    return all(n is call.func for n in named if n.id == name)
+
+
 def _origin(node: ast.expr) -> ast.Call | None:
-    """The ``torch.randn(…)`` of ``torch.randn(…).to(device)``."""
-    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
-        node = node.func.value
-    return node if isinstance(node, ast.Call) else None
+    """The ``torch.randn(…)`` of ``torch.randn(…).to(device)`` and of ``Variable(torch.randn(…))``."""
+    while isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
+            node = node.func.value
+        elif getattr(node.func, "id", "") == "Variable" and node.args:
+            node = node.args[0]
+        else:
+            return node
+    return None
 
 
 def _is_known(call: ast.Call, code: Code) -> bool:
