@@ -146,12 +146,14 @@ def _is_passed_on(node: ast.Call, loop: ast.AST, code: Code) -> bool:
 
 
 def _is_traced(node: ast.Call, code: Code) -> bool:
-    """True where the loop only builds a graph: in `tf.function`, in a layer's `call`, beside TensorFlow 1's calls."""
+    """True where the loop only builds: a graph by `tf.function`, a layer's `call`, TensorFlow 1; an object once."""
     if code.mentions("compat.v1") and code.qualified(node.func).startswith("tensorflow."):
         return True
     function = code.function(node)
     if function is None:
         return False
+    if function.name in ("__init__", "build", "reset_parameters"):
+        return True
     if any("function" in code.names.dotted(d.func if isinstance(d, ast.Call) else d) for d in function.decorator_list):
         return True
     if code.in_class_of(node, makers.KERAS_LAYER, makers.KERAS_MODEL):

@@ -119,7 +119,16 @@ def _is_due(node: ast.Call, loop: ast.AST, code: Code) -> bool:
     """True where each round has reason to convert: it waits in any case, or wants the number there and then."""
     if _generates(loop) or _is_over_outputs(loop, code) or _is_read_each_round(node, loop, code):
         return True
+    if _is_wanted_too(node, loop, code):
+        return True
     return isinstance(node.func, ast.Attribute) and node.func.attr == "item" and _waits_anyway(loop, code)
+
+
+def _is_wanted_too(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True where the round converts the same tensor for another purpose as well: a line that it writes."""
+    written = ast.dump(node)
+    same = (n for n in ast.walk(loop) if isinstance(n, ast.Call) and n is not node and ast.dump(n) == written)
+    return any(not _is_gathered(n, code) for n in same)
 
 
 def _waits_anyway(loop: ast.AST, code: Code) -> bool:
