@@ -45,6 +45,13 @@ CASES = {
         c, d, y = Scan <num_scan_inputs = 1, body = step (float[3] u, float[3] v, float[3] t)
         => (float[3] p, float[3] q, float[3] s) {{ p = Identity (v) q = Add (u, t) s = Mul (u, v) }}> (a, b, x) }}"""
     ),
+    "axes and shapes that lie outside of the body": parse(
+        """(float[2,3] h, float[5,2,3] x) => (float[2,3] last, float[5,3,2] y)
+        <int64[1] axis = {-1}, int64[2] flat = {3, 2}> {
+        last, y = Scan <num_scan_inputs = 1, body = step (float[2,3] a, float[2,3] t) => (float[2,3] p, q) {
+        column = Unsqueeze (t, axis) row = Unsqueeze (a, axis) outer = Mul (column, row) p = Squeeze (outer, axis)
+        q = Reshape (outer, flat) }> (h, x) }"""
+    ),
     "a counted loop": parse(
         f"""(float[2,4] first, float[5,2,4] x) => (float[2,4] last, float[5,2,4] y) {WEIGHTS} {{
         last, y = Loop <body = step (int64 i, bool go, float[2,4] h) => (bool on, float[2,4] hn, float[2,4] out) {{

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from hasten.native.bodies import with_shapes_inside
 from hasten.native.build import compile_library
 from hasten.native.emit import Emitted, emit
 from hasten.native.fuse import fuse
@@ -48,7 +49,7 @@ def program_of(
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:
-    fused = fuse(without_dead_steps(lower(model, name, isa)))
+    fused = fuse(without_dead_steps(lower(with_shapes_inside(model), name, isa)))
     fused = fuse(without_dead_steps(attentions(fused, isa.lanes)))
     return replace(fused, steps=transposes(fused.steps))
 
