@@ -46,10 +46,30 @@ def test_a_refusal_says_why_there_is_no_graph(capfd: pytest.CaptureFixture[str])
     [
         (nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Calls(torch.randn_like))), r"module '1\.1' \(Calls\)"),
         (Calls(lambda x: nn.functional.dropout(x, 0.5)), "the model's own forward"),
-        (Calls(lambda x: nn.RReLU()(x)), "a module RReLU"),
+        (Calls(lambda x: nn.Dropout()(x)), "a module Dropout"),
     ],
     ids=["nested", "own", "passing"],
 )
 def test_the_part_that_is_random_is_named(module: Any, part: str, tmp_path: Path) -> None:
     with pytest.raises(NondeterministicError, match=f"it is random, in {part}, which calls "):
         open_source(module, SourceRequest(sample=(X,), work=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda x: x if x.max() < 1e3 else -x,
+        lambda x: x if bool(torch.empty_like(x).copy_(x).add_(1).isfinite().all()) else x * 0,
+    ],
+    ids=["a branch", "through memory written in place"],
+)
+def test_what_values_of_the_input_decide_is_not_recorded(choose: Any, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Identity(), Calls(choose))
+    source = open_source(module, SourceRequest(sample=(X,), work=tmp_path))
+    assert source.model is None
+    assert "values of its inputs decide what it runs, in module '1' (Calls)" in source.notes[-1]
+
+
+def test_what_the_modules_own_tensors_decide_is_recorded(tmp_path: Path) -> None:
+    module = Calls(lambda x: x * 2 if bool(torch.zeros_like(x).sum() == 0) and torch.ones(3).max() > 0 else x)
+    assert open_source(module, SourceRequest(sample=(X,), work=tmp_path)).model is not None

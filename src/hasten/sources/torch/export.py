@@ -21,6 +21,7 @@ import onnx_ir as ir
 from hasten.errors import SourceError
 from hasten.quiet import quiet_start
 from hasten.sessions.torch import flat_module
+from hasten.sources.torch.observed import read_in
 from hasten.sources.torch.opening import Opened, evaluating
 from hasten.sources.torch.recurrent import translations
 
@@ -53,15 +54,19 @@ def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
         except Exception as error:
             reason = f"torch.onnx.export failed: {_cause(error)}"
             if opened.kind == "module":
+                read = read_in(opened.module, tensors)
+                if read is not None:
+                    reason = f"values of its inputs decide what it runs, in {read}; torch.where keeps both ways"
+                    raise SourceError(reason) from error
                 with contextlib.suppress(Exception):
                     return _traced(opened, tensors, ports)
             raise SourceError(reason) from error
 
 
 def _traced(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
-    """What the exporter made for TorchScript records of one run: for modules that ask what is in a tensor.
+    """What the exporter made for TorchScript records of one run: for modules that ask what is in their own tensors.
 
-    The caller holds the graph's answers against the module's.
+    The caller holds the graph's answers against the module's, and has seen that no value of an input is asked for.
     """
     return _from_script(flat_module(opened.module), tensors, ports)
 

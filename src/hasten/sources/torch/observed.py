@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["drawn_in", "operators"]
+__all__ = ["drawn_in", "operators", "read_in"]
 
 
 @dataclass
@@ -16,6 +16,32 @@ class _Seen:
 
     running: list[Any] = field(default_factory=list)
     ran: list[tuple[Any, Any]] = field(default_factory=list)
+    read: tuple[Any, Any] | None = None
+
+
+class _Followed:
+    """The memory that holds what was computed from some tensors; kept, so that none of it is used again."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self._kept = [*tensors]
+        self._places = {_place(t) for t in tensors}
+
+    def reads(self, operator: Any, arguments: Sequence[Any]) -> bool:
+        """Whether the operator hands Python a value of theirs."""
+        return _name(operator) in _READERS and any(_place(a) in self._places for a in arguments)
+
+    def follow(self, operator: Any, arguments: Sequence[Any], results: Sequence[Any]) -> None:
+        """What an operator made of them, or wrote into, is theirs too; sizes and types are not."""
+        if _name(operator) in _SHAPED or not any(_place(a) in self._places for a in arguments):
+            return
+        written = [a for a in arguments if operator._schema.is_mutable]
+        self._kept += [*results, *written]
+        self._places |= {_place(t) for t in (*results, *written)}
+
+
+# Operators that end in a Python number or truth; and those whose results come from a tensor's shape alone.
+_READERS = ("_local_scalar_dense", "is_nonzero", "equal", "allclose")
+_SHAPED = ("empty_like", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full")
 
 
 def drawn_in(module: Any, call: Callable[[], object]) -> str | None:
@@ -26,7 +52,10 @@ def drawn_in(module: Any, call: Callable[[], object]) -> str | None:
     drew = next(((op, part) for op, part in seen.ran if torch.Tag.nondeterministic_seeded in op.tags), None)
     if drew is None:
         return None
-    operator, part = drew
+    return _told(module, *drew)
+
+
+def _told(module: Any, operator: Any, part: Any) -> str:
     by = f"which calls {_name(operator)}"
     if part is None or part is module:
         return f"the model's own forward, {by}"
@@ -35,20 +64,40 @@ def drawn_in(module: Any, call: Callable[[], object]) -> str | None:
     return f"module '{name}' ({kind}), {by}" if name else f"a module {kind}, {by}"
 
 
+def read_in(module: Any, tensors: Sequence[Any]) -> str | None:
+    """The first part that takes a Python value out of what it computed from ``tensors``, and by which operator.
+
+    Such a value may decide what runs next, and a record of one run knows no other way.
+    """
+    seen = _observed(lambda: module(*tensors), _Followed(tensors))
+    return None if seen.read is None else _told(module, *seen.read)
+
+
 def operators(call: Callable[[], object]) -> frozenset[str]:
     """The names of torch's operators that the call ran, as ``"mm"``; as many as ran where it fails."""
     return frozenset(_name(operator) for operator, _ in _observed(call).ran)
 
 
-def _observed(call: Callable[[], object]) -> _Seen:
+def _observed(call: Callable[[], object], followed: _Followed | None = None) -> _Seen:
+    import torch  # noqa: PLC0415 - heavy and optional
     from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC0415 - heavy and optional
 
     seen = _Seen()
 
     class Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            seen.ran.append((operator, seen.running[-1] if seen.running else None))
-            return operator(*args, **(kwargs or {}))
+            part = seen.running[-1] if seen.running else None
+            seen.ran.append((operator, part))
+            result = operator(*args, **(kwargs or {}))
+            if followed is not None:
+                given, made = (
+                    [t for t in torch.utils._pytree.tree_leaves(held) if isinstance(t, torch.Tensor)]
+                    for held in ((args, kwargs), result)
+                )
+                if seen.read is None and followed.reads(operator, given):
+                    seen.read = (operator, part)
+                followed.follow(operator, given, made)
+            return result
 
     # What only explains a failure must not fail itself.
     with contextlib.suppress(Exception), _followed(seen), Recorder():
@@ -75,6 +124,10 @@ def _followed(seen: _Seen) -> Iterator[None]:
     finally:
         for handle in held:
             handle.remove()
+
+
+def _place(tensor: Any) -> int:
+    return int(tensor.untyped_storage().data_ptr())
 
 
 def _name(operator: Any) -> str:
