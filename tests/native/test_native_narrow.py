@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from native_cases import HERE, RUNNABLE, Built
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from hasten.errors import UnsupportedOpError
+import hasten
+from hasten.errors import SourceError, UnsupportedOpError
+from hasten.graph import write
 from hasten.native.compile import program_of
 from hasten.native.isa import isa
 
@@ -207,6 +210,22 @@ def test_rows_of_a_table_of_four_bits() -> None:
     x = np.array([10, 0, 3, 3], np.int64)
     (y,) = Built(model_of(nodes, x, ("FLOAT", (5, 4)), {"w": table, "s": np.float32(0.25)}), HERE)(x)
     np.testing.assert_array_equal(y, table.astype(np.float32)[x].T * 0.25)
+
+
+@pytest.mark.parametrize("name", ["INT4", "UINT2", "FLOAT8E4M3FN", "FLOAT4E2M1", "FLOAT8E8M0"])
+def test_a_model_that_takes_or_gives_them_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    x = np.zeros((1, 3), np.float32)
+    dtype = helper.tensor_dtype_to_np_dtype(getattr(TensorProto, name))
+    taken = model_of([helper.make_node("Cast", ["x"], ["y"], to=1)], x.astype(dtype), ("FLOAT", x.shape), {})
+    write(taken, tmp_path / "taken.onnx")
+    with pytest.raises(SourceError, match=rf"input 'x' is {name.lower()}\[1,3\].* put a Cast after it$"):
+        hasten.compile(tmp_path / "taken.onnx", engine="native")
+    if "FLOAT8" in name:
+        return  # their codes are handed out
+    node = helper.make_node("Cast", ["x"], ["y"], to=getattr(TensorProto, name))
+    write(model_of([node], x, (name, x.shape), {}), tmp_path / "given.onnx")
+    with pytest.raises(SourceError, match=rf"output 'y' is {name.lower()}\[1,3\].* put a Cast before it$"):
+        hasten.compile(tmp_path / "given.onnx", engine="native")
 
 
 def test_other_operators_refuse_them() -> None:

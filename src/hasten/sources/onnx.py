@@ -34,6 +34,15 @@ _WEIGHTS_ARE_NO_INPUTS = 4
 # Before, Upsample and Resize counted from the pixels' corners; ONNX's converter lets that be forgotten.
 _RESIZE_CENTRES_PIXELS = 11
 _ROWS = 3
+# What arrays of numpy cannot carry to ONNX Runtime; and what it does not give back. Floats of eight bits come as codes.
+_NO_INPUTS = frozenset(
+    getattr(ir.DataType, name)
+    for name in (
+        "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0", "FLOAT4E2M1",
+        "INT4", "UINT4", "INT2", "UINT2",
+    )
+)  # fmt: skip
+_NO_OUTPUTS = frozenset(t for t in _NO_INPUTS if not t.name.startswith("FLOAT8"))
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
         opened = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else graph.clone(_as_ir(model))
         graph.write(opened, path)
     _refuse_hollow(opened, path)
+    _refuse_narrow(opened, path)
     # Before ONNX Runtime, whose Python part prints a banner where a name is no text.
     content = _content(opened, path)
     reference = session_reference(path, opened.graph.num_nodes())
@@ -185,6 +195,19 @@ def _refuse_hollow(model: ir.Model, path: Path) -> None:
         )
     if not any(domain in ("", "ai.onnx") for domain in model.opset_imports):
         raise SourceError(f"cannot read '{path}': expected an ONNX opset, received none; the file is damaged")
+
+
+def _refuse_narrow(model: ir.Model, path: Path) -> None:
+    given = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    for kind, place, values, types in (
+        ("input", "after", given, _NO_INPUTS), ("output", "before", model.graph.outputs, _NO_OUTPUTS),
+    ):  # fmt: skip
+        for value in values:
+            if value.dtype in types:
+                raise SourceError(
+                    f"cannot open '{path}': {kind} '{value.name}' is {str(value.dtype).lower()}{value.shape or ''}, "
+                    f"expected a type that numpy has, such as float32 or int8; put a Cast {place} it"
+                )
 
 
 def _prepared(model: ir.Model, path: Path) -> tuple[ir.Model, tuple[str, ...]]:
