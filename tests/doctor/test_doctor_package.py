@@ -31,6 +31,13 @@ with torch.no_grad():
     print(scorer.score(x))
 """
 
+DRAWER = """
+class Drawer(torch.nn.Module):
+    @torch.no_grad()
+    def forward(self, x):
+        return x
+"""
+
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
@@ -97,3 +104,24 @@ def answer(path, x):
 @pytest.mark.parametrize(("name", "found"), [("shop/open.py", []), ("open.py", [("H201", 9)])])
 def test_of_a_model_of_another_file_a_package_says_nothing(package: Path, name: str, found: list[object]) -> None:
     assert rules_in(write(package.parent, name, OPENED)) == found
+
+
+def test_a_class_whose_own_file_switches_gradients_off_is_not_found(package: Path) -> None:
+    drawer = f"import torch\n{DRAWER}"
+    draws = """
+import torch
+from shop.drawer import Drawer
+
+def main(text):
+    net = Drawer()
+    net.load_state_dict(torch.load("w.pt", weights_only=True))
+    net.eval()
+    save(net(text))
+
+main("a cat")
+"""
+    write(package, "cli.py", draws)
+    write(package, "drawer.py", drawer.replace("    @torch.no_grad()\n", ""))
+    assert rules_in(package / "cli.py") == [("H202", 9)]
+    write(package, "drawer.py", drawer)
+    assert rules_in(package / "cli.py") == []

@@ -41,6 +41,7 @@ _TRAINING = (
 )
 _MADE_UP = frozenset(f"torch.{f}" for f in ("randn", "rand", "zeros", "ones", "randint"))
 _TRAINS = re.compile(r"(^|_)train(ing)?(_|$)")
+_CONVERTS = re.compile(r"(^|_)(convert|export|port)(_|$)")
 _STEPS = frozenset(("backward", "step", "zero_grad", "grad", "train_step", "fit"))
 _NUMBERS = frozenset(("item", "tolist", "numpy", "argmax", "topk", "softmax", "sigmoid", "max", "detach", "eq"))
 _PLAIN = frozenset(("item", "tolist", "numpy"))
@@ -206,6 +207,8 @@ def _may_be(scope: ast.Module | Function, code: Code) -> bool:
         return False  # a converter runs the model once, to see its shapes
     if not isinstance(scope, ast.Module) and (scope.name == "forward" or _TRAINS.search(scope.name)):
         return False  # a wrapper hands the run on, and who calls it may train by it; or it trains itself
+    if not isinstance(scope, ast.Module) and _CONVERTS.search(scope.name):
+        return False  # it runs both models once, to compare
     if not code.mentions(*_TRAINING):
         return loads_weights(code) and not _wants_gradients(code) and not _is_loss(scope)
     if isinstance(scope, ast.Module):
@@ -279,8 +282,14 @@ def is_covered(call: ast.AST, code: Code, marks: tuple[str, ...], depth: int = 3
 
 
 def is_covered_beside(call: ast.Call, code: Code, mark: re.Pattern[str]) -> bool:
-    """True where this file runs a function nowhere, and another of its package calls it and says ``mark``."""
-    function = code.function(call)
+    """True where this file runs a function nowhere, and another of its package calls it and says ``mark``.
+
+    So too where another file defines the model's class, and says ``mark``: its ``forward`` may see to it.
+    """
+    function, kind = code.function(call), code.runs_model(call)
+    made = code.qualified(kind.made.func).rsplit(".", 1)[-1] if kind is not None and kind.made is not None else ""
+    if made and code.file is not None and is_named_beside(code.file, mark, (re.compile(rf"^class {made}\b", re.M),)):
+        return True
     if function is None or code.file is None or _runs_here(function, code):
         return False
     entries = _entries(function, code)
