@@ -43,7 +43,7 @@ def repeats_needlessly(call: ast.Call, code: Code) -> str:
     function = code.function(call)
     if function is None or _is_cached(function, code) or _returns_kept(call, function, code) or _teaches(function):
         return ""
-    if _from_parameters(call, function, code):
+    if _from_parameters(call, function, code) or any(is_guarded(c, code) for c in code.callers(function)):
         return ""
     hot = code.hot(call)
     if hot is not None:

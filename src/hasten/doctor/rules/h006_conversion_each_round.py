@@ -45,6 +45,7 @@ _LOADERS = (makers.TORCH_LOADER, makers.TF_DATASET)
 _OWN = ("__init__", "tolist", "item", "numpy")  # a tensor class' own conversion has no other to call
 _JOINS = words("concatenate concat cat stack vstack hstack array asarray tensor mean sum")
 _REDUCES = frozenset(("argmax", "topk"))
+_SEVERAL = frozenset(words("linspace arange split chunk unbind meshgrid topk sort tensor_split broadcast_tensors"))
 _TAKES_OFF = re.compile("^numpy$|^tolist$|to_?list$|(to|2)_?(np|numpy)$")
 _TRAINING = frozenset(("backward", "step", "train_on_batch", "apply_gradients", "minimize", "zero_grad"))
 
@@ -240,10 +241,19 @@ def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
     iterable = (
         loop.iter if isinstance(loop, ast.For) else loop.generators[0].iter if isinstance(loop, ast.ListComp) else None
     )
-    few = isinstance(iterable, ast.Call) and code.qualified(iterable.func).rsplit(".", 1)[-1] in ("linspace", "arange")
-    if iterable is None or few or code.runs_model(value_of(iterable, code) or iterable) is not None:
+    if (
+        iterable is None
+        or (isinstance(iterable, ast.Call) and _is_few(iterable))
+        or code.runs_model(value_of(iterable, code) or iterable) is not None
+    ):
         return False  # a model may answer with several tensors: these are no elements of one
     return code.is_a(iterable, makers.TORCH_TENSOR, makers.TF_TENSOR)
+
+
+def _is_few(made: ast.Call) -> bool:
+    """True for calls that give a few numbers, or several tensors: `torch.where(mask)` has one for each axis."""
+    name = _last_name(made.func)
+    return name in _SEVERAL or (name in ("where", "nonzero") and len(made.args) + len(made.keywords) < 3)
 
 
 def _to_list(node: ast.Call, loop: ast.AST, code: Code) -> tuple[Edit, ...]:
