@@ -75,7 +75,8 @@ def _is_own_copy(node: ast.Call, code: Code) -> bool:
         return False
     if comes_from(node.args[0], code, lambda n: _is_temporary(n, code)):
         saved = (c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save")
-        return any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
+        written = any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
+        return written or code.fact(_saves_to_memory)
     return is_buffer(node.args[0], code) and code.fact(_saves_to_memory)
 
 
