@@ -8,7 +8,6 @@ has no graph, a note says why, and TensorFlow's own candidates still run.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from hasten.errors import SourceError
 from hasten.graph import read
 from hasten.quiet import quiet_start
 from hasten.sources import Reference, Source, SourceRequest
-from hasten.sources.keras.quiet import import_quietly
+from hasten.sources.keras.quiet import converter_unlogged, import_quietly
 from hasten.sources.keras.stock import dress
 from hasten.types import Array, TensorSpec
 
@@ -111,7 +110,7 @@ def _source(signature: Signature, folder: Path, request: SourceRequest, keep: _K
         return signature(arrays)
 
     try:
-        with quiet_start():  # TensorFlow's optimisers introduce themselves
+        with quiet_start(), converter_unlogged():  # TensorFlow's optimisers introduce themselves
             model, outputs = _convert(signature, reference)
         notes = keep.notes
     except Exception as error:
@@ -292,9 +291,7 @@ def _digest(folder: Path) -> str:
 
 
 def _tensorflow() -> Any:
-    tf = import_quietly("tensorflow")
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    return tf
+    return import_quietly("tensorflow")
 
 
 def _line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from hasten.errors import SourceError
+from hasten.errors import HastenError, SourceError
 from hasten.graph import write
 from hasten.graph.reference import run
 from hasten.sources import Reference, Source, SourceRequest
@@ -35,6 +36,7 @@ __all__ = ["flat_call", "open_keras"]
 
 _SLOW_S, _VERY_SLOW_S = 0.3, 1.0
 """Two slow calls, or one that no warming-up explains, are worth compiling, which costs as much as several of them."""
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
@@ -76,8 +78,13 @@ def flat_call(model: Any, taken: Signature) -> Reference:
     import keras  # noqa: PLC0415
 
     def call(arrays: Sequence[Any]) -> tuple[Array, ...]:
-        with keras.device("cpu:0"):
-            result = model(taken.pack([keras.ops.convert_to_tensor(a) for a in arrays]), training=False)
+        try:
+            with keras.device("cpu:0"):
+                result = model(taken.pack([keras.ops.convert_to_tensor(a) for a in arrays]), training=False)
+        except HastenError:
+            raise
+        except Exception as error:
+            raise SourceError(f"cannot run the Keras model: {_told(error)}; check the model and the sample") from error
         return tuple(np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(result) if t is not None)
 
     slow: list[float] = []
@@ -123,6 +130,16 @@ def _compiled(model: Any, taken: Signature) -> Reference:
             optimizer.set_experimental_options({"disable_meta_optimizer": before})
 
     return call
+
+
+def _told(error: Exception) -> str:
+    """What a model's own code raised, in one line: Keras sets it in bold between the layer and its arguments."""
+    lines = [line for line in map(str.strip, _STYLES.sub("", str(error)).splitlines()) if line]
+    where = re.match(r"Exception encountered when calling (\S+?)(\.call)?\(\)", lines[0]) if lines else None
+    reason = (lines[1:2] or [type(error.__cause__ or error).__name__]) if where else (lines or [type(error).__name__])
+    # TensorFlow writes the place in its runtime in front.
+    plain = re.sub(r"^\{\{.*?\}\} ", "", reason[0])[:300]
+    return f"{where[1]}: {plain}" if where else plain
 
 
 def _equal(a: Sequence[Array], b: Sequence[Array], tolerance: float = 0.0) -> bool:

@@ -17,6 +17,7 @@ from hasten.graph.reference import run
 from hasten.quiet import quiet_start
 from hasten.sources import Reference
 from hasten.sources.keras.build import Unsupported
+from hasten.sources.keras.quiet import converter_unlogged
 from hasten.sources.keras.signature import Signature
 from hasten.types import Array, TensorSpec
 
@@ -34,7 +35,7 @@ def export(
 
     signature = [keras.InputSpec(shape=_free(spec), dtype=spec.dtype, name=spec.name) for spec in taken.inputs]
     try:
-        with tempfile.TemporaryDirectory() as folder, quiet_start():
+        with tempfile.TemporaryDirectory() as folder, quiet_start(), converter_unlogged():
             path = Path(folder) / "model.onnx"
             model.export(path, format="onnx", verbose=False, input_signature=[taken.pack(signature)])
             graph = read(path.read_bytes())
