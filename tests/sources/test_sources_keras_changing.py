@@ -26,6 +26,13 @@ class Noisy(L.Layer):  # type: ignore[misc]
         return x + keras.random.normal((4,), seed=self.seed)
 
 
+class Drawing(L.Layer):  # type: ignore[misc]
+    """From the generator that Keras keeps for all."""
+
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal((4,))
+
+
 class Counting(L.Layer):  # type: ignore[misc]
     def build(self, _: Any) -> None:
         self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
@@ -49,6 +56,7 @@ class Whole(keras.Model):  # type: ignore[misc]
     ("layer", "message"),
     [
         (Noisy, r"it is random, in layer 'this_one', which draws random numbers: answers differ"),
+        (Drawing, r"it is random, in layer 'this_one', which draws random numbers: answers differ"),
         (Counting, r"state kept inside, in layer 'this_one': answers differ"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,10 +17,15 @@ __all__ = ["changing"]
 
 
 def changing(model: Any, call: Reference, arrays: Sequence[Array]) -> str | None:
-    """The first layer whose variables a call changes: those that count, before those that only draw random numbers."""
+    """The first layer whose variables a call changes: those that count, before those that only draw random numbers.
+
+    A layer without a generator of its own draws from the one that Keras keeps for all.
+    """
     held = list(_held(model))
     before = [np.array(variable) for variable, *_ in held]
-    call(arrays)
+    drew: list[str] = []
+    with _told_of_draws(drew):
+        call(arrays)
     changed = [
         (layer, draws)
         for (variable, layer, draws), value in zip(held, before, strict=True)
@@ -26,7 +33,32 @@ def changing(model: Any, call: Reference, arrays: Sequence[Array]) -> str | None
     ]
     for layer, draws in sorted(changed, key=lambda found: found[1]):
         return f"layer '{layer}'" + (f", which {DRAWS}" if draws else "")
-    return None
+    return f"layer '{drew[0]}', which {DRAWS}" if drew else None
+
+
+@contextlib.contextmanager
+def _told_of_draws(drew: list[str]) -> Iterator[None]:
+    """Adds to ``drew`` the layer in whose call each number comes from the generator that Keras keeps for all."""
+    import keras  # noqa: PLC0415
+    from keras.src.random import seed_generator  # noqa: PLC0415
+
+    made = seed_generator.global_seed_generator
+
+    def watched() -> Any:
+        frame = sys._getframe(1)
+        while frame is not None:
+            held = frame.f_locals.get("self")
+            if frame.f_code.co_name == "call" and isinstance(held, keras.Layer):
+                drew.append(held.name)
+                break
+            frame = frame.f_back  # type: ignore[assignment]  # None at the end
+        return made()
+
+    seed_generator.global_seed_generator = watched
+    try:
+        yield
+    finally:
+        seed_generator.global_seed_generator = made
 
 
 def _held(model: Any) -> Iterator[tuple[Any, str, bool]]:
