@@ -32,69 +32,19 @@ _DTYPES = {d: d.numpy().name for d in (ir.DataType[n] for n in (
     "UINT32", "UINT64", "INT4", "UINT4", "INT2", "UINT2", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2",
     "FLOAT8E5M2FNUZ", "FLOAT4E2M1", "FLOAT8E8M0",
 ))}  # fmt: skip
+# What moves values, whatever they are.
+_MOVES = (
+    "Cast", "CastLike", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Slice",
+    "Split", "Concat", "Gather", "Shape", "Size", "If",
+)  # fmt: skip
 # What float16 and bfloat16 go through as they are; everything else computes on them in float32.
-_KEEPS_HALVES = frozenset(
-    [
-        "Cast",
-        "CastLike",
-        "BitCast",
-        "Identity",
-        "Dropout",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Expand",
-        "Slice",
-        "Split",
-        "Concat",
-        "Compress",
-        "Tile",
-        "Where",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "TensorScatter",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Pad",
-        "If",
-        "ReverseSequence",
-        "Trilu",
-        "Shape",
-        "Size",
-        "Constant",
-        "ConstantOfShape",
-        "EyeLike",
-        "Range",
-        "OneHot",
-        "CenterCropPad",
-    ]
-)
+_KEEPS_HALVES = frozenset((
+    *_MOVES, "BitCast", "Dropout", "Compress", "Tile", "Where", "GatherElements", "GatherND", "TensorScatter",
+    "DepthToSpace", "SpaceToDepth", "Pad", "ReverseSequence", "Trilu", "Constant", "ConstantOfShape", "EyeLike",
+    "Range", "OneHot", "CenterCropPad",
+))  # fmt: skip
 # What takes values of four bits and the like: it moves them, or makes them and turns them back.
-_KEEPS_NARROW = frozenset(
-    [
-        "Cast",
-        "CastLike",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "Identity",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Expand",
-        "Slice",
-        "Split",
-        "Concat",
-        "Gather",
-        "Shape",
-        "Size",
-        "If",
-    ]
-)
+_KEEPS_NARROW = frozenset((*_MOVES, "QuantizeLinear", "DequantizeLinear"))
 
 
 @dataclass
