@@ -6,6 +6,7 @@ over columns (the same for every row), or a tensor that lies in memory exactly a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hasten.native.expr import Expr, emit_vector, load_name, loads
-from hasten.native.program import C_TYPES, View
+from hasten.native.program import C_TYPES, Step, View
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["Epilogue", "fits", "put"]
+__all__ = ["Epilogue", "Finished", "fits", "put"]
 
 Role = Literal["scalar", "column", "element"]
 
@@ -137,35 +138,60 @@ class Epilogue:
         inner = indent + ("    " if rows > 1 or row != "0" else "")
         first = f"i * {width} + " if rows > 1 else ""
         if whole:
-            loop = whole > 1
-            j, deeper = (" + j * VL", "    ") if loop else ("", "")
-            lines, value = self.apply(
-                out,
-                f"{acc}[{first}{'j' if loop else '0'}]",
-                column=f"{column}{j}",
-                element=f"{base}{j}",
-                indent=inner + deeper,
-            )
-            out.need("v_store")
-            if loop:
-                yield f"{inner}for (int j = 0; j < {whole}; j++) {{"
-            yield from lines
-            yield f"{inner}{deeper}v_store(y + {base}{j}, {value});"
-            if loop:
-                yield f"{inner}}}"
+            yield from self._whole_vectors(out, f"{acc}[{first}", whole, (column, base), inner)
         if tail:
             at = f" + {whole * out.lanes}" if whole else ""
-            place = {"column": f"{column}{at}", "element": f"{base}{at}"}
-            lines, value = self.apply(out, f"{acc}[{first}{whole}]", **place, count=tail, indent=inner)
-            yield from lines
-            if self._has_room:
-                out.need("v_store")
-                yield f"{inner}v_store(y + {base}{at}, {value});"
-            else:
-                out.need("v_store_n")
-                yield f"{inner}v_store_n(y + {base}{at}, {value}, {tail});"
+            yield from self._tail(out, f"{acc}[{first}{whole}]", tail, (f"{column}{at}", f"{base}{at}"), inner)
         if rows > 1 or row != "0":
             yield f"{indent}}}"
+
+    def _whole_vectors(self, out: Emitter, acc: str, count: int, at: tuple[str, str], indent: str) -> Iterator[str]:
+        """``count`` vectors side by side; ``at``: column and element of the first, ``acc`` up to its index."""
+        column, element = at
+        loop = count > 1
+        j, deeper = (" + j * VL", "    ") if loop else ("", "")
+        lines, value = self.apply(
+            out, f"{acc}{'j' if loop else '0'}]", column=f"{column}{j}", element=f"{element}{j}", indent=indent + deeper
+        )
+        out.need("v_store")
+        if loop:
+            yield f"{indent}for (int j = 0; j < {count}; j++) {{"
+        yield from lines
+        yield f"{indent}{deeper}v_store(y + {element}{j}, {value});"
+        if loop:
+            yield f"{indent}}}"
+
+    def _tail(self, out: Emitter, acc: str, lanes: int, at: tuple[str, str], indent: str) -> Iterator[str]:
+        """The last vector, of which only ``lanes`` count; ``at``: its column and element."""
+        lines, value = self.apply(out, acc, column=at[0], element=at[1], count=lanes, indent=indent)
+        yield from lines
+        if self._has_room:
+            out.need("v_store")
+            yield f"{indent}v_store(y + {at[1]}, {value});"
+        else:
+            out.need("v_store_n")
+            yield f"{indent}v_store_n(y + {at[1]}, {value}, {lanes});"
+
+
+class Finished(Step):
+    """A step that applies ``epilogue`` to its results before it stores them as ``y``."""
+
+    y: View
+    epilogue: Expr
+
+    @property
+    @abstractmethod
+    def _row_length(self) -> int:
+        """Values of a row of ``y`` as the kernel sees it."""
+
+    @property
+    def _epilogue(self) -> Epilogue:
+        return Epilogue(self.epilogue, self.y, self._row_length)
+
+    @property
+    def operands(self) -> tuple[View, ...]:
+        """Tensors that the epilogue reads."""
+        return self._epilogue.operands
 
 
 def put(out: Emitter, dtype: str, place: str, value: str, count: int | None) -> str:

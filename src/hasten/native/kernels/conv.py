@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Epilogue, Finished
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.depthwise import depthwise
@@ -52,7 +52,7 @@ _PLANAR_CHANNELS = 8
 
 
 @dataclass(eq=False)
-class Conv(Step):
+class Conv(Finished):
     """``y = epilogue(Σ x · weight + bias)``, the window sliding over the spatial dimensions.
 
     Shapes:  x (N, C, spatial…) · weight (M, C / groups, kernel…) · bias (M,)
@@ -73,13 +73,8 @@ class Conv(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, columns_of(self.y))
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return columns_of(self.y)
 
     @property
     def title(self) -> str:

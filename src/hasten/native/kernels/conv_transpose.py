@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.conv import convolution, planned
 from hasten.native.kernels.pieces import block
@@ -24,7 +24,7 @@ from hasten.native.kernels.spatial import Axis, ConvSpec, Window, bias_of, chann
 from hasten.native.kernels.sweep import peels
 from hasten.native.kernels.sweep_loops import columns_of
 from hasten.native.lower_shape import static
-from hasten.native.program import Step, View
+from hasten.native.program import View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Phase:
 
 
 @dataclass(eq=False)
-class ConvTranspose(Step):
+class ConvTranspose(Finished):
     """``y = epilogue(transposed convolution of x + bias)``.
 
     Shapes:  x (N, C, spatial…) with ``lead`` zeros before the input proper · weight (M, C / groups, kernel…)
@@ -69,13 +69,8 @@ class ConvTranspose(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, columns_of(self.y))
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return columns_of(self.y)
 
     @property
     def title(self) -> str:

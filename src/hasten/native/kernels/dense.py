@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Epilogue, Finished
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
 from hasten.native.plan import ALIGNMENT
@@ -93,7 +93,7 @@ class Blocking:
 
 
 @dataclass(eq=False)
-class Dense(Step):
+class Dense(Finished):
     """``y = epilogue(x · weight + bias)``.
 
     Shapes:  x (M, K), last dimension dense · weight (K, N) · bias (N,) · y (M, N), last dimension dense
@@ -112,13 +112,8 @@ class Dense(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, self.weight.shape[1])
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return int(self.weight.shape[1])
 
     @property
     def rows(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.spatial import ConvSpec, Window, axes_of, channels_last, padded, reach_ends
 from hasten.native.kernels.sweep import Schedule, Sweep, choose, pack, peels, ranked
@@ -24,7 +24,7 @@ __all__ = ["Depthwise", "depthwise"]
 
 
 @dataclass(eq=False)
-class Depthwise(Step):
+class Depthwise(Finished):
     """``y = epilogue(Σ x · weight + bias)``, every channel apart.
 
     Shapes:  x (N, C, spatial…), channels dense · weight (C, 1, kernel…) · bias (C,) · y as x, channels last in memory
@@ -45,13 +45,8 @@ class Depthwise(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, columns_of(self.y))
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return columns_of(self.y)
 
     @property
     def title(self) -> str:

@@ -11,14 +11,14 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr, const
 from hasten.native.kernels.arithmetic import apply
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.reduce import reduce
 from hasten.native.kernels.typed import c_type, operation
-from hasten.native.program import C_TYPES, Step, View
+from hasten.native.program import C_TYPES, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["LOWER", "Product", "constant_product", "product"]
 
 
 @dataclass(eq=False)
-class Product(Step):
+class Product(Finished):
     """``y = epilogue(a · b)`` for every batch; either side may repeat over a batch dimension.
 
     Shapes:  a (batch…, M, K) · b (batch…, K, N) · y (batch…, M, N), dense
@@ -44,13 +44,8 @@ class Product(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, self.y.shape[-1])
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return self.y.shape[-1]
 
     @property
     def title(self) -> str:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr, call, const, load
 from hasten.native.kernels.arithmetic import apply, batch_norm, cast, compute
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.reduce import reduce
-from hasten.native.program import Step, View
+from hasten.native.program import View
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
@@ -29,7 +29,7 @@ __all__ = ["LOWER", "Normalise", "rms"]
 
 
 @dataclass(eq=False)
-class Normalise(Step):
+class Normalise(Finished):
     """``y = epilogue((x - mean) / √(mean of squares + ε))`` for every row; without the mean for RMS.
 
     Shapes:  x, y (rows, columns), dense
@@ -44,13 +44,8 @@ class Normalise(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, self.x.shape[1])
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return self.x.shape[1]
 
     @property
     def title(self) -> str:

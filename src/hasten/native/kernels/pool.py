@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr, call, const
 from hasten.native.kernels.byte_nodes import byte_max
 from hasten.native.kernels.pool_places import with_places
@@ -21,7 +21,7 @@ from hasten.native.kernels.spatial import Axis, Window, axes_of, axis_of, channe
 from hasten.native.kernels.sweep import Sweep, choose, peels
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.lower_shape import static
-from hasten.native.program import C_TYPES, Step, View
+from hasten.native.program import C_TYPES, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _power(p: float) -> Reduction:
 
 
 @dataclass(eq=False)
-class Pool(Step):
+class Pool(Finished):
     """``y = epilogue(scale · reduction of x under the window)``.
 
     Shapes:  x (N, C, spatial…), channels dense · y (N, C, spatial…), channels last in memory
@@ -74,13 +74,8 @@ class Pool(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, columns_of(self.y))
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return columns_of(self.y)
 
     @property
     def title(self) -> str:
@@ -127,7 +122,7 @@ def _scale(
 
 
 @dataclass(eq=False)
-class GlobalPool(Step):
+class GlobalPool(Finished):
     """``y = epilogue(scale · reduction of x over all positions)``.
 
     Shapes:  x (N, C, positions), channels dense · y (N, C, 1…)
@@ -143,13 +138,8 @@ class GlobalPool(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, columns_of(self.y))
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return columns_of(self.y)
 
     @property
     def title(self) -> str:

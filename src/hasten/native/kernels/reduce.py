@@ -11,12 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr, call, const, load
 from hasten.native.kernels.arithmetic import apply, compute
 from hasten.native.kernels.typed import FLOATS, INTEGERS, c_type, number, operation
 from hasten.native.lower_shape import known, static
-from hasten.native.program import C_TYPES, Step, View, contiguous_strides
+from hasten.native.program import C_TYPES, View, contiguous_strides
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
@@ -44,7 +44,7 @@ def identity(kind: str, dtype: str) -> float:
 
 
 @dataclass(eq=False)
-class Reduce(Step):
+class Reduce(Finished):
     """``y[a, b] = epilogue(x[a, :, b] combined)``; the epilogue only for float32.
 
     Shapes:  x (A, R, B), dense · y (A, B), dense
@@ -58,13 +58,8 @@ class Reduce(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, max(self.x.shape[0] if self.x.shape[2] == 1 else self.x.shape[2], 1))
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return max(self.x.shape[0] if self.x.shape[2] == 1 else self.x.shape[2], 1)
 
     @property
     def title(self) -> str:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.spatial import Window, axis_of
 from hasten.native.kernels.sweep_loops import columns_of
 from hasten.native.kernels.winograd_transforms import PARTS, TILES, Square, Transforms, block_tiles
-from hasten.native.program import C_TYPES, Step, Tensor, View
+from hasten.native.program import C_TYPES, Tensor, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _L2_BYTES = 700 * 1024  # weights that may stay in the second cache
 
 
 @dataclass(eq=False)
-class Winograd(Step):
+class Winograd(Finished):
     """``y = epilogue(3x3 convolution of x + bias)``, ``size`` x ``size`` outputs at a time.
 
     Shapes:  x (N, C, H, W), channels dense · weight (M, C, 3, 3) · bias (M,) · y (N, M, H', W'), channels last
@@ -58,13 +58,8 @@ class Winograd(Step):
     WRITES = ("y", "scratch")
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, columns_of(self.y))
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return columns_of(self.y)
 
     @property
     def way(self) -> str:

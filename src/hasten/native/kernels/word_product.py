@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.epilogue import Epilogue
+from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.dense import Panel, pack, panels
-from hasten.native.program import Step, View
+from hasten.native.program import View
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _length(depth: int, parts: int) -> int:
 
 
 @dataclass(eq=False)
-class WordProduct(Step):
+class WordProduct(Finished):
     """``y = epilogue(x · weight · UNIT)``, x as whole numbers row by row.
 
     Shapes:  x (M, K), last dimension dense · weight (K, N) int8 · y: M · N values, dense, N the innermost
@@ -69,13 +69,8 @@ class WordProduct(Step):
     WRITES = ("y",)
 
     @property
-    def _epilogue(self) -> Epilogue:
-        return Epilogue(self.epilogue, self.y, self.weight.shape[1])
-
-    @property
-    def operands(self) -> tuple[View, ...]:
-        """Tensors that the epilogue reads."""
-        return self._epilogue.operands
+    def _row_length(self) -> int:
+        return int(self.weight.shape[1])
 
     @property
     def kernel(self) -> str:
