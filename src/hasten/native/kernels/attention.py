@@ -87,22 +87,28 @@ def _heads(low: Lowering, view: View, count: int) -> View:
     return low.reshape(view, (batch, steps, count, wide // count)).transpose((0, 2, 1, 3))
 
 
+def _sides(low: Lowering, node: ir.Node, given: list[View | None]) -> tuple[View, View, View]:
+    """Queries, and keys and values behind those of the past. Shapes: (B, heads, rows, depth) each"""
+    q, k, v, _, past_k, past_v, _ = given
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    q = _heads(low, q, node.attributes.get_int("q_num_heads", 1))
+    k, v = (_heads(low, x, node.attributes.get_int("kv_num_heads", 1)) for x in (k, v))
+    if past_k is not None and past_v is not None:
+        k, v = joined(low, [past_k, k], 2), joined(low, [past_v, v], 2)
+    return q, k, v
+
+
 def _attention(low: Lowering, node: ir.Node) -> None:
     attributes = node.attributes
     given = [
         low.view(v) if v is not None and low.has(v) else None for v in (*node.inputs, *(None,) * (7 - len(node.inputs)))
     ]
-    q, k, v, mask, past_k, past_v, lengths = given
-    assert q is not None
-    assert k is not None
-    assert v is not None
-    flat = q.rank == 3
-    q = _heads(low, q, attributes.get_int("q_num_heads", 1))
-    k, v = (_heads(low, x, attributes.get_int("kv_num_heads", 1)) for x in (k, v))
-    past = 0
-    if past_k is not None and past_v is not None:
-        past = past_k.shape[2]
-        k, v = joined(low, [past_k, k], 2), joined(low, [past_v, v], 2)
+    flat = given[0] is not None and given[0].rank == 3
+    mask, past_k, past_v, lengths = given[3:]
+    past = 0 if past_k is None or past_v is None else past_k.shape[2]
+    q, k, v = _sides(low, node, given)
     batch, heads, rows, depth = q.shape
     kv, keys = k.shape[1:3]
     shape = (batch, kv, heads // kv, rows, keys)

@@ -149,15 +149,28 @@ class Recurrent(Step):
 # ---- lowering ------------------------------------------------------------------------------------------------------
 
 
+def _weights(low: Lowering, node: ir.Node, inputs: Sequence[ir.Value | None]) -> tuple[Array, Array, Array | None]:
+    """Of the inputs, of the states, and the bias, for every direction."""
+    weights = [low.constant(inputs[i]) for i in (1, 2)]
+    if weights[0] is None or weights[1] is None or weights[0].dtype != np.float32:
+        raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') needs constant float32 weights")
+    bias = None if inputs[3] is None else low.constant(inputs[3])
+    if inputs[3] is not None and bias is None:
+        raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') needs a constant bias")
+    return weights[0], weights[1], bias
+
+
+def _is_asked(node: ir.Node, index: int) -> bool:
+    """True where somebody takes this result."""
+    if index >= len(node.outputs) or node.outputs[index].name == "":
+        return False
+    return bool(node.outputs[index].uses() or node.outputs[index].is_graph_output())
+
+
 def _recurrent(low: Lowering, node: ir.Node) -> None:
     kind, attr = node.op_type, node.attributes
     inputs = [v if low.has(v) else None for v in node.inputs] + [None] * 8
-    weights = [low.constant(inputs[i]) for i in (1, 2)]
-    if weights[0] is None or weights[1] is None or weights[0].dtype != np.float32:
-        raise UnsupportedOpError(f"op {kind} (node '{node.name}') needs constant float32 weights")
-    bias = None if inputs[3] is None else low.constant(inputs[3])
-    if inputs[3] is not None and bias is None:
-        raise UnsupportedOpError(f"op {kind} (node '{node.name}') needs a constant bias")
+    weight, hidden, bias = _weights(low, node, inputs)
     x = low.view(inputs[0])
     batch_first = attr.get_int("layout", 0) == 1
     if batch_first:
@@ -168,23 +181,15 @@ def _recurrent(low: Lowering, node: ir.Node) -> None:
         states = [s and s.transpose((1, 0, 2)) for s in states]
     directions = 2 if attr.get_string("direction", "forward") == "bidirectional" else 1
     steps, batch, _ = x.shape
-    units = attr.get_int("hidden_size", weights[1].shape[2])
-    used = [
-        len(node.outputs) > i
-        and node.outputs[i].name != ""
-        and bool(node.outputs[i].uses() or node.outputs[i].is_graph_output())
-        for i in range(3)
-    ]
-    y = low.new((steps, directions, batch, units)) if used[0] else None
-    last = [low.new((directions, batch, units)) if used[i] else None for i in (1, 2)]
+    units = attr.get_int("hidden_size", hidden.shape[2])
+    y = low.new((steps, directions, batch, units)) if _is_asked(node, 0) else None
+    last = [low.new((directions, batch, units)) if _is_asked(node, i) else None for i in (1, 2)]
     lengths = low.contiguous(low.view(inputs[4])) if inputs[4] is not None else None
     if lengths is not None and lengths.tensor.data is not None and (lengths.tensor.data >= steps).all():
         lengths = None
     peephole = low.constant(inputs[7]) if kind == "LSTM" and inputs[7] is not None else None
     for d in range(directions):
-        layer = _Layer(
-            node, kind, d, steps, batch, units, weights[0][d], weights[1][d], None if bias is None else bias[d]
-        )
+        layer = _Layer(node, kind, d, steps, batch, units, weight[d], hidden[d], None if bias is None else bias[d])
         layer.add(
             low, x, y and _direction(y, 1, d), [v and _direction(v, 0, d) for v in last],
             [v and _direction(v, 0, d) for v in states], lengths,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def block_tiles(tiles: int) -> int:
 
 
 @dataclass(frozen=True)
-class Transforms:
+class Transforms(ABC):
     """Writes one step; what depends on the shape of tiles is left to its kinds.
 
     Units:   rows, width: tiles and vectors of output channels of a register tile
@@ -90,21 +91,21 @@ class Transforms:
     rows: int
     width: int
 
+    @abstractmethod
     def points_of(self, weight: Array) -> Array:
         """Transformed weights (points, C, M)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def place(self, view: View) -> list[str]:
         """Statements that say where tile ``t`` lies in x or y."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, tiles: int) -> list[str]:
         """Statements that transform a block's input."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self, tiles: int, count: int | None) -> list[str]:
         """Statements that make the outputs of one tile and vector of channels (``count`` lanes of it)."""
-        raise NotImplementedError
 
     @staticmethod
     def transform(lines: tuple[str, ...], place: str) -> list[str]:
