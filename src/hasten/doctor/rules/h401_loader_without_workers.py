@@ -3,7 +3,8 @@
 ## What it does
 Finds `DataLoader(...)` without `num_workers` in a file that moves things to CUDA. Datasets that already are tensors
 (`TensorDataset`) or only look up what they hold, iterable datasets, those that a function is handed or another file
-makes (unless their class says that it reads images, audio or files), and an explicit `num_workers=0` are left alone.
+makes (unless their class says that it reads images, audio or files), and an explicit `num_workers=0` or
+`pin_memory=False` are left alone.
 
 ## Why is this bad
 With no workers every sample is read and transformed in the process that feeds the GPU, which waits meanwhile.
@@ -38,7 +39,11 @@ from hasten.doctor.rule import Hit, Rule, argument, hit
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Loaders that work in the main process."""
     assert isinstance(node, ast.Call)
-    if is_loader(node, code) and argument(node, 5, "num_workers") is None and needs_reading(node, code):
+    if not is_loader(node, code) or argument(node, 5, "num_workers") is not None:
+        return
+    pinned = argument(node, 7, "pin_memory")
+    stays = isinstance(pinned, ast.Constant) and pinned.value is False  # said to be for no device
+    if not stays and needs_reading(node, code):
         yield hit(node, "without workers the GPU waits while each batch is read")
 
 
