@@ -36,6 +36,7 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.names import Function
 from hasten.doctor.percall import hoist
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.words import words
@@ -154,12 +155,27 @@ def _is_traced(node: ast.Call, code: Code) -> bool:
         return False
     if function.name in ("__init__", "build", "reset_parameters"):
         return True
+    if code.qualified(node.func).startswith("tensorflow.") and not _is_eager(function, code):
+        return True
     if any("function" in code.names.dotted(d.func if isinstance(d, ast.Call) else d) for d in function.decorator_list):
         return True
     if code.in_class_of(node, makers.KERAS_LAYER, makers.KERAS_MODEL):
         return True
     owner = code.klass(node)  # a schedule, a loss, a metric: Keras traces their calls too
     return owner is not None and any(code.qualified(b).startswith("keras.") for b in owner.bases)
+
+
+def _is_eager(function: Function, code: Code) -> bool:
+    """True where TensorFlow surely runs eagerly: the file calls the function, runs models, or reads values.
+
+    Any other function may be traced by who calls it, and then builds its constants once.
+    """
+    seen = code.callers(function) or code.handler(function) is not None
+    return bool(seen) or code.fact(_runs_models) or code.mentions(".numpy()", "GradientTape", ".fit(", ".predict(")
+
+
+def _runs_models(code: Code) -> bool:
+    return any(code.runs_model(call) is not None for call in code.calls)
 
 
 RULE = Rule(

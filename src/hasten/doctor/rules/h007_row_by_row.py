@@ -54,7 +54,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if model_changes(node.func, loop, code) or code.in_layer(node) or _carries_state(node, loop, code):
         return
-    if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code):
+    if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code) or _measures_row(loop):
         return
     if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop)):
         return
@@ -82,6 +82,15 @@ def _differs_in_length(data: ast.expr, loop: ast.AST, code: Code, depth: int = 3
         if isinstance(inner, ast.Subscript) and (_is_mask(inner.slice, code) or _is_span(inner.slice, loop, code)):
             return True
     return False
+
+
+def _measures_row(loop: ast.AST) -> bool:
+    """True where the round asks for the length of its row, to tell the model: rows are of unlike lengths."""
+    target = loop.target if isinstance(loop, ast.For) else None
+    calls = (n for n in ast.walk(loop) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "len")
+    return isinstance(target, ast.Name) and any(
+        isinstance(a, ast.Name) and a.id == target.id for c in calls for a in c.args
+    )
 
 
 def _is_made_unseen(loop: ast.AST, code: Code) -> bool:

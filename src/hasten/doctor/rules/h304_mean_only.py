@@ -41,6 +41,9 @@ _SPREAD = re.compile(
     r"percentile|quantile|median|\bp(50|90|95|99)\b|\.std\(|stdev|\.min\(|\bmin\(|pyperf|timeit\.repeat|sorted\("
 )
 
+# A time over another time is a factor, such as that of speech made to the time taken.
+_SPAN = re.compile(r"duration|second|(^|_)secs?($|_)|audio|elapsed")
+
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Averages of measured model times."""
@@ -84,7 +87,7 @@ def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
         total = total.right if isinstance(total.left, ast.Constant) else total.left
     if isinstance(total, ast.Call) and getattr(total.func, "id", "") == "sum" and total.args:
         return code.names.dotted(total.args[0])
-    if not isinstance(node.right, (ast.Name, ast.Constant)):
+    if not isinstance(node.right, (ast.Name, ast.Constant)) or _SPAN.search(getattr(node.right, "id", "").lower()):
         return ""
     count = getattr(node.right, "value", None)
     if count in (1000, 1_000_000, 1_000_000_000, 60) and not code.mentions(f"range({count})"):
