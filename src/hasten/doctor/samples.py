@@ -100,6 +100,9 @@ def value_of(node: ast.expr | None, code: Code) -> ast.expr | None:
 def is_buffer(node: ast.expr, code: Code) -> bool:
     """True for bytes in memory: ``io.BytesIO(…)``, or a name that holds one."""
     value = value_of(node, code)
+    if isinstance(node, ast.Name):  # `with io.BytesIO() as buffer`
+        opened = [b.value for b in code.names.find(node.id, node)[1] if b.role == "other"]
+        value = opened[-1] if opened else value
     return isinstance(value, ast.Call) and code.qualified(value.func).endswith("BytesIO")
 
 
