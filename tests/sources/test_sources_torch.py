@@ -205,8 +205,10 @@ def test_a_module_that_looks_into_a_tensor_is_recorded(tmp_path: Path) -> None:
             return x * self.mask if bool((self.mask > 0).all()) else x
 
     sample = (RNG.standard_normal((1, 3)).astype(np.float32),)
-    source = open_source(Gated(), SourceRequest(sample=sample, work=tmp_path))
+    module = Gated().eval()
+    source = open_source(module, SourceRequest(sample=sample, work=tmp_path))
     assert source.model is not None
+    assert not module.training  # the exporter sets another mode when it is done
     same_answers(source)
 
 

@@ -157,22 +157,24 @@ def _without_parametrizations(model: Any) -> Any:
 
 @contextlib.contextmanager
 def evaluating(module: Any) -> Iterator[None]:
-    """Sets evaluation mode for a while; every submodule then gets the mode back that it had.
+    """Sets evaluation mode for a while; every submodule then gets the mode back that it had, whatever a tracer set.
 
     Language models of ``transformers`` would also return a cache of keys and values, an object: that is turned off.
     """
-    training = [part for part in module.modules() if part.training] if hasattr(module, "modules") else []
+    modes = [(part, part.training) for part in module.modules()] if hasattr(module, "modules") else []
     config: Any = getattr(module, "config", None)
     caches = keeps_cache(module)
-    for part in training:
-        part.training = False
+    for part, training in modes:
+        if training:
+            part.training = False
     if caches:
         config.use_cache = False
     try:
         yield
     finally:
-        for part in training:
-            part.training = True
+        for part, training in modes:
+            if part.training != training:
+                part.training = training
         if caches:
             config.use_cache = True
 
