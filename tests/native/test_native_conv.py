@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_cases import RUNNABLE, Built
 from spatial_cases import Slide, assert_close, build, call, conv, conv_transpose, host_isas, model_of, sanitised
 
 from hasten.errors import UnsupportedOpError
@@ -294,6 +295,15 @@ def test_a_team_gives_the_same_bits_of_a_transposed_convolution(parts: int) -> N
     team = build(model, host_isas()[-1], threads=parts)
     alone = call(build(model, host_isas()[-1]), x)[0]
     assert np.array_equal(call(team, x, parts=parts)[0], alone)
+
+
+def test_places_between_the_taps_need_no_bounds_of_them() -> None:
+    """Every other output meets no tap at all: what bounds the taps would be declared for nobody."""
+    x, w, way = numbers(1, 1, 2, 3, 11), numbers(2, 2, 3, 3, 2), Slide((2, 2), (2, 2), (1, 1, 1, 1), 1)
+    options = {"kernel_shape": [3, 2], "dilations": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    model, expected = model_of("ConvTranspose", x, {"w": w}, options), conv_transpose(x, w, np.zeros(3), way, (0, 0))
+    for target in RUNNABLE:
+        assert_close(Built(model, isa(target), extra=("-Werror",))(x)[0], expected, float(np.abs(expected).max()))
 
 
 def test_weights_computed_at_run_time_are_refused() -> None:

@@ -149,8 +149,9 @@ class Loops:
             place = f"r / {below}" if below > 1 else "r"
             yield f"const int o{i} = {place}{f' % {self.outer[i].size}' if i != live[0] else ''};"
             below *= self.outer[i].size
+        tapped = any(s.first < s.stop for s in segments(self.inner, self.schedule.pixels))
         for i, a in enumerate(self.outer):
-            if a.size > 1 and a.clipped:
+            if a.size > 1 and a.clipped and tapped:
                 at, reach = self._at(i), a.extent - (a.kernel - 1) * a.dilation
                 low = f"{at} < 0 ? {ceil(f'-({at})', a.dilation)} : 0" if a.pad > 0 else "0"
                 high = f"{at} >= {reach} ? {ceil(f'{a.extent} - ({at})', a.dilation)} : {a.kernel}"
