@@ -73,3 +73,39 @@ def test_what_values_of_the_input_decide_is_not_recorded(choose: Any, tmp_path: 
 def test_what_the_modules_own_tensors_decide_is_recorded(tmp_path: Path) -> None:
     module = Calls(lambda x: x * 2 if bool(torch.zeros_like(x).sum() == 0) and torch.ones(3).max() > 0 else x)
     assert open_source(module, SourceRequest(sample=(X,), work=tmp_path)).model is not None
+
+
+class Padded(nn.Module):  # type: ignore[misc,name-defined]
+    """An encoder that is told which places are padding."""
+
+    def __init__(self, nested: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embedding, self.encoder = nn.Embedding(9, 8), nn.TransformerEncoder(layer, 1, enable_nested_tensor=nested)
+
+    def forward(self, ids: Any) -> Any:
+        return self.encoder(self.embedding(ids), src_key_padding_mask=ids == 0).sum(1)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_padded_encoder_is_told_how_to_pad(nested: bool, tmp_path: Path) -> None:
+    ids = np.array([[3, 2, 5, 0, 0]])
+    source = open_source(Padded(nested), SourceRequest(sample=(ids,), work=tmp_path))
+    assert (source.model is None) == nested
+    assert ("with enable_nested_tensor=False" in "".join(source.notes)) == nested
+
+
+class Packed(nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, x: Any, lengths: Any) -> Any:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.cell(packed)[1][0][-1]
+
+
+def test_packed_sequences_are_told_apart(tmp_path: Path) -> None:
+    given = (np.ones((1, 5, 4), np.float32), np.array([3]))
+    source = open_source(Packed(), SourceRequest(sample=given, work=tmp_path))
+    assert source.model is None and "packs sequences by lengths that are an input" in source.notes[-1]

@@ -22,7 +22,7 @@ from hasten.sources.onnx import Settled, settle
 from hasten.sources.structure import unlike
 from hasten.sources.torch.export import Ports, export
 from hasten.sources.torch.nested import Given, flattened, readings, refusal, stored
-from hasten.sources.torch.observed import drawn_in
+from hasten.sources.torch.observed import drawn_in, operators
 from hasten.sources.torch.opening import Opened, evaluating, keeps_cache, open_file, open_object
 from hasten.types import Array, TensorSpec
 
@@ -236,4 +236,11 @@ def _check(settled: Settled, rows: Sequence[Array], call: Reference) -> None:
     for mine, theirs in zip(graph_reference.run(settled.model, rows), call(rows), strict=True):
         close = mine.shape == theirs.shape and np.allclose(mine, theirs, rtol=1e-2, atol=1e-3, equal_nan=True)
         if not close or mine.dtype != theirs.dtype:
-            raise SourceError("the exported graph's answers are not the module's")
+            raise SourceError(f"the exported graph's answers are not the module's{_hint(call, rows)}")
+
+
+def _hint(call: Reference, rows: Sequence[Array]) -> str:
+    """What is known to make an exported graph's answers others, where the module runs it."""
+    if "_nested_tensor_from_mask" in operators(lambda: call(rows)):
+        return "; build its nn.TransformerEncoder with enable_nested_tensor=False, which answers zeros where it pads"
+    return ""

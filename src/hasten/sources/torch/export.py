@@ -21,7 +21,7 @@ import onnx_ir as ir
 from hasten.errors import SourceError
 from hasten.quiet import quiet_start
 from hasten.sessions.torch import flat_module
-from hasten.sources.torch.observed import read_in
+from hasten.sources.torch.observed import operators, read_in
 from hasten.sources.torch.opening import Opened, evaluating
 from hasten.sources.torch.recurrent import translations
 
@@ -56,11 +56,20 @@ def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
             if opened.kind == "module":
                 read = read_in(opened.module, tensors)
                 if read is not None:
-                    reason = f"values of its inputs decide what it runs, in {read}; torch.where keeps both ways"
-                    raise SourceError(reason) from error
+                    raise SourceError(_decided(opened.module, tensors, read)) from error
                 with contextlib.suppress(Exception):
                     return _traced(opened, tensors, ports)
             raise SourceError(reason) from error
+
+
+def _decided(module: Any, tensors: Sequence[Any], read: str) -> str:
+    """Why a module has no graph where it took a Python value out of its inputs: what for, and what to do instead."""
+    if "_pack_padded_sequence" in operators(lambda: module(*tensors)):
+        return (
+            "it packs sequences by lengths that are an input (pack_padded_sequence); without packing, on padded rows, "
+            "it can be exported"
+        )
+    return f"values of its inputs decide what it runs, in {read}; torch.where keeps both ways"
 
 
 def _traced(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
