@@ -140,6 +140,15 @@ def test_a_trusted_script_is_exported(tmp_path: Path) -> None:
     same_answers(source)
 
 
+def test_a_script_whose_author_calls_self_otherwise_takes_its_inputs_alone(tmp_path: Path) -> None:
+    class Sum(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def forward(this, a, b):  # noqa: N805 - as written by a user
+            return a + b
+
+    source = open_source(torch.jit.script(Sum()), SourceRequest(sample=(*sample(1, 4), *sample(1, 4)), work=tmp_path))
+    assert [spec.name for spec in source.inputs] == ["a", "b"]
+
+
 def test_an_exported_program_needs_neither_trust_nor_a_sample(tmp_path: Path) -> None:
     module, path = Residual().eval(), tmp_path / "program.pt2"
     free = ({0: torch.export.Dim("rows")},)

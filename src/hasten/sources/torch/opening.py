@@ -324,7 +324,8 @@ def _keywords(forward: Any) -> frozenset[str] | None:
 
 
 def _schema_names(module: Any) -> tuple[tuple[str, ...], int]:
-    arguments = [a for a in module.forward.schema.arguments if a.name != "self"]
+    # The first one is the module itself, whatever its author calls it.
+    arguments = module.forward.schema.arguments[1:]
     return tuple(a.name for a in arguments), sum(not a.has_default_value() for a in arguments)
 
 
