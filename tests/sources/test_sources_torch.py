@@ -142,7 +142,7 @@ def test_a_trusted_script_is_exported(tmp_path: Path) -> None:
 
 def test_a_script_whose_author_calls_self_otherwise_takes_its_inputs_alone(tmp_path: Path) -> None:
     class Sum(torch.nn.Module):  # type: ignore[misc,name-defined]
-        def forward(this, a, b):  # noqa: N805 - as written by a user
+        def forward(this, a, b):
             return a + b
 
     source = open_source(torch.jit.script(Sum()), SourceRequest(sample=(*sample(1, 4), *sample(1, 4)), work=tmp_path))
