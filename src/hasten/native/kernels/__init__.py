@@ -11,7 +11,7 @@ __all__ = ["FAMILIES", "families"]
 FAMILIES = (
     "arithmetic", "matmul", "conv", "conv_transpose", "pool", "pool_places", "movement", "rows", "reduce", "order",
     "norm", "gather", "sample", "regions", "resize", "attention", "control", "turns", "recurrent", "quantised",
-    "losses", "causal", "fourier",
+    "losses", "causal", "fourier", "determinant",
 )  # fmt: skip
 
 
