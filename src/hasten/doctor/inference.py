@@ -85,8 +85,10 @@ def _after_reload(body: list[ast.stmt]) -> list[ast.stmt]:
 
 def _is_trial(call: ast.Call, code: Code) -> bool:
     """True for one run on random numbers that nothing times: a module's own lines show the shapes of its outputs."""
-    if code.loop(call) is not None or code.imports("time", "timeit"):
-        return False
+    loop = code.loop(call)
+    each = loop is not None and isinstance(call.func, ast.Name) and bool(code.bound_in(call.func, loop))
+    if (loop is not None and not each) or code.imports("time", "timeit"):
+        return False  # (each round tries another model)
     inputs = [value_of(a, code) for a in call.args]
     made = [_origin(i) for i in inputs if i is not None]
     if _is_untrained(call, code):
