@@ -78,7 +78,7 @@ def _is_out_of_sight(data: ast.expr, code: Code) -> bool:
     held = [(b.value, b.path) for b in bindings if b.role == "value"]
     if any(isinstance(v, ast.Call) and not _builds(v, path, code) for v, path in held):
         return True
-    if any(isinstance(v, (ast.Attribute, ast.Subscript)) for v, _ in held):
+    if any(not isinstance(v, (ast.Call, ast.Name, ast.Constant)) for v, _ in held):
         return True
     aliases = [v for v, _ in held if isinstance(v, ast.Name) and v.id != data.id]
     return any(_is_out_of_sight(a, code) for a in aliases)

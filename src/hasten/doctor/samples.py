@@ -31,6 +31,7 @@ _NO_ESTIMATORS = tuple(
     f"sklearn.{m}" for m in ("metrics", "model_selection", "preprocessing", "utils", "datasets", "feature_extraction")
 )
 _CALLED_MODEL = re.compile(r"(^|[._])(\w*model|net|network|nn|cnn|rnn|lstm|autoencoder)\d*$")
+_CHUNK = re.compile("batch|chunk|block")
 _KERAS_ONLY = frozenset(("verbose", "steps"))
 _RENEWS = ("set_weights", "load_weights")
 
@@ -203,8 +204,20 @@ def is_chunked(loop: Loop) -> bool:
         iterable = iterable.args[0]
     if not isinstance(iterable, ast.Call) or not isinstance(iterable.func, (ast.Name, ast.Attribute)):
         return False
+    if isinstance(loop, ast.For) and isinstance(loop.target, ast.Name) and _is_counted_out(loop, loop.target.id):
+        return True
     name = iterable.func.attr if isinstance(iterable.func, ast.Attribute) else iterable.func.id
     return name in ("range", "trange", "arange") and len(iterable.args) == 3 and not _is(iterable.args[2], 1)
+
+
+def _is_counted_out(loop: ast.For, name: str) -> bool:
+    """True where the round begins its chunk at ``b * batch_size``: the bounds are worked out by hand."""
+    products = (n for n in ast.walk(loop) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mult))
+    for product in products:
+        sides = [getattr(s, "attr", getattr(s, "id", "")) for s in (product.left, product.right)]
+        if name in sides and any(s != name and _CHUNK.search(s.lower()) for s in sides):
+            return True
+    return False
 
 
 def model_changes(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
