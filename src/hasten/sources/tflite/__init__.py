@@ -7,6 +7,7 @@ tf2onnx lacks.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from hasten.errors import HastenError
+from hasten.errors import HastenError, UnsupportedOpError
 from hasten.graph import reference as graph_reference
 from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
@@ -40,6 +41,8 @@ _GROSS = 0.1
 # The largest disagreement with LiteRT that a clip left out may cause: that of two orders of summation.
 _CLOSE = 1e-3
 _PROBES = (1.0, 0.01, 30.0, 1000.0)
+# Moves transposes from node to node, and into reductions and products whose axes it then gets wrong.
+_MOVING = frozenset({"optimize_transpose"})
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,23 @@ def _imported(file: _File, hybrid: Sequence[str], request: SourceRequest) -> tup
 
     Raises:  HastenError: an operator has no importer, or the graph's answers are not LiteRT's
     """
-    settled, notes = _settled(file, SEQUENCES, hybrid, request)
+    try:
+        return _agreeing(file, hybrid, request, frozenset())
+    except UnsupportedOpError:
+        raise
+    except HastenError as error:
+        with contextlib.suppress(HastenError):
+            return _agreeing(file, hybrid, request, _MOVING)
+        raise error from None
+
+
+def _agreeing(
+    file: _File, hybrid: Sequence[str], request: SourceRequest, without: frozenset[str]
+) -> tuple[Settled, tuple[str, ...]]:
+    settled, notes = _settled(file, SEQUENCES, hybrid, request, without)
     clipped = _clipped(file.flat)
     if clipped and _gap(settled, file.opened.call) > (_GROSS if hybrid else _CLOSE):
-        settled, notes = _settled(file, SEQUENCES_EXACT, hybrid, request)
+        settled, notes = _settled(file, SEQUENCES_EXACT, hybrid, request, without)
     elif clipped:
         note = f"{clipped} clips its cell state where ONNX's LSTM does not: left out, as it changed no answer tried"
         notes = (*notes, note)
@@ -120,9 +136,13 @@ def _imported(file: _File, hybrid: Sequence[str], request: SourceRequest) -> tup
 
 
 def _settled(
-    file: _File, sequences: Mapping[str, Emitter], hybrid: Sequence[str], request: SourceRequest
+    file: _File,
+    sequences: Mapping[str, Emitter],
+    hybrid: Sequence[str],
+    request: SourceRequest,
+    without: frozenset[str],
 ) -> tuple[Settled, tuple[str, ...]]:
-    graph = to_graph(file.flat, {**sequences, **STEPS, **SLICES, **POINTWISE})
+    graph = to_graph(file.flat, {**sequences, **STEPS, **SLICES, **POINTWISE}, without=without)
     if not hybrid:
         return settle(graph, request, file.opened.call, file.opened.inputs), ()
     note = (

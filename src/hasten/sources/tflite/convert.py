@@ -55,8 +55,8 @@ Emitter = Callable[[Fused, Sequence[ir.Value], Any], Sequence[ir.Value]]
 """(operator, activations, tape) → outputs. The tape is an ``onnx_ir.tape.Builder``."""
 
 
-def to_graph(flat: Flat, emitters: Mapping[str, Emitter]) -> ir.Model:
-    """The model's call as ONNX, inputs and outputs named as in the file.
+def to_graph(flat: Flat, emitters: Mapping[str, Emitter], *, without: frozenset[str] = frozenset()) -> ir.Model:
+    """The model's call as ONNX, inputs and outputs named as in the file; ``without`` these optimisers of tf2onnx.
 
     Raises:  UnsupportedOpError: an operator has neither a handler in tf2onnx nor an emitter; the message names it
              SourceError: tf2onnx is absent or fails
@@ -64,7 +64,7 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter]) -> ir.Model:
     surgical = Flat(copy.deepcopy(flat.tree), flat.schema)
     roll_steps(surgical)
     fused = _cut_out(surgical, emitters)
-    model = _tf2onnx(surgical.to_bytes())
+    model = _tf2onnx(surgical.to_bytes(), without)
     _put_back(model, fused, emitters)
     _refuse_unknown(model)
     _name_ports(model, surgical)
@@ -118,7 +118,7 @@ def _make_custom(flat: Flat, op: Any, code: str) -> None:
     op.intermediates, op.mutatingVariableInputs = [], []
 
 
-def _tf2onnx(data: bytes) -> ir.Model:
+def _tf2onnx(data: bytes, without: frozenset[str]) -> ir.Model:
     try:
         import_quietly("tensorflow")
         import tf2onnx.optimizer  # noqa: PLC0415 - imports TensorFlow
@@ -138,8 +138,11 @@ def _tf2onnx(data: bytes) -> ir.Model:
                 unoptimised = tf2onnx.tfonnx.process_tf_graph(
                     None, opset=_OPSET, tflite_path=str(path), continue_on_error=True
                 )
+                known = tf2onnx.optimizer._get_optimizers()
+                chosen = {name: make for name, make in known.items() if name not in without}
                 # Catching errors, which is the default, copies the whole graph before each of a dozen rewrites.
-                proto = tf2onnx.optimizer.optimize_graph(unoptimised, catch_errors=False).make_model("tflite")
+                optimised = tf2onnx.optimizer.optimize_graph(unoptimised, catch_errors=False, optimizers=chosen)
+                proto = optimised.make_model("tflite")
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise SourceError(f"tf2onnx cannot import this TFLite file: {reason}") from error
