@@ -24,7 +24,7 @@ hasten.benchmark(model, sample=x)        # or: warm up, then the median and p99 
 ```
 
 ## Fix safety
-No fix.
+No fix: what to repeat, and how often, is yours to say.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ start = time.perf_counter()
 ```
 
 ## Fix safety
-No fix.
+No fix: which of the lines belong to what is measured is yours to say.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Load everything once in `__init__` where it fits, memory-map what does not (`np.
 cache.
 
 ## Fix safety
-No fix.
+No fix: how many samples may stay in memory is yours to say.
 """
 
 from __future__ import annotations

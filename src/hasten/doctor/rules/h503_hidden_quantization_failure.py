@@ -25,7 +25,7 @@ model = torch.ao.quantization.quantize_dynamic(model)      # or catch what you e
 ```
 
 ## Fix safety
-No fix.
+No fix: what to do when it fails is yours to say.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Stock exporters write `TimeDistributed(Dense)` over 1,000 steps as 1,000 MatMuls
 The layer without the wrapper (H106), a recurrent layer without `unroll=True`, or hasten's own importer.
 
 ## Fix safety
-No fix.
+No fix: the model is built so; `hasten optimize` imports the layer whole from Keras.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Store the table as float16 or int8 and convert the rows that are read, prune the
 the model in a memory-mapped file (`np.load(..., mmap_mode="r")`).
 
 ## Fix safety
-No fix.
+No fix: which rows, digits or file the table can do with is yours to say.
 """
 
 from __future__ import annotations
