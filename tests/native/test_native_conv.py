@@ -306,6 +306,14 @@ def test_places_between_the_taps_need_no_bounds_of_them() -> None:
         assert_close(Built(model, isa(target), extra=("-Werror",))(x)[0], expected, float(np.abs(expected).max()))
 
 
+def test_a_window_that_meets_padding_alone_gives_the_bias() -> None:
+    x, w, b = numbers(1, 1, 2, 1, 1), numbers(2, 3, 2, 2, 2), numbers(3, 3)
+    options = {"kernel_shape": [2, 2], "dilations": [2, 2], "pads": [1, 1, 1, 1]}
+    model = model_of("Conv", x, {"w": w, "b": b}, options)
+    for target in RUNNABLE:
+        np.testing.assert_array_equal(Built(model, isa(target), extra=("-Werror",))(x)[0].reshape(3), b)
+
+
 def test_weights_computed_at_run_time_are_refused() -> None:
     import onnx_ir as ir
     from onnx import TensorProto, helper

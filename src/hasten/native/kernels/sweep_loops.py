@@ -101,7 +101,7 @@ class Loops:
     def body(self, split: bool) -> list[str]:
         """The function's statements, for vectors as the schedule has them."""
         sharing = self._sharing() if split else ""
-        self.out.need("unroll", *self.sweep.needs)
+        self.out.need("unroll", *self.sweep.needs, *(("v_load",) if self.sweep.start.startswith("v_load") else ()))
         sweep, lanes = self.sweep, self.schedule.lanes
         runs = runs_of(sweep, self.schedule)
         taps = prod(a.kernel for a in sweep.axes) * sweep.steps
@@ -130,7 +130,8 @@ class Loops:
             lines = block(f"for (int g = 0; g < {sweep.groups}; g++)", lines)
         if by_row and self.rows > 1:
             lines = block(rows, [*self._row(), *lines])
-        return block("if (part == 0)", lines) if sharing == "nothing" else lines
+        lines = block("if (part == 0)", lines) if sharing == "nothing" else lines
+        return lines if self._is_tapped else ["(void)x;", *lines]
 
     def _panel(self, run: Panel, size: int, done: int, group: int) -> Iterator[str]:
         sweep, many = self.sweep, run.count > 1
@@ -141,6 +142,11 @@ class Loops:
             g = f"g * {group}" if sweep.groups > 1 else ""
             yield f"const float *w = {total('weight', g, f'p * {size}' if many else '', str(done))};"
 
+    @property
+    def _is_tapped(self) -> bool:
+        """False where every tap of the inner axis lies in the padding."""
+        return any(s.first < s.stop for s in segments(self.inner, self.schedule.pixels))
+
     def _row(self) -> Iterator[str]:
         """Positions on the outer axes, their taps within the input, and where the row's output starts."""
         live = [i for i, a in enumerate(self.outer) if a.size > 1]
@@ -149,9 +155,8 @@ class Loops:
             place = f"r / {below}" if below > 1 else "r"
             yield f"const int o{i} = {place}{f' % {self.outer[i].size}' if i != live[0] else ''};"
             below *= self.outer[i].size
-        tapped = any(s.first < s.stop for s in segments(self.inner, self.schedule.pixels))
         for i, a in enumerate(self.outer):
-            if a.size > 1 and a.clipped and tapped:
+            if a.size > 1 and a.clipped and self._is_tapped:
                 at, reach = self._at(i), a.extent - (a.kernel - 1) * a.dilation
                 low = f"{at} < 0 ? {ceil(f'-({at})', a.dilation)} : 0" if a.pad > 0 else "0"
                 high = f"{at} >= {reach} ? {ceil(f'{a.extent} - ({at})', a.dilation)} : {a.kernel}"
