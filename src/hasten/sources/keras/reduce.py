@@ -90,12 +90,14 @@ def _top_k(g: Scope, call: Call) -> tuple[Tensor, Tensor]:
     return top_k(g, x, int(call.setting("k")), call.dtypes[1])
 
 
-def top_k(g: Scope, x: Tensor, k: int, index_dtype: str, *, largest: bool = True) -> tuple[Tensor, Tensor]:
-    """The ``k`` largest (or smallest) along the last axis, in order, and where they stand."""
-    attributes = {"axis": -1, "largest": int(largest), "sorted": 1}
+def top_k(
+    g: Scope, x: Tensor, k: int, index_dtype: str, *, largest: bool = True, axis: int = -1
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest (or smallest) along an axis, in order, and where they stand."""
+    attributes = {"axis": axis, "largest": int(largest), "sorted": 1}
     count = g.constant(np.array([k], np.int64))
     values = g.nodes_of("TopK", [x, count], 2, attributes)
-    shape = (*x.shape[:-1], k)
+    shape = tuple(k if i == axis % x.rank else d for i, d in enumerate(x.shape))
     return Tensor(values[0], shape, x.dtype), g.cast(Tensor(values[1], shape, "int64"), index_dtype)
 
 
@@ -103,11 +105,37 @@ def _sorted(which: int) -> Converter:
     def convert(g: Scope, call: Call) -> Tensor:
         x = g.tensor(call.first)
         axis = call.setting("axis")
-        if axis is None or axis % x.rank != x.rank - 1:
-            raise Unsupported(f"sorting along axis {axis}: expected the last one")
-        return top_k(g, x, x.size(-1), call.dtype if which else "int64", largest=False)[which]
+        if axis is None:
+            raise Unsupported("sorting the whole batch")
+        return top_k(g, x, x.size(axis), call.dtype if which else "int64", largest=False, axis=axis)[which]
 
     return convert
+
+
+def _median(g: Scope, call: Call) -> Tensor:
+    x = g.tensor(call.first, call.dtype)
+    axes = axes_of(x, call.setting("axis"))
+    if len(axes) != 1:
+        raise Unsupported("a median over several axes")
+    axis = axes[0]
+    size = x.size(axis)
+    middle = g.slice(top_k(g, x, size, "int64", largest=False, axis=axis)[0], axis, (size - 1) // 2, size // 2 + 1)
+    return g.reduce("ReduceMean", middle, axes, keepdims=bool(call.setting("keepdims")))
+
+
+def _differences(g: Scope, call: Call) -> Tensor:
+    x: Tensor = g.tensor(call.first)
+    if x.dtype == "bool":
+        raise Unsupported("differences of truths")
+    axis = axes_of(x, call.setting("axis"))[0]
+    for _ in range(int(call.setting("n"))):
+        x = g.sub(g.slice(x, axis, 1, x.size(axis)), g.slice(x, axis, 0, x.size(axis) - 1))
+    return x
+
+
+def _nonzero_count(g: Scope, call: Call) -> Tensor:
+    x = g.cast(g.tensor(call.first), "bool")
+    return g.cast(g.reduce("ReduceSum", g.cast(x, "int32"), axes_of(x, call.setting("axis"))), call.dtype)
 
 
 def _norm(g: Scope, call: Call) -> Tensor:
@@ -163,6 +191,9 @@ OPERATIONS: dict[str, Converter] = {
     "TopK": _top_k,
     "Sort": _sorted(0),
     "Argsort": _sorted(1),
+    "Median": _median,
+    "Diff": _differences,
+    "CountNonzero": _nonzero_count,
     "Norm": _norm,
     "Moments": _moments,
     "Average": _average,
