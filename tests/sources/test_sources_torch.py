@@ -96,6 +96,29 @@ def test_recurrent_layers_stay_whole(tmp_path: Path, cell: str, options: dict[st
     same_answers(source)
 
 
+class Applied(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.rows, self.function = torch.nn.Parameter(torch.randn(3, 6)), function
+
+    def forward(self, x):
+        return self.function(x, self.rows)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(lambda x, rows, p=p: torch.cdist(x, rows, p=p) for p in (1.0, 2.0, float("inf"))),
+        lambda x, _: x.median(-1)[0] + x[:, :4].median(dim=1, keepdim=True)[0].sum((1, 2)).unsqueeze(1),
+    ],
+    ids=["cdist 1", "cdist 2", "cdist inf", "median"],
+)
+def test_what_the_exporter_lacks_is_written_here(function: Any, tmp_path: Path) -> None:
+    source = open_source(Applied(function), SourceRequest(sample=sample(1, 5, 6), work=tmp_path))
+    assert source.inputs[0].is_batched
+    same_answers(source)
+
+
 def test_nested_outputs_come_flat_and_in_order(tmp_path: Path) -> None:
     request = SourceRequest(sample=(*sample(1, 4), *sample(1, 4)), work=tmp_path)
     source = open_source(Structured(), request)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hasten.sources.torch.distances import cdist, median
+
 __all__ = ["translations"]
 
 
@@ -15,6 +17,8 @@ def translations() -> Mapping[Any, Callable[..., Any]]:
     return {
         torch.ops.aten.rnn_tanh.input: _rnn_tanh,
         torch.ops.aten.rnn_relu.input: _rnn_relu,
+        torch.ops.aten._cdist_forward.default: cdist,
+        torch.ops.aten.median.dim: median,
     }
 
 
