@@ -48,6 +48,18 @@ def test_a_team_gives_the_same_bits():
             np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("channels", [8, 24])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 2), (2, 1)])
+def test_windows_wholly_within_the_image_know_no_border(channels: int, kernel: tuple[int, int]) -> None:
+    g = Graph(3)
+    x, w = g.rounded("x"), g.filters(channels, 1, *kernel)
+    y = g.rounded(g.node("Conv", x, w, group=channels), scale=0.03)
+    model = g.model([y], {"x": (1, channels, 9, 7)})
+    for target in TARGETS:
+        Built(ir.from_proto(model), isa(target), extra=("-Werror",))
+    compare(model, *numbers(model), step=0.05)
+
+
 def test_a_network_of_bytes_stays_in_bytes():
     """One step quantises what comes in, one takes the result back; nothing else is not on bytes."""
     model = small_net()

@@ -70,6 +70,14 @@ class WordWriter:
         geometry = self.step.geometry
         return (rows - 1) * geometry.strides[0] + (self.kh - 1) * geometry.dilations[0] + 1
 
+    @property
+    def _whole(self) -> range:
+        """Columns of pairs of which both taps lie within x."""
+        left = self.step.geometry.pads[1]
+        end = max(0, self.step.x.shape[2] - self.dilation + left - 1) // self.apart + 1
+        first, last = min(-(-left // self.apart), self.columns), min(end, self.columns)
+        return range(first, max(first, last))
+
     def write(self) -> None:
         """The function: chunks of rows, in each the panels of channels."""
         step, out = self.step, self.out
@@ -90,8 +98,9 @@ class WordWriter:
             lines += [*copying, "const uint8_t *x = image;"]
         else:
             given = [(f"const {step.x.dtype}_t *restrict x", out.pointer(step.x))]
-        border = out.constant(np.full(out.lanes, self.zero & 0xFF, np.uint8))
-        given.append((f"const {self.kind}_t *restrict border", f"(const {self.kind}_t *)({border})"))
+        if self._whole != range(self.columns):
+            border = out.constant(np.full(out.lanes, self.zero & 0xFF, np.uint8))
+            given.append((f"const {self.kind}_t *restrict border", f"(const {self.kind}_t *)({border})"))
         batch, height, chunks = step.y.shape[0], step.y.shape[1], -(-step.y.shape[1] // self.rows)
         total = batch * chunks
         low, high = (f"{total} * part / parts", f"{total} * (part + 1) / parts") if split else ("0", str(total))
@@ -115,12 +124,10 @@ class WordWriter:
 
     def _gather(self) -> Iterator[str]:
         """The pairs of one panel under a chunk of rows; borders hold what means zero."""
-        step, width, (top, left) = self.step, self.width, self.step.geometry.pads
+        step, width, top = self.step, self.width, self.step.geometry.pads[0]
         height, columns, channels = step.x.shape[1:]
         pair = (self.zero & 0xFFFF) * 0x10001
-        inside = range(-(-left // self.apart), max(0, columns - self.dilation + left - 1) // self.apart + 1)
-        first, last = min(inside.start, self.columns), min(inside.stop, self.columns)
-        last = max(first, last)
+        first, last = self._whole.start, self._whole.stop
         yield f"for (int h = 0; h < {self._reach(self.rows)}; h++) {{"
         yield f"    const int from = row * {step.geometry.strides[0]} + h - {top};"
         yield f"    vi *to = pairs + h * {self.columns * width};"
