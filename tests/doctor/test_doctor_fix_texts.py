@@ -45,7 +45,7 @@ TEXTS = {
         "import torch\r\nq = torch.ao.quantization.default_qconfig\r\n",
     ),
     "a decorator goes nearest the function": (
-        "import torch\nnet = torch.hub.load('a', 'b').eval()\n@log\ndef f(x):\n    return net(x).tolist()\n",
+        "import torch\nnet = torch.hub.load('pytorch/a', 'b').eval()\n@log\ndef f(x):\n    return net(x).tolist()\n",
         "H202",
         "@log\n@torch.no_grad()\ndef f(x):\n",
     ),
