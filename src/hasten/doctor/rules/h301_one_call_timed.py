@@ -30,11 +30,16 @@ No fix: what to repeat, and how often, is yours to say.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor.clocks import loads, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.vicinity import vicinity
+
+# How the time compares with the length of the speech that was made: told with each job, and no measure of the model.
+_FACTOR = re.compile(r"(\b|_)rtf\b|real[-_ ]?time[-_ ]?factor", re.IGNORECASE)
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -48,6 +53,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         if loads(region.body, code) is not None or code.hot(region.start) is not None:
             continue
         if function is not None and (code.klass(function) is not None or _returns_time(function, region.name, code)):
+            continue
+        if _FACTOR.search(vicinity(region.start, code)):
             continue
         yield hit(region.reading, "one reading of a clock around one call is one sample, warm-up and jitter included")
 
