@@ -134,13 +134,23 @@ def _is_cached(function: Function, code: Code) -> bool:
 def _from_parameters(call: ast.Call, function: Function, code: Code) -> bool:
     """True when what is loaded depends on the function's own arguments (``self`` aside)."""
     parameters = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
-    derived = tainted(function, [p for p in parameters if p not in ("self", "cls")])
+    varying = [p for p in parameters if p not in ("self", "cls") and not _is_fixed(p, function, code)]
+    derived = tainted(function, varying)
     if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id in derived:
         return True
     read = [
         n.id for a in (*call.args, *(k.value for k in call.keywords)) for n in ast.walk(a) if isinstance(n, ast.Name)
     ]
     return any(name in derived for name in read)
+
+
+def _is_fixed(parameter: str, function: Function, code: Code) -> bool:
+    """True where all that run a function, and the file shows them, give the same constant: ``infer("m.tflite", x)``."""
+    if code.handler(function) is not None or _is_handed_on(function, code):
+        return False
+    given = code.kinds.calls.arguments(function, parameter)
+    constant = all(isinstance(g, ast.Constant) for g in given) and len({ast.dump(g) for g in given}) == 1
+    return constant and len(given) == len(code.callers(function))
 
 
 def _each_call(call: ast.Call, function: Function, code: Code) -> str:
