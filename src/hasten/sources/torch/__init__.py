@@ -242,5 +242,7 @@ def _check(settled: Settled, rows: Sequence[Array], call: Reference) -> None:
 def _hint(call: Reference, rows: Sequence[Array]) -> str:
     """What is known to make an exported graph's answers others, where the module runs it."""
     if "_nested_tensor_from_mask" in operators(lambda: call(rows)):
-        return "; build its nn.TransformerEncoder with enable_nested_tensor=False, which answers zeros where it pads"
+        return (
+            "; nested tensors answer zeros at padding: build its nn.TransformerEncoder with enable_nested_tensor=False"
+        )
     return ""
