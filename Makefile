@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt setup.py $(wildcard src/hasten/_*.[ch])
 demo: $(STAMP)
 	$(BIN)/python benchmarks/demo.py
 
+# A file's tests stay together: they share what takes long to make. Each process holds the frameworks (1.5 GB).
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
