@@ -83,10 +83,10 @@ import numpy as np, sys
 {MAKERS[kind]}
 print("hasten begins", file=sys.stderr, flush=True)
 import hasten
-for engine in ("onnxruntime", "native"):
+for engine in ("onnxruntime", "native", "litert")[: 2 if sys.argv[2] == "torch" else 3]:
     hasten.compile(model, engine=engine, sample=sample)
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "saved")]
+    command = [sys.executable, "-c", code, str(tmp_path / "saved"), kind]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = done.stderr.split("hasten begins\n")[1].splitlines()
     assert done.stdout == ""

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-__all__ = ["quiet_start"]
+__all__ = ["quiet_start", "unlogged"]
 
 # TensorFlow, absl and LiteRT write these from C++ to file descriptor 2, whatever their settings say.
 _CHATTER = re.compile(
@@ -50,6 +50,20 @@ def _sifted() -> Iterator[None]:
             told = b"".join(line for line in heard if not _CHATTER.match(line))
             if told:
                 os.write(2, told)
+
+
+@contextlib.contextmanager
+def unlogged(name: str) -> Iterator[None]:
+    """The logger of that name tells nothing inside but what ends a program."""
+    import logging  # noqa: PLC0415  (loading a bundle has no use for it)
+
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _flush() -> None:

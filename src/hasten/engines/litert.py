@@ -18,6 +18,7 @@ import numpy as np
 
 from hasten.engines import BuildRequest, Offer
 from hasten.errors import EngineError, MissingLibraryError, UnsupportedOpError
+from hasten.quiet import quiet_start, unlogged
 from hasten.records import Artefact, Candidate
 
 __all__ = ["ENGINE"]
@@ -73,7 +74,9 @@ class LiteRTEngine:
         if request.framework == "tflite":
             shutil.copyfile(request.source, target)
         else:
-            target.write_bytes(_convert(request))
+            # The converter tells each of its steps, and calls deprecated what keeps the order of the inputs.
+            with quiet_start(), unlogged("absl"):
+                target.write_bytes(_convert(request))
         details = _details(target, request)
         return Artefact(
             candidate=request.candidate,
