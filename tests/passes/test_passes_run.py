@@ -52,6 +52,12 @@ def test_the_model_handed_in_is_left_alone() -> None:
     assert (dropped.changes, dropped.nodes_before, dropped.nodes_after) == (2, 4, 2)
 
 
+def test_a_pass_is_credited_with_the_nodes_that_it_took_away_itself() -> None:
+    result, rewrites = run_phases(model_of(MODEL), ((_replace_relu("Identity"), drop_noops),))
+    assert ops(result) == {"Neg": 1}
+    assert [(r.changes, r.nodes_before, r.nodes_after) for r in rewrites] == [(1, 4, 4), (3, 4, 1)]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

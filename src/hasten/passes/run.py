@@ -130,7 +130,8 @@ class _Attempt:
                 except Exception as error:
                     return item.name, str(error).splitlines()[0] if str(error) else type(error).__name__
                 tally = self.tallies.setdefault(item.name, _Tally(0, before, before))
-                tally.changes, tally.after = tally.changes + changes, model.graph.num_nodes()
+                tally.changes += changes
+                tally.after += model.graph.num_nodes() - before  # by this pass alone, in every round
                 if changes:
                     self.steps, self.last, changed = self.steps + 1, item.name, changed + 1
             if not changed:

@@ -38,7 +38,7 @@ class RewriteFacts(Protocol):
 
     @property
     def nodes_after(self) -> int:
-        """Nodes of the graph after it."""
+        """Nodes of the graph after it, without what other passes took away between its rounds."""
 
     @property
     def detail(self) -> str:
