@@ -235,6 +235,24 @@ def test_half_precision_is_computed_in_float32():
     np.testing.assert_allclose(found, soft * wide, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_of_half_precision_may_leave_results_unread(op, gates):
+    rng = np.random.default_rng(0)
+    given = {
+        n: rng.standard_normal(s) / 2 for n, s in (("x", (6, 1, 4)), ("w", (1, 5 * gates, 4)), ("r", (1, 5 * gates, 5)))
+    }
+    names = [["y", "last", "cell"][: 3 if op == "LSTM" else 2], ["", "y"]]
+    for read in names:
+        nodes = [helper.make_node(op, ["x", "w", "r"], read, hidden_size=5)]
+        found, expected = (
+            Built(graph, HERE)(arrays["x"])[0]
+            for arrays in ({n: a.astype(t) for n, a in given.items()} for t in (np.float16, np.float32))
+            for graph in [model(nodes, {"x": arrays["x"]}, ["y"], {n: arrays[n] for n in "wr"})]
+        )
+        assert found.dtype == np.float16
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
 def test_float64_stays_float64():
     x = np.linspace(-2, 2, 41)
     for op, function in (("Tanh", np.tanh), ("Exp", np.exp), ("Softplus", lambda v: np.log1p(np.exp(v)))):

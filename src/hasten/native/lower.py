@@ -249,9 +249,10 @@ def _widened(low: Lowering, node: ir.Node, family: Lower) -> None:
             low._known[key] = known
     for value in node.outputs:
         dtype = "" if value.dtype is None else _DTYPES[value.dtype]
-        if dtype in HALVES and low._views[id(value)].dtype == "float32":
-            low._wide[id(value)] = low._views[id(value)]
-            low._views[id(value)] = cast(low, low._wide[id(value)], dtype)
+        made = low._views.get(id(value))  # none where nobody reads it
+        if dtype in HALVES and made is not None and made.dtype == "float32":
+            low._wide[id(value)] = made
+            low._views[id(value)] = cast(low, made, dtype)
 
 
 def finish(low: Lowering, inputs: list[View], outputs: list[View]) -> Program:
