@@ -53,17 +53,19 @@ def _sifted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unlogged(name: str) -> Iterator[None]:
-    """The logger of that name tells nothing inside but what ends a program."""
+def unlogged(*names: str) -> Iterator[None]:
+    """The loggers of these names tell nothing inside but what ends a program."""
     import logging  # noqa: PLC0415  (loading a bundle has no use for it)
 
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _flush() -> None:

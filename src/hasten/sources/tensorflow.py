@@ -20,9 +20,9 @@ import onnx_ir as ir
 
 from hasten.errors import SourceError
 from hasten.graph import read
-from hasten.quiet import quiet_start
+from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference, Source, SourceRequest
-from hasten.sources.keras.quiet import converter_unlogged, import_quietly
+from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress
 from hasten.types import Array, TensorSpec
 
@@ -110,7 +110,7 @@ def _source(signature: Signature, folder: Path, request: SourceRequest, keep: _K
         return signature(arrays)
 
     try:
-        with quiet_start(), converter_unlogged():  # TensorFlow's optimisers introduce themselves
+        with quiet_start(), unlogged("tf2onnx"):  # TensorFlow's optimisers introduce themselves
             model, outputs = _convert(signature, reference)
         notes = keep.notes
     except Exception as error:

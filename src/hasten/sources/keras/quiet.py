@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import logging
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from hasten.quiet import quiet_start
 
-__all__ = ["converter_unlogged", "import_quietly"]
+__all__ = ["import_quietly"]
 
 
 def import_quietly(name: str) -> Any:
@@ -24,15 +21,3 @@ def import_quietly(name: str) -> Any:
         return importlib.import_module(name)
     with quiet_start():
         return importlib.import_module(name)
-
-
-@contextlib.contextmanager
-def converter_unlogged() -> Iterator[None]:
-    """tf2onnx logs a traceback of every operator that it cannot convert; what comes of it is in our own message."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -14,10 +14,9 @@ import onnx_ir as ir
 from hasten.errors import SourceError
 from hasten.graph import read
 from hasten.graph.reference import run
-from hasten.quiet import quiet_start
+from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference
 from hasten.sources.keras.build import Unsupported
-from hasten.sources.keras.quiet import converter_unlogged
 from hasten.sources.keras.signature import Signature
 from hasten.types import Array, TensorSpec
 
@@ -35,7 +34,8 @@ def export(
 
     signature = [keras.InputSpec(shape=_free(spec), dtype=spec.dtype, name=spec.name) for spec in taken.inputs]
     try:
-        with tempfile.TemporaryDirectory() as folder, quiet_start(), converter_unlogged():
+        # tf2onnx logs a traceback of every operator that it cannot convert; what comes of it is in our own message.
+        with tempfile.TemporaryDirectory() as folder, quiet_start(), unlogged("tf2onnx"):
             path = Path(folder) / "model.onnx"
             model.export(path, format="onnx", verbose=False, input_signature=[taken.pack(signature)])
             graph = read(path.read_bytes())

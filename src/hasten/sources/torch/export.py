@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from hasten.errors import SourceError
-from hasten.quiet import quiet_start
+from hasten.quiet import quiet_start, unlogged
 from hasten.sessions.torch import flat_module
 from hasten.sources.torch.observed import operators, read_in
 from hasten.sources.torch.opening import Opened, evaluating
@@ -128,21 +127,14 @@ def _from_script(module: Any, tensors: Sequence[Any], ports: Ports) -> ir.Model:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """torch's exporters print progress and warn of what they do by themselves; failures still raise."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with (
+        unlogged("torch.onnx", "torch.export", "torch.fx", "torch._dynamo"),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import pickle
 import sys
 import sysconfig
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hasten.errors import NondeterministicError, SourceError, TrustError
+from hasten.quiet import unlogged
 from hasten.records import digest
 from hasten.sources import SourceRequest
 from hasten.sources.onnx import work_folder
@@ -198,25 +198,14 @@ def _open_program(path: Path) -> Opened:
     import torch  # noqa: PLC0415 - heavy and optional
 
     try:
-        with path.open("rb") as file, _unlogged():  # by its name torch would refuse every ending but .pt2
+        # By its name torch would refuse every ending but .pt2; of each loader that it tries it logs a traceback.
+        with path.open("rb") as file, unlogged("torch.export"):
             program = torch.export.load(file)
         module = program.module()
     except Exception as error:
         raise SourceError(f"cannot open exported program '{path}': {_line(error)}") from error
     names = tuple(str(name) for name in program.graph_signature.user_inputs)
     return Opened(module, "program", path, names, len(names), False, digest(path.read_bytes()), program)
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """torch logs a traceback of each loader that it tries; what failed is in the exception."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _open_script(path: Path) -> Opened:
