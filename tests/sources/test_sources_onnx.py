@@ -19,7 +19,7 @@ from hasten.graph.reference import run
 from hasten.sources import Source, SourceRequest
 from hasten.sources.determinism import check_deterministic
 from hasten.sources.onnx import open_onnx
-from hasten.sources.samples import samples
+from hasten.sources.samples import index_limits, samples
 
 RNG = np.random.default_rng(0)
 
@@ -183,6 +183,16 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
             model([helper.make_node("Frobnicate", ["x"], ["y"])], [value("x", [1, 4])], [value("y", [1, 4])]),
             work=tmp_path,
         )
+
+
+def test_ids_that_onnx_runtimes_own_embedding_looks_up_stay_inside_their_tables() -> None:
+    given = [value(name, [1, 6], TensorProto.INT32) for name in ("words", "segments")]
+    tables = [weight("w", 40, 8), weight("p", 6, 8), weight("s", 2, 8), weight("g", 8), weight("b", 8)]
+    names = ["words", "segments", *(t.name for t in tables)]
+    nodes = [helper.make_node("EmbedLayerNormalization", names, ["y", "m"], domain="com.microsoft")]
+    domains = [helper.make_opsetid("com.microsoft", 1)]
+    made = model(nodes, given, [value("y", [1, 6, 8])], tables, domains=domains)
+    assert index_limits(ir.from_proto(made)) == {"words": 40, "segments": 2}
 
 
 def test_index_inputs_are_sampled_inside_their_table(tmp_path: Path) -> None:

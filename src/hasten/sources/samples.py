@@ -61,12 +61,19 @@ def _limit(value: ir.Value, seen: set[int]) -> int | None:
 def _limit_at(node: ir.Node, index: int, seen: set[int]) -> int | None:
     if node.op_type in ("Gather", "GatherElements") and index == 1 and node.inputs[0] is not None:
         return _length(node.inputs[0], node.attributes.get_int("axis", 0))
+    if node.op_type == "EmbedLayerNormalization" and index in _TABLES:
+        table = node.inputs[_TABLES[index]]
+        return None if table is None else _length(table, 0)
     if node.op_type == "OneHot" and index == 0 and node.inputs[1] is not None:
         depth = node.inputs[1].const_value
         return None if depth is None else int(depth.numpy().reshape(-1)[0])
     if node.op_type in _THROUGH and index == 0:
         return min((n for out in node.outputs if (n := _limit(out, seen)) is not None), default=None)
     return None
+
+
+# Ids of words, segments and places -> the table that ONNX Runtime's own embedding looks them up in.
+_TABLES = {0: 2, 1: 4, 8: 3}
 
 
 def _length(table: ir.Value, axis: int | None) -> int | None:
