@@ -72,6 +72,7 @@ def facts(source: Source, settings: Settings) -> dict[str, Any]:
             "name": source.path.name,
             "fingerprint": source.fingerprint,
             "notes": list(source.notes),
+            "rows_mix": source.rows_mix,
         },
         "host": to_json(host.host()) | {"key": host.host_key()},
         "settings": to_json(settings.to_json()),

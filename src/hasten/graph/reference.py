@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from hasten.errors import SourceError
 from hasten.graph import to_bytes
 from hasten.types import Array
 
-__all__ = ["MANY_NODES", "observe", "run", "sums_exactly"]
+__all__ = ["MANY_NODES", "observe", "run", "runner", "sums_exactly"]
 
 MANY_NODES = 1000
 """From here on ONNX Runtime is told not to plan which buffers to use again: that takes time that grows with the square
@@ -30,7 +30,15 @@ def run(model: ir.Model, arrays: Sequence[Array]) -> tuple[Array, ...]:
 
     Raises:  SourceError: the graph is invalid or holds an operator that ONNX Runtime lacks
     """
-    return _run(model, to_bytes(model), arrays, None)
+    return runner(model)(arrays)
+
+
+def runner(model: ir.Model) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
+    """As ``run``, for many calls of a graph that stays as it is.
+
+    Raises:  SourceError: as ``run``, now or when it is called
+    """
+    return _runner(model, to_bytes(model), None)
 
 
 def observe(model: ir.Model, arrays: Sequence[Array], values: Sequence[ir.Value]) -> tuple[Array, ...]:
@@ -41,7 +49,7 @@ def observe(model: ir.Model, arrays: Sequence[Array], values: Sequence[ir.Value]
     proto = onnx.load_model_from_string(to_bytes(model))
     given = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in values if value.name not in given)
-    return _run(model, proto.SerializeToString(), arrays, [value.name or "" for value in values])
+    return _runner(model, proto.SerializeToString(), [value.name or "" for value in values])(arrays)
 
 
 def sums_exactly(options: ort.SessionOptions) -> None:
@@ -56,7 +64,7 @@ def sums_exactly(options: ort.SessionOptions) -> None:
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
 
 
-def _run(model: ir.Model, data: bytes, arrays: Sequence[Array], wanted: list[str] | None) -> tuple[Array, ...]:
+def _runner(model: ir.Model, data: bytes, wanted: list[str] | None) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
     multiplies_bytes = any(node.op_type in _BYTE_PRODUCTS for node in model.graph.all_nodes())
@@ -64,10 +72,21 @@ def _run(model: ir.Model, data: bytes, arrays: Sequence[Array], wanted: list[str
     sums_exactly(options)
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     options.enable_mem_reuse = model.graph.num_nodes() < MANY_NODES
+    weights = model.graph.initializers
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        weights = model.graph.initializers
-        names = [v.name for v in session.get_inputs() if v.name not in weights]
-        return tuple(session.run(wanted, dict(zip(names, arrays, strict=True))))
     except Exception as error:
-        raise SourceError(f"cannot run graph as a reference: {' '.join(str(error).split())[:300]}") from error
+        raise _refused(error) from error
+    names = [v.name for v in session.get_inputs() if v.name not in weights]
+
+    def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        try:
+            return tuple(session.run(wanted, dict(zip(names, arrays, strict=True))))
+        except Exception as error:
+            raise _refused(error) from error
+
+    return call
+
+
+def _refused(error: Exception) -> SourceError:
+    return SourceError(f"cannot run graph as a reference: {' '.join(str(error).split())[:300]}")

@@ -57,6 +57,7 @@ def open_bundle(path: Path, *, trust: bool = False, engine: str | None = None, k
             describe=opening.describe,
             save=partial(copy, opening.bundle.path),
             release=release,
+            rows_mix=bool(opening.bundle.facts.get("source", {}).get("rows_mix")),
         )
     )
 

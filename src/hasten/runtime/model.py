@@ -41,6 +41,8 @@ class Opened:
     save: Callable[[Path], object]
     release: Callable[[], None]
     """Called once by ``close``: removes what was made for this model alone."""
+    rows_mix: bool = False
+    """A row's answer depends on the rows beside it."""
 
 
 @fast
@@ -62,7 +64,7 @@ class Model(Call):
     def __init__(self, opened: Opened):
         self.inputs, self.outputs = opened.inputs, opened.outputs
         self._opened = opened
-        self._layout = layout(opened.inputs, opened.outputs)
+        self._layout = layout(opened.inputs, opened.outputs, opened.rows_mix)
         runner = opened.lanes[0].runner
         adopt = getattr(runner.session, "adopt", None)
         if adopt is not None:

@@ -27,16 +27,23 @@ class Layout:
     appended: tuple[bool, ...]
     splits: bool
     """False for a model of one fixed size whose dimension 0 cannot be taken for rows."""
+    mix: bool = False
+    """True where the answer to a row depends on those beside it: one at a time they would be answered otherwise."""
 
     def run(self, lanes: Sequence[Lane], arrays: Sequence[Array], rows: int) -> tuple[Array, ...]:
         """The outputs for all rows.
 
-        Raises:  InputError: the rows had to be split, and an output does not say which row it belongs to
+        Raises:  InputError: the rows had to be split, and they mix, or an output does not say which row it belongs to
         """
         sizes = {lane.batch: lane for lane in lanes if lane.usable()}
         plan = split(rows, [(size, lane.cost) for size, lane in sizes.items()])
         if plan == [rows] and not any(self.appended):
             return _tuple(sizes[rows].runner.call(*arrays))
+        if self.mix and len(plan) > 1:
+            raise InputError(
+                f"cannot split {rows} rows: in this model the answer to a row depends on those beside it; expected "
+                f"{' or '.join(map(str, sorted(sizes)))}, or optimise with a sample of {rows} rows"
+            )
         self._must_join(rows, sorted(sizes))
         results = tuple(np.empty(spec.fixed({"batch": rows}).static_shape, spec.dtype) for spec in self.outputs)
         start = 0
@@ -73,14 +80,14 @@ class Layout:
                 )
 
 
-def layout(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Layout:
+def layout(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], mix: bool = False) -> Layout:
     """Where rows lie, from the source's own specs: in the free batch, or in dimensions 0 that are all 1."""
     if any(spec.is_batched for spec in inputs):
         return Layout(tuple(inputs), tuple(outputs), (False,) * len(outputs), splits=True)
     if inputs and all(spec.shape[:1] == (1,) for spec in inputs):
         appended = tuple(spec.shape[:1] != (1,) for spec in outputs)
         by_row = tuple(_free(spec, 0 if alone else 1) for spec, alone in zip(outputs, appended, strict=True))
-        return Layout(tuple(_free(spec, 1) for spec in inputs), by_row, appended, splits=True)
+        return Layout(tuple(_free(spec, 1) for spec in inputs), by_row, appended, splits=True, mix=mix)
     return Layout(tuple(inputs), tuple(outputs), (False,) * len(outputs), splits=False)
 
 

@@ -61,5 +61,7 @@ class Source:
     """Names the model's content: equal models, equal fingerprint. Part of the key of every saved trial."""
     sample: tuple[Array, ...] | None = None
     """The request's example, one array per input, where the adapter alone knows which is which."""
+    rows_mix: bool = False
+    """A row's answer depends on the rows beside it: the batch is fixed, and no other number of rows may be split."""
     changing: Callable[[Sequence[Array]], str | None] | None = None
     """Names the part of the model that another call leaves changed, where the framework lets one see."""

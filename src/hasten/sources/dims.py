@@ -19,6 +19,9 @@ from hasten.types import Array, TensorSpec
 __all__ = ["Resolution", "resolve", "rows_independent"]
 
 _ROWS = 3
+# How far two sums of the same terms may lie apart, relative and of the largest answer; and how far they would have to
+# be for rows to have mixed for sure, also where halves or bytes were rounded on the way.
+_ROUNDING, _MIXING = (1e-3, 1e-4), (3e-2, 1e-2)
 _BATCH_NAME = re.compile(r"unk__\d+|.*batch.*|n|b|bs|none|\?", re.IGNORECASE)
 _STATE_BATCH_NAME = re.compile(r".*batch.*|n|b|bs", re.IGNORECASE)
 
@@ -71,28 +74,47 @@ def rows_independent(run: Callable[[Sequence[Array]], Sequence[Array]], arrays: 
 
     Shapes:  arrays: batched inputs with three rows; the others are shared by all rows and have any other shape
     """
-    batched = [array.ndim > 0 and array.shape[0] == _ROWS for array in arrays]
     try:
-        together = run(arrays)
-        for row in range(_ROWS):
-            alone = run([a[row : row + 1] if b else a for a, b in zip(arrays, batched, strict=True)])
-            if not all(_same_row(t, a, row) for t, a in zip(together, alone, strict=True)):
-                return False
+        return _rows_agree(run, arrays, _ROUNDING)
     except HastenError:
         return False
+
+
+def rows_mix(run: Callable[[Sequence[Array]], Sequence[Array]], arrays: Sequence[Array]) -> bool:
+    """True when a row is seen to get another answer among others than alone; where ``run`` refuses, nothing is seen.
+
+    Shapes:  as ``rows_independent``
+    """
+    try:
+        return not _rows_agree(run, arrays, _MIXING)
+    except HastenError:
+        return False
+
+
+def _rows_agree(
+    run: Callable[[Sequence[Array]], Sequence[Array]], arrays: Sequence[Array], slack: tuple[float, float]
+) -> bool:
+    batched = [array.ndim > 0 and array.shape[0] == _ROWS for array in arrays]
+    together = run(arrays)
+    for row in range(_ROWS):
+        alone = run([a[row : row + 1] if b else a for a, b in zip(arrays, batched, strict=True)])
+        if not all(_same_row(t, a, row, slack) for t, a in zip(together, alone, strict=True)):
+            return False
     return True
 
 
-def _same_row(together: Array, alone: Array, row: int) -> bool:
+def _same_row(together: Array, alone: Array, row: int, slack: tuple[float, float]) -> bool:
     if together.ndim == 0 or alone.ndim == 0 or together.shape != (_ROWS, *alone.shape[1:]) or alone.shape[0] != 1:
         return False
-    if not np.issubdtype(alone.dtype, np.number):
+    narrow = alone.dtype.name == "bfloat16"  # no number to numpy
+    if not np.issubdtype(alone.dtype, np.number) and not narrow:
         return bool(np.array_equal(together[row], alone[0]))
     x, y = together[row].astype(np.complex128), alone[0].astype(np.complex128)
     scale = float(np.max(np.abs(y[np.isfinite(y)]), initial=0.0))
     # A quantised output may round the other way; rows that mix differ by far more than one step.
-    slack = 1.0 if np.issubdtype(alone.dtype, np.integer) else 1e-4 * scale + 1e-6
-    return bool(np.allclose(x, y, rtol=1e-3, atol=slack, equal_nan=True))
+    relative, of_scale = slack
+    near = 1.0 if np.issubdtype(alone.dtype, np.integer) else of_scale * scale + 1e-6
+    return bool(np.allclose(x, y, rtol=relative, atol=near, equal_nan=True))
 
 
 def _given(declared: Sequence[TensorSpec], request: SourceRequest) -> dict[str, tuple[int, ...]]:

@@ -23,7 +23,7 @@ from hasten.graph import shapes
 from hasten.graph.reference import MANY_NODES, sums_exactly
 from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
-from hasten.sources.dims import Resolution, resolve, rows_independent
+from hasten.sources.dims import Resolution, resolve, rows_independent, rows_mix
 from hasten.sources.samples import draw, index_limits
 from hasten.types import Array, TensorSpec
 
@@ -53,6 +53,7 @@ class Settled:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...]
+    rows_mix: bool = False
 
 
 def open_onnx(model: object, request: SourceRequest) -> Source:
@@ -83,6 +84,7 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
         reference=reference,
         notes=(*notes, *settled.notes),
         fingerprint=digest([content, [s.to_json() for s in settled.inputs]]),
+        rows_mix=settled.rows_mix,
     )
 
 
@@ -133,15 +135,19 @@ def settle(
     resolution = resolve(specs, request)
     limits = index_limits(model)
     notes: tuple[str, ...] = ()
-    if resolution.batch_names and not rows_independent(reference, _three_rows(resolution.inputs, limits, request)):
-        resolution, notes = _unbatched(specs, resolution)
+    mix = False
+    if resolution.batch_names:
+        rows = _three_rows(resolution.inputs, limits, request)
+        if not rows_independent(reference, rows):
+            mix = rows_mix(reference, rows)
+            resolution, notes = _unbatched(specs, resolution)
     inputs = resolution.inputs
     _fix(model, inputs, resolution)
     answers = _answers(reference, inputs, limits, request)
     outputs = _output_specs(model, inputs, answers)
     for value, spec in zip(model.graph.outputs, outputs, strict=True):
         value.shape = ir.Shape(spec.shape)
-    return Settled(model, inputs, outputs, notes)
+    return Settled(model, inputs, outputs, notes, mix)
 
 
 def declared_specs(model: ir.Model) -> tuple[TensorSpec, ...]:

@@ -24,6 +24,7 @@ from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress
+from hasten.sources.mixing import settle_rows
 from hasten.types import Array, TensorSpec
 
 __all__ = ["open_saved_model", "open_tf_function"]
@@ -116,16 +117,18 @@ def _source(signature: Signature, folder: Path, request: SourceRequest, keep: _K
     except Exception as error:
         model, outputs = None, _measured(signature, reference)
         notes = (*keep.notes, f"no portable graph: tf2onnx cannot convert the model ({_line(error)})")
+    ends = settle_rows(model, signature.inputs, outputs, request)
     return Source(
         framework="tensorflow",
         path=folder,
         model=model,
-        inputs=signature.inputs,
-        outputs=outputs,
+        inputs=ends.inputs,
+        outputs=ends.outputs,
         reference=reference,
-        notes=notes,
+        notes=(*notes, *ends.notes),
         trusted=request.trust,
         fingerprint=keep.fingerprint,
+        rows_mix=ends.rows_mix,
     )
 
 

@@ -30,6 +30,7 @@ from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.signature import Signature, signature
 from hasten.sources.keras.steps import steps_merged
 from hasten.sources.keras.stock import example, export
+from hasten.sources.mixing import settle_rows
 from hasten.types import Array, TensorSpec
 
 __all__ = ["flat_call", "open_keras"]
@@ -55,18 +56,20 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
     taken = _freed(model, signature(model, request))
     reference = flat_call(model, taken)
     graph, outputs, notes = _graph(model, taken, reference)
+    ends = settle_rows(graph, taken.inputs, outputs, request)
     path, saved = (opened.path, ()) if opened.path else _save(model, graph, request)
     return Source(
         framework="keras",
         path=path,
         model=graph,
-        inputs=taken.inputs,
-        outputs=outputs,
+        inputs=ends.inputs,
+        outputs=ends.outputs,
         reference=reference,
-        notes=(*opened.notes, *notes, *saved),
+        notes=(*opened.notes, *notes, *ends.notes, *saved),
         trusted=request.trust,
-        fingerprint=_fingerprint(model, taken.inputs),
+        fingerprint=_fingerprint(model, ends.inputs),
         changing=partial(changing, model, reference),
+        rows_mix=ends.rows_mix,
     )
 
 

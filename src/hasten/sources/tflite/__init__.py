@@ -80,6 +80,7 @@ def open_tflite(model: object, request: SourceRequest) -> Source:
         reference=_graph_call(settled.model) if hybrid else file.opened.call,
         notes=(*file.notes, *notes, *settled.notes),
         fingerprint=_fingerprint(content, settled.inputs),
+        rows_mix=settled.rows_mix,
     )
 
 

@@ -17,7 +17,7 @@ from hasten.records import digest
 from hasten.sessions.torch import flatten
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.determinism import check_calls
-from hasten.sources.dims import rows_independent
+from hasten.sources.dims import rows_independent, rows_mix
 from hasten.sources.onnx import Settled, settle
 from hasten.sources.structure import unlike
 from hasten.sources.torch.export import Ports, export
@@ -39,7 +39,7 @@ def open_torch(model: object, request: SourceRequest) -> Source:
     opened, sample, names = _sample(opened, request)
     call = _reference(opened)
     _refuse_unsteady(opened, call, sample)
-    batched = _batched(sample, call)
+    batched, mix = _batched(sample, call)
     inputs = tuple(
         TensorSpec(name, a.dtype.name, ("batch", *a.shape[1:]) if b else tuple(a.shape))
         for name, a, b in zip(names, sample, batched, strict=True)
@@ -62,6 +62,7 @@ def open_torch(model: object, request: SourceRequest) -> Source:
         notes=notes if graph is None else (*notes, *graph.notes),
         trusted=opened.trusted,
         fingerprint=digest([opened.content, [spec.to_json() for spec in inputs]]),
+        rows_mix=mix,
         sample=tuple(sample) if request.example is not None or request.sample is not None else None,
     )
 
@@ -163,14 +164,18 @@ def _shaped_sample(opened: Opened, request: SourceRequest, call: Reference) -> t
     return list(floats), names
 
 
-def _batched(sample: Sequence[Array], call: Reference) -> list[bool]:
-    """Which inputs have a batch along dimension 0: all that are equally long there, if rows prove independent."""
+def _batched(sample: Sequence[Array], call: Reference) -> tuple[list[bool], bool]:
+    """Which inputs have a batch along dimension 0: all that are equally long there, if rows prove independent.
+
+    And whether they prove the contrary.
+    """
     lengths = {a.shape[0] if a.ndim else 0 for a in sample}
     if len(lengths) != 1 or lengths == {0}:
-        return [False] * len(sample)
+        return [False] * len(sample), False
     rng = np.random.default_rng(0)
     rows = [_three_rows(a, rng) for a in sample]
-    return [rows_independent(call, rows)] * len(sample)
+    independent = rows_independent(call, rows)
+    return [independent] * len(sample), not independent and rows_mix(call, rows)
 
 
 def _three_rows(array: Array, rng: np.random.Generator) -> Array:
