@@ -126,6 +126,12 @@ def test_free_dimensions_are_asked_for_by_name() -> None:
     assert source.inputs[0].shape == ("batch", 12, 4) and source.outputs[0].shape == ("batch", 12, 3)
     agrees(source)
     agrees(open_keras(model, SourceRequest(sample=(np.zeros((1, 5, 4), "float32"),))))
+    for shapes, reason in (
+        ({"z": (1, 12, 4)}, "unknown input 'z': expected one of x"),
+        ({"x": (1, 12, 5)}, "expected 4"),
+    ):
+        with pytest.raises(SourceError, match=reason):
+            open_keras(model, SourceRequest(shapes={"x": (1, 12, 4), **shapes}))
 
 
 def test_unknown_code_goes_through_the_stock_export_with_a_note() -> None:

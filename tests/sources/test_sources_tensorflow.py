@@ -105,6 +105,12 @@ def test_free_dimensions_are_asked_for() -> None:
     with pytest.raises(SourceError, match="--shape x="):
         open_tf_function(f, SourceRequest())
     assert open_tf_function(f, SourceRequest(shapes={"x": (1, 5, 3)})).inputs[0].shape == ("batch", 5, 3)
+    for shapes, reason in (
+        ({"z": (1, 5, 3)}, "unknown input 'z': expected one of x"),
+        ({"x": (1, 5, 4)}, "expected 3"),
+    ):
+        with pytest.raises(SourceError, match=reason):
+            open_tf_function(f, SourceRequest(shapes={"x": (1, 5, 3), **shapes}))
 
 
 def test_what_tf2onnx_cannot_convert_keeps_its_own_candidates(tmp_path: Path) -> None:

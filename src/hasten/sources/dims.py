@@ -16,7 +16,7 @@ from hasten.errors import HastenError, SourceError
 from hasten.sources import SourceRequest
 from hasten.types import Array, TensorSpec
 
-__all__ = ["Resolution", "resolve", "rows_independent"]
+__all__ = ["Resolution", "fitting_shapes", "resolve", "rows_independent", "rows_mix"]
 
 _ROWS = 3
 # How far two sums of the same terms may lie apart, relative and of the largest answer; and how far they would have to
@@ -117,22 +117,33 @@ def _same_row(together: Array, alone: Array, row: int, slack: tuple[float, float
     return bool(np.allclose(x, y, rtol=relative, atol=near, equal_nan=True))
 
 
-def _given(declared: Sequence[TensorSpec], request: SourceRequest) -> dict[str, tuple[int, ...]]:
+def fitting_shapes(declared: Sequence[TensorSpec], request: SourceRequest) -> dict[str, tuple[int, ...]]:
+    """The shapes that the user gave, by input.
+
+    Raises:  SourceError: one is for no input, of another rank, or against a fixed dimension
+    """
     names = [spec.name for spec in declared]
     for name in request.shapes:
         if name not in names:
             raise SourceError(f"shape given for unknown input '{name}': expected one of {', '.join(names)}")
     given = {name: tuple(shape) for name, shape in request.shapes.items()}
+    for spec in declared:
+        if spec.name in given:
+            _check(spec, given[spec.name], in_sample=False)
+    return given
+
+
+def _given(declared: Sequence[TensorSpec], request: SourceRequest) -> dict[str, tuple[int, ...]]:
+    given, names = fitting_shapes(declared, request), [spec.name for spec in declared]
     if request.sample is not None:
         if len(request.sample) != len(declared):
             raise SourceError(
                 f"sample has {len(request.sample)} arrays: expected {len(declared)}, one for each of {', '.join(names)}"
             )
         for spec, array in zip(declared, request.sample, strict=True):
-            given.setdefault(spec.name, tuple(np.shape(array)))
-    for spec in declared:
-        if spec.name in given:
-            _check(spec, given[spec.name], in_sample=spec.name not in request.shapes)
+            if spec.name not in given:
+                given[spec.name] = tuple(np.shape(array))
+                _check(spec, given[spec.name], in_sample=True)
     return given
 
 

@@ -22,6 +22,7 @@ from hasten.errors import SourceError
 from hasten.graph import read
 from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference, Source, SourceRequest
+from hasten.sources.dims import fitting_shapes
 from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress
 from hasten.sources.mixing import settle_rows
@@ -220,6 +221,7 @@ def _inputs(function: Any, request: SourceRequest) -> tuple[TensorSpec, ...]:
         else:
             dims = _filled(name, index, list(spec.shape.as_list()), request)
         specs.append(TensorSpec(name, spec.dtype.name, tuple("batch" if d is None else d for d in dims)))
+    fitting_shapes(specs, request)
     return tuple(specs)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hasten.errors import SourceError
 from hasten.sources import SourceRequest
+from hasten.sources.dims import fitting_shapes
 from hasten.sources.structure import unlike
 from hasten.types import TensorSpec
 
@@ -32,7 +33,8 @@ class Signature:
 def signature(model: Any, request: SourceRequest) -> Signature:
     """The model's inputs, every dimension but the batch a number.
 
-    Raises:  SourceError: a dimension is free, or a subclassed model was never called and no sample was given
+    Raises:  SourceError: a dimension is free, a shape fits no input, or a subclassed model was never called and no
+             sample was given
     """
     import keras  # noqa: PLC0415
 
@@ -42,6 +44,7 @@ def signature(model: Any, request: SourceRequest) -> Signature:
     specs = tuple(_spec(symbol, names[i], i, request) for i, symbol in enumerate(flat))
     if len({s.name for s in specs}) < len(specs):
         specs = tuple(TensorSpec(f"{s.name}_{i}", s.dtype, s.shape) for i, s in enumerate(specs))
+    fitting_shapes(specs, request)
     return Signature(specs, lambda values: keras.tree.pack_sequence_as(structure, list(values)))
 
 
