@@ -9,10 +9,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from hasten.errors import SourceError
-from hasten.graph import to_bytes
+from hasten.graph import clone, to_bytes
 from hasten.types import Array
 
-__all__ = ["MANY_NODES", "observe", "run", "runner", "sums_exactly"]
+__all__ = ["MANY_NODES", "observe", "run", "runner", "sums_exactly", "with_own_zero_points"]
 
 MANY_NODES = 1000
 """From here on ONNX Runtime is told not to plan which buffers to use again: that takes time that grows with the square
@@ -23,6 +23,19 @@ _BYTE_PRODUCTS = frozenset(
     {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
     | {"QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
 )
+
+
+# Where an operator takes a weight of bytes and its zero point.
+_ZEROS = {
+    "DequantizeLinear": (0, 2),
+    "QLinearConv": (3, 5),
+    "QLinearMatMul": (3, 5),
+    "QGemm": (3, 5),
+    "MatMulInteger": (1, 3),
+    "ConvInteger": (1, 3),
+    "DynamicQuantizeMatMul": (1, 3),
+    "MatMulIntegerToFloat": (1, 5),
+}
 
 
 def run(model: ir.Model, arrays: Sequence[Array]) -> tuple[Array, ...]:
@@ -38,7 +51,7 @@ def runner(model: ir.Model) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
 
     Raises:  SourceError: as ``run``, now or when it is called
     """
-    return _runner(model, to_bytes(model), None)
+    return _runner(model, to_bytes(with_own_zero_points(model)), None)
 
 
 def observe(model: ir.Model, arrays: Sequence[Array], values: Sequence[ir.Value]) -> tuple[Array, ...]:
@@ -62,6 +75,33 @@ def sums_exactly(options: ort.SessionOptions) -> None:
     """
     options.add_session_config_entry("session.x64quantprecision", "1")
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+
+
+def with_own_zero_points(model: ir.Model) -> ir.Model:
+    """The model; where weights of bytes share a zero point, a copy in which each has its own.
+
+    On x86 without VNNI, exact sums need unsigned weights. ONNX Runtime turns them by itself, but makes the new zero
+    point under one name for all weights that share it, and refuses the graph at the second.
+    """
+    if not any(node.op_type in _ZEROS for node in model.graph):
+        return model
+    apart = clone(model)
+    made = 0
+    taken: set[str | None] = set()
+    for node in apart.graph:
+        at, zero_at = _ZEROS.get(node.op_type, (0, 0))
+        if not zero_at or len(node.inputs) <= zero_at:
+            continue
+        weight, zero = node.inputs[at], node.inputs[zero_at]
+        if weight is None or weight.const_value is None or zero is None or zero.const_value is None:
+            continue
+        if zero.name in taken:
+            made += 1
+            own = ir.val(f"{zero.name} of {weight.name} {made}", const_value=ir.tensor(zero.const_value.numpy()))
+            apart.graph.register_initializer(own)
+            node.replace_input_with(zero_at, own)
+        taken.add(zero.name)
+    return apart if made else model
 
 
 def _runner(model: ir.Model, data: bytes, wanted: list[str] | None) -> Callable[[Sequence[Array]], tuple[Array, ...]]:

@@ -20,7 +20,7 @@ import onnxruntime as ort
 from hasten import graph
 from hasten.errors import InputError, SourceError
 from hasten.graph import shapes
-from hasten.graph.reference import MANY_NODES, sums_exactly
+from hasten.graph.reference import MANY_NODES, sums_exactly, with_own_zero_points
 from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import Resolution, resolve, rows_independent, rows_mix
@@ -72,7 +72,7 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
     _refuse_narrow(opened, path)
     # Before ONNX Runtime, whose Python part prints a banner where a name is no text.
     content = _content(opened, path)
-    reference = session_reference(path, opened.graph.num_nodes())
+    reference = session_reference(path, opened)
     prepared, notes = _prepared(opened, path)
     settled = settle(prepared, request, reference)
     return Source(
@@ -95,17 +95,19 @@ def _content(model: ir.Model, path: Path) -> str:
         raise SourceError(f"cannot read '{path}': {error}") from error
 
 
-def session_reference(path: Path, nodes: int) -> Reference:
-    """A call that runs the file, of so many nodes, in ONNX Runtime with its default optimisations.
+def session_reference(path: Path, model: ir.Model) -> Reference:
+    """A call that runs the file, which holds ``model``, in ONNX Runtime with its default optimisations.
 
     Raises:  SourceError: ONNX Runtime refuses the file; the message names an unknown operator
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.enable_mem_reuse = nodes < MANY_NODES
+    options.enable_mem_reuse = model.graph.num_nodes() < MANY_NODES
     sums_exactly(options)
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        apart = with_own_zero_points(model)
+        held = str(path) if apart is model else graph.to_bytes(apart)
+        session = ort.InferenceSession(held, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise SourceError(f"cannot open ONNX model '{path}': {_reason(error)}") from error
     names = [value.name for value in session.get_inputs()]
