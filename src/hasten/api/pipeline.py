@@ -39,12 +39,13 @@ OnEvent = Callable[[Event], None]
 _EXAMPLES = 4
 _PLAYOFF_S, _QUICK_PLAYOFF_S = 6.0, 1.2
 # The whole run; what the search gets however long reading the model took; and what must follow the search: opening the
-# leaders, playing, writing, timing the winner's operators.
+# leaders, playing, writing and, in a whole search, timing the winner's operators.
 _TOTAL_S, _QUICK_TOTAL_S = 87.0, 18.5
 _LEAST_S, _QUICK_LEAST_S = 20.0, 5.0
-_AFTER_S, _QUICK_AFTER_S = 11.0, 4.5
-# Where less of the whole is left, the winner's operators are not timed any more.
-_BY_OP_S = 1.5
+_AFTER_S, _QUICK_AFTER_S = 11.0, 2.5
+# Where less of the whole is left, the winner's operators are not timed any more: another build, with clocks in it. In a
+# quick run one more candidate is worth more.
+_BY_OP_S, _QUICK_BY_OP_S = 1.5, 3.0
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _by_op(plan: Plan, verdict: Verdict | None, settings: Settings, started: flo
     """Where the winner's time goes, if this run still has the time to find out."""
     if verdict is None or verdict.winner is None:
         return ByOp()
-    if settings.budget_s is None and _left_s(settings, started) < _BY_OP_S:
+    if settings.budget_s is None and _left_s(settings, started) < (_QUICK_BY_OP_S if settings.quick else _BY_OP_S):
         return ByOp(note="operators were not timed: no time was left; hasten explain does it")
     return by_op(plan, verdict.winner)
 
