@@ -21,6 +21,7 @@ from hasten.graph import reference, write
 from hasten.passes import Pass
 from hasten.passes.contributed import contributed_operators
 from hasten.passes.contributed_rounding import contributed_rounding
+from hasten.passes.run import run_phases
 
 DOMAIN = "com.microsoft"
 _NAMESAKES = ("QuantizeLinear", "DequantizeLinear", "Attention")
@@ -76,7 +77,8 @@ def close(found: Sequence[Array], wanted: Sequence[Array]) -> None:
 def holds(case: Case, rewrite: Pass = contributed_operators) -> None:
     model = case.model()
     wanted = reference.run(model, case.fed_arrays)
-    result = apply(model, rewrite)
+    # On the case's own inputs: drawn by their type alone, masks would be none, or hide all that a row looks at.
+    result = run_phases(model, ((rewrite,),), probe=case.fed_arrays, strict=True)[0]
     assert all(node.domain == "" for node in result.graph), ops(result)
     assert case.op not in ops(result) or case.op in _NAMESAKES
     close(reference.run(result, case.fed_arrays), wanted)

@@ -29,7 +29,8 @@ class Scaled(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         rows = K.reshape(x, (K.shape(x)[0], -1, 3))
-        return self.scale * x - self.shift + K.mean(self.shift / (1.0 + K.square(rows)[:, :1, :1]))
+        mean = K.mean(self.shift / (1.0 + K.square(rows)[:, :1, :1]), axis=(1, 2), keepdims=True)
+        return self.scale * x - self.shift + mean
 
 
 ACTIVATIONS = [
