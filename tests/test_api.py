@@ -24,7 +24,7 @@ from hasten.errors import (
     VerifyError,
 )
 from hasten.records import Trial
-from hasten.tune.plan import Event
+from hasten.tune.plan import Event, Limits
 
 QUICK = Settings(engines=("onnxruntime",), quick=True, threads=1, budget_s=90)
 
@@ -75,6 +75,17 @@ def test_settings_say_what_differs_from_the_default() -> None:
     assert Settings(batch=8, quick=True).to_json() == {"batch": (8,), "quick": True}
     assert Settings(precision="int8").precisions == ("float32", "int8")
     assert Settings(precision="auto", tolerance=0.1).precisions[0] == "float32"
+
+
+def test_a_longer_budget_waits_longer_before_it_calls_anything_hung() -> None:
+    quick, whole = Limits.quick(), Limits()
+    assert Settings(quick=True).limits == quick
+    assert Settings(quick=True, budget_s=6).limits == dataclasses.replace(quick, budget_s=6.0)
+    assert Settings(quick=True, budget_s=24).limits.open_s == 2 * quick.open_s
+    assert Settings(quick=True, budget_s=9000).limits == dataclasses.replace(
+        quick, budget_s=9000.0, build_s=whole.build_s, open_s=whole.open_s, check_s=whole.check_s
+    )
+    assert Settings(budget_s=9000).limits == dataclasses.replace(whole, budget_s=9000.0)
 
 
 def test_compile_answers_like_the_source(model_file: Path) -> None:

@@ -138,7 +138,7 @@ def test_inputs_in_the_middle_may_be_left_out(tmp_path: Path) -> None:
 def test_a_search_times_the_modules_own_calls_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     module, sample, *_ = CASES["by name"]
-    settings = Settings(engines=("onnxruntime", "torch"), quick=True, threads=1, fresh=True)
+    settings = Settings(engines=("onnxruntime", "torch"), quick=True, threads=1, fresh=True, budget_s=90)
     outcome = study(module, sample, output=tmp_path / "m.hasten", settings=settings)
     judged = {t.candidate.engine: (t.status, t.reason) for t in outcome.report.trials}
     assert {engine: status for engine, (status, _) in judged.items()} == {"onnxruntime": "ok", "torch": "ok"}, judged

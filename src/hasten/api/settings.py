@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class Settings:
     def limits(self) -> Limits:
         """How long and how large the search may get."""
         limits = Limits.quick() if self.quick else Limits()
-        return limits if self.budget_s is None else replace(limits, budget_s=float(self.budget_s))
+        return limits if self.budget_s is None else limits.within(float(self.budget_s))
 
     def to_json(self) -> dict[str, Any]:
         """What differs from the default, JSON-ready: for the report and the bundle."""

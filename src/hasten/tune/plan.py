@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,14 @@ class Limits:
     def quick() -> Limits:
         """The limits of ``--quick``."""
         return Limits(budget_s=12.0, measure_s=0.25, gaps=3, build_s=12.0, open_s=10.0, check_s=8.0)
+
+    def within(self, budget_s: float) -> Limits:
+        """These limits with another budget. Where that is longer, each stage may take longer too, up to a whole
+        search's limits: on a busy machine what is slow is not taken for hanging before the time given is used."""
+        more, whole = max(1.0, budget_s / self.budget_s), Limits()
+        waits = ("build_s", "open_s", "check_s")
+        longer = {name: max(mine := getattr(self, name), min(mine * more, getattr(whole, name))) for name in waits}
+        return replace(self, budget_s=budget_s, **longer)
 
 
 @dataclass(frozen=True)
