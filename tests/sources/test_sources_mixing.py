@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 import hasten
-from hasten.errors import InputError
+from hasten.api import Settings
+from hasten.errors import InputError, SettingsError
 from hasten.sources import SourceRequest
 from hasten.sources.dims import rows_independent, rows_mix
 from hasten.sources.keras.source import open_keras
@@ -75,6 +76,17 @@ def test_rows_that_mix_are_answered_as_by_the_source_or_refused(make: Callable[[
     assert single.predict(X[:0]).shape == (0, 3)
     with pytest.raises(InputError, match="cannot split 4 rows: in this model the answer to a row depends on those"):
         single.predict(X)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("make", MAKERS)
+def test_another_batch_is_refused_with_the_way_to_it(make: Callable[[], Any]) -> None:
+    wanted = (
+        r"batch: expected none, received 4: in this model the answer to a row depends on the rows beside it, so it is "
+        r"compiled for as many rows as its sample has \(.*float32\[1, 3\]\); give a sample of that many rows instead"
+    )
+    with pytest.raises(SettingsError, match=wanted):
+        hasten.compile(make(), sample=X[:1], engine="onnxruntime", settings=Settings(batch=4))
 
 
 @pytest.mark.frameworks

@@ -96,12 +96,17 @@ def batches(source: Source, settings: Settings) -> tuple[int, ...]:
     """
     if any(spec.is_batched for spec in source.inputs):
         return settings.batch
-    if settings.batch != (1,):
-        shapes = ", ".join(map(str, source.inputs))
+    if settings.batch == (1,):
+        return (1,)
+    shapes = ", ".join(map(str, source.inputs))
+    received = ", ".join(map(str, settings.batch))
+    if source.rows_mix:
         raise SettingsError(
-            f"batch: expected none, because this model's shapes are fixed ({shapes}), received {list(settings.batch)}"
+            f"batch: expected none, received {received}: in this model the answer to a row depends on the rows beside "
+            f"it, so it is compiled for as many rows as its sample has ({shapes}); give a sample of that many rows "
+            "instead"
         )
-    return (1,)
+    raise SettingsError(f"batch: expected none, because this model's shapes are fixed ({shapes}), received {received}")
 
 
 def tidied(source: Source, sample: Sequence[Array]) -> tuple[ir.Model | None, tuple[Rewrite, ...]]:
