@@ -17,10 +17,13 @@ from tune_plans import LIMITS, deliberate, make_plan
 from hasten.engines import Offer
 from hasten.errors import SettingsError
 from hasten.records import Candidate, Trial
+from hasten.tune.builds import Builds
 from hasten.tune.candidates import gather
 from hasten.tune.plan import Event, Plan
+from hasten.tune.processes import WarmPool
 from hasten.tune.search import search, try_order
 from hasten.tune.store import Store, raw_samples
+from hasten.tune.trial import Attempt, attempt
 
 # how it misbehaves → status, and what its reason must say
 FATES = {
@@ -237,6 +240,17 @@ def test_what_does_not_fit_the_budget_is_skipped_and_tried_later(plan_of) -> Non
     for _ in range(4):
         trials = search(plan)
     assert [t.status for t in trials] == ["ok"] * 4
+
+
+@pytest.mark.parametrize("how", ["build hangs", "open hangs", "hang later"])
+def test_what_the_end_of_the_search_cuts_short_is_not_called_hanging(plan_of, how: str) -> None:
+    plan = plan_of(deliberate(how), limits=replace(LIMITS, build_s=60, open_s=60, check_s=60, over_s=1.0))
+    store = Store(plan)
+    with WarmPool(store.folder, 60.0) as pool, Builds(plan, pool) as builds:
+        trial = attempt(plan.candidates[0], Attempt(plan, store, builds, end_s=time.monotonic()), lambda stage: None)
+    assert trial.status == "skipped"
+    assert trial.reason.startswith("no time left: still ") and trial.reason.endswith("; run again to continue")
+    assert store.load(plan.candidates[0]) is None
 
 
 def test_without_anything_to_ship_what_needs_no_conversion_is_tried_however_late(plan_of) -> None:

@@ -14,7 +14,7 @@ from hasten.verify import edge_inputs
 
 SPECS = (TensorSpec("x", "float32", (1, 3)),)
 OUTPUTS = (TensorSpec("y", "float32", (1, 3)),)
-LIMITS = Limits(budget_s=120, measure_s=0.03, build_s=6, open_s=4, check_s=2, memory_bytes=600 << 20)
+LIMITS = Limits(budget_s=120, measure_s=0.03, build_s=10, open_s=10, check_s=5, memory_bytes=600 << 20)
 
 
 def deliberate(how: str = "", **options: object) -> Candidate:

@@ -22,7 +22,7 @@ import psutil
 from hasten.records import Status, to_json
 from hasten.tune.processes import Start, spawn
 
-__all__ = ["Child", "ChildFailed"]
+__all__ = ["Child", "ChildFailed", "FellSilent"]
 
 _LOOK_S = 0.25
 _SKIPPED = ("UnsupportedOpError", "MissingLibraryError")
@@ -36,6 +36,14 @@ class ChildFailed(Exception):
         self.status: Status = status
         self.abrupt = abrupt
         """It died or fell silent, rather than saying what was wrong."""
+
+
+class FellSilent(ChildFailed):
+    """It said nothing for as long as it was waited for."""
+
+    def __init__(self, stage: str, waited_s: float) -> None:
+        super().__init__(f"hung while {stage}: no answer within {waited_s:.0f} s", abrupt=True)
+        self.stage, self.waited_s = stage, waited_s
 
 
 class Child:
@@ -79,7 +87,7 @@ class Child:
     def next_message(self, timeout_s: float) -> dict[str, Any]:
         """The worker's next message.
 
-        Raises:  ChildFailed: it reported an error, died, stayed silent for ``timeout_s``, or took too much memory
+        Raises:  ChildFailed: it reported an error, died or took too much memory; FellSilent: nothing in ``timeout_s``
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -104,7 +112,7 @@ class Child:
             raise ChildFailed(f"out of memory while {self.stage}: held {held:.2f} GiB, cap {cap:.2f} GiB")
         if late:
             self.end()
-            raise ChildFailed(f"hung while {self.stage}: no answer within {timeout_s:.0f} s", abrupt=True)
+            raise FellSilent(self.stage, timeout_s)
 
     def _resident_bytes(self) -> int:
         try:

@@ -40,13 +40,15 @@ class Limits:
     """Process start to first answer."""
     check_s: float = 30.0
     """A candidate that has been silent for so long while it answers checks or is timed hangs."""
+    over_s: float = 5.0
+    """By how much the candidate at hand may overdraw the budget."""
     memory_bytes: int | None = None
     """None: four fifths of the memory that is free when the search begins."""
 
     @staticmethod
     def quick() -> Limits:
         """The limits of ``--quick``."""
-        return Limits(budget_s=12.0, measure_s=0.25, gaps=3, build_s=12.0, open_s=10.0, check_s=8.0)
+        return Limits(budget_s=12.0, measure_s=0.25, gaps=3, build_s=12.0, open_s=10.0, check_s=8.0, over_s=2.0)
 
     def within(self, budget_s: float) -> Limits:
         """These limits with another budget. Where that is longer, each stage may take longer too, up to a whole

@@ -133,7 +133,8 @@ class _Search:
                 reason = f"no time left: needs about {needed:.0f} s, {max(left, 0):.0f} s remain; run again to continue"
                 self._finish("finished", Trial(candidate, "skipped", reason))
             else:
-                self._try(candidate, left if self._passed() else max(left, self.plan.limits.build_s), builds)
+                at_least = 0.0 if self._passed() else self.plan.limits.build_s
+                self._try(candidate, max(self._end, time.monotonic() + at_least), builds)
 
     def _may_skip(self, candidate: Candidate, left_s: float) -> bool:
         """Whether there will be something to ship without it, or waiting for it would be without end."""
@@ -162,11 +163,11 @@ class _Search:
             building = max(_USUAL_BUILD_S.get(candidate.engine, 0.5), builds.given_up_s(candidate))
         return self._seen_s.get(_way(candidate), guess) + building
 
-    def _try(self, candidate: Candidate, left_s: float, builds: Builds) -> None:
+    def _try(self, candidate: Candidate, end_s: float, builds: Builds) -> None:
         built = builds.is_built(candidate)
         begin = time.monotonic()
         self._tell("started", candidate)
-        given = Attempt(self.plan, self._store, builds, left_s)
+        given = Attempt(self.plan, self._store, builds, end_s)
         trial = attempt(candidate, given, lambda stage: self._tell("stage", candidate, stage))
         took = time.monotonic() - begin
         way = _way(candidate)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hasten.measure.sampling import Sampling
 from hasten.records import Artefact, Candidate, Comparison, Measurement, Trial
 from hasten.tune.arrays import read_groups
 from hasten.tune.builds import Builds
-from hasten.tune.isolation import Child, ChildFailed
+from hasten.tune.isolation import Child, ChildFailed, FellSilent
 from hasten.tune.plan import Plan
 from hasten.tune.processes import Start, spawn
 from hasten.tune.store import Store
@@ -33,28 +35,47 @@ _FRAMEWORK_CHECK_S = 2.0
 class Attempt:
     """What an attempt may use.
 
-    Units:   left_s: seconds until the search must end
+    Units:   end_s: the second of the monotonic clock at which the search must end
     """
 
     plan: Plan
     store: Store
     builds: Builds
-    left_s: float
+    end_s: float
 
-    def cap(self, limit_s: float) -> float:
-        """A stage's limit, shortened where the search ends sooner; never under five seconds."""
-        return max(5.0, min(limit_s, self.left_s + 5.0))
+    @contextmanager
+    def patience(self, limit_s: float) -> Iterator[float]:
+        """The seconds to wait for a stage: its limit, or less where the search ends sooner.
+
+        Raises:  _OutOfTime: it fell silent for less than its limit: slow, for all that anyone knows, not hanging
+        """
+        over_s = self.plan.limits.over_s
+        wait_s = min(limit_s, over_s + max(0.0, self.end_s - time.monotonic()))
+        try:
+            yield wait_s
+        except FellSilent as failure:
+            if failure.waited_s >= limit_s:
+                raise
+            reason = f"no time left: still {failure.stage} after {wait_s:.0f} s; run again to continue"
+            raise _OutOfTime(reason) from failure
+
+
+class _OutOfTime(ChildFailed):
+    """The search ended before the candidate had its time."""
 
 
 def attempt(candidate: Candidate, given: Attempt, on_stage: OnStage) -> Trial:
-    """The candidate's trial, saved."""
+    """The candidate's trial, saved unless the search's end cut it short."""
     folder = given.store.trial_folder(candidate)
     (folder / "log.txt").unlink(missing_ok=True)
     started = Trial(candidate, "failed", log=str(folder / "log.txt"))
     try:
-        artefact, build_ns = given.builds.artefact(candidate, given.cap(given.plan.limits.build_s), on_stage)
+        with given.patience(given.plan.limits.build_s) as wait_s:
+            artefact, build_ns = given.builds.artefact(candidate, wait_s, on_stage)
         started = replace(started, artefact=artefact, build_ns=build_ns)
         trial, samples = _run_warm(started, folder, given, on_stage)
+    except _OutOfTime as late:
+        return replace(started, status="skipped", reason=str(late), log=None)
     except ChildFailed as failure:
         log = given.builds.log(candidate) if started.artefact is None else folder / "log.txt"
         reason = f"{failure}; log: {log}" if failure.status == "failed" else str(failure)
@@ -139,7 +160,8 @@ def _listen(child: Child, until: str, given: Attempt, on_stage: OnStage) -> dict
     limits = given.plan.limits
     while True:
         opening = child.stage in ("starting", "opening")
-        message = child.next_message(given.cap(limits.open_s if opening else limits.check_s))
+        with given.patience(limits.open_s if opening else limits.check_s) as wait_s:
+            message = child.next_message(wait_s)
         facts |= message
         if message["event"] == "stage":
             on_stage(child.stage)
