@@ -96,6 +96,31 @@ def test_recurrent_layers_stay_whole(tmp_path: Path, cell: str, options: dict[st
     same_answers(source)
 
 
+class Begun(torch.nn.Module):  # type: ignore[misc,name-defined]
+    """An LSTM with projections that is given its first state, or begins with zeros."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.cell = torch.nn.LSTM(6, 8, proj_size=3, batch_first=True, **options)
+
+    def forward(self, x, *states):
+        y, (h, c) = self.cell(x, tuple(s.transpose(0, 1).contiguous() for s in states) or None)
+        return y, h.transpose(0, 1), c.transpose(0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("begun", [False, True], ids=["zeros", "given"])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}], ids=str)
+def test_a_projected_lstm_is_a_plain_one_and_a_product(options: dict[str, Any], begun: bool, tmp_path: Path) -> None:
+    count = 4 if "num_layers" in options else 1
+    states = (*sample(1, count, 3), *sample(1, count, 8)) if begun else ()
+    source = open_source(Begun(**options), SourceRequest(sample=(*sample(1, 5, 6), *states), work=tmp_path))
+    found = Counter(node.op_type for node in source.model.graph)  # type: ignore[union-attr]
+    assert found["LSTM"] == options.get("num_layers", 1)
+    assert source.inputs[0].is_batched
+    same_answers(source)
+
+
 class Applied(torch.nn.Module):  # type: ignore[misc,name-defined]
     def __init__(self, function: Any) -> None:
         super().__init__()

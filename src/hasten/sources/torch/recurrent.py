@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hasten.sources.torch.distances import cdist, median
+from hasten.sources.torch.projected import lstm
 
 __all__ = ["translations"]
 
@@ -17,6 +18,7 @@ def translations() -> Mapping[Any, Callable[..., Any]]:
     return {
         torch.ops.aten.rnn_tanh.input: _rnn_tanh,
         torch.ops.aten.rnn_relu.input: _rnn_relu,
+        torch.ops.aten.lstm.input: lstm,
         torch.ops.aten._cdist_forward.default: cdist,
         torch.ops.aten.median.dim: median,
     }
