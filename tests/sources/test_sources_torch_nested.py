@@ -157,15 +157,43 @@ def test_programs_and_scripts_of_structures(tmp_path: Path) -> None:
         source = open_source(tmp_path / name, SourceRequest(trust=True, example=example, work=work))
         assert sorted(spec.name for spec in source.inputs) == inputs
         given = [sample[spec.name] for spec in source.inputs]
-        answered = [source.reference(given)]
-        if name == "script.pt":  # torch's exporter knows no dict in TorchScript
-            assert "only torch runs this model" in source.notes[-1]
-        else:
-            assert source.model is not None, source.notes
-            answered.append(run(source.model, given))
-        for answers in answered:
+        assert source.model is not None, source.notes
+        for answers in (source.reference(given), run(source.model, given)):
             for got, expected in zip(answers, wanted, strict=True):
                 np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+class Scripted(torch.nn.Module):  # type: ignore[misc,name-defined]
+    """What it runs is decided by a value, and ``scale`` may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = torch.nn.Linear(4, 3)
+
+    def forward(self, parts: dict[str, torch.Tensor], scale: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        left = self.left(parts["a"])
+        if bool(parts["b"].sum() > 0):
+            left = left + parts["b"]
+        if scale is not None:
+            left = left * scale
+        return {"left": left, "twice": left * 2}
+
+
+@pytest.mark.parametrize("keys", [("parts",), ("parts", "scale")], ids=str)
+def test_scripts_keep_their_choices_with_structures_and_optional_inputs(keys: tuple[str, ...], tmp_path: Path) -> None:
+    module = Scripted().eval()
+    sample = {"parts": {"a": drawn(1, 4), "b": drawn(1, 3)}, "scale": drawn(1, 3)}
+    request = SourceRequest(example={key: sample[key] for key in keys}, work=tmp_path)
+    source = open_source(torch.jit.script(module), request)
+    assert [spec.name for spec in source.inputs] == (["a", "b"] if len(keys) == 1 else ["parts_a", "parts_b", "scale"])
+    assert [spec.name for spec in source.outputs] == ["left", "twice"]
+    assert source.model is not None, source.notes
+    for sign in (1, -1):
+        a, b, scale = drawn(1, 4), sign * np.ones((1, 3), np.float32), drawn(1, 3)
+        tensors = {"a": torch.from_numpy(a), "b": torch.from_numpy(b)}
+        wanted = module(tensors, torch.from_numpy(scale) if "scale" in keys else None)
+        for got, expected in zip(run(source.model, [a, b, scale][: len(keys) + 1]), wanted.values(), strict=True):
+            np.testing.assert_allclose(got, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_what_fits_no_input_is_said_in_one_line() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from hasten.errors import SourceError
 from hasten.records import digest
+from hasten.sessions.torch import flat_module
 from hasten.sources import SourceRequest
 from hasten.sources.onnx import work_folder
 from hasten.sources.structure import entries, leaves, mapped, unlike
@@ -92,7 +93,8 @@ def flattened(opened: Opened, given: Given, request: SourceRequest) -> Opened:
     """
     answer = _called(opened.module, given)
     outputs = unlike(["_".join(map(str, path)) for path, _ in leaves(answer)])
-    if given.is_flat and not _holds_data_class(answer):
+    plain = not _holds_data_class(answer) if opened.kind != "script" else _is_plain_script(opened.module, answer)
+    if given.is_flat and plain:
         return replace(opened, outputs=tuple(outputs))
     names = given.names(opened.names)
     made = _saved(opened, _packed(opened.module, given), given, work_folder(request))
@@ -124,6 +126,15 @@ def _holds_data_class(value: Any) -> bool:
     if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
         return True
     return any(_holds_data_class(part) for _, part in entries(value) or ())
+
+
+def _is_plain_script(script: Any, answer: Any) -> bool:
+    """Whether it takes and gives tensors alone: optional inputs and dicts of answers have no form in ONNX."""
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    answers = answer if isinstance(answer, tuple) else (answer,)
+    taken = {str(argument.type) for argument in script.forward.schema.arguments[1:]}
+    return taken <= {"Tensor"} and all(isinstance(part, torch.Tensor) for part in answers)
 
 
 def _packed(module: Any, given: Given) -> Any:
@@ -172,7 +183,7 @@ def _saved(opened: Opened, packed: Any, given: Given, folder: Path) -> Opened:
     try:
         with torch.no_grad():
             if opened.kind == "script":
-                module = torch.jit.trace(packed.eval(), tensors, check_trace=False, strict=False)
+                module = torch.jit.trace(flat_module(packed).eval(), tensors, check_trace=False, strict=False)
                 torch.jit.save(module, str(path))
                 return replace(opened, module=module, path=path)
             program = torch.export.export(packed, tensors)
