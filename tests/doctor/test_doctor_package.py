@@ -125,3 +125,20 @@ main("a cat")
     assert rules_in(package / "cli.py") == [("H202", 9)]
     write(package, "drawer.py", drawer)
     assert rules_in(package / "cli.py") == []
+
+
+def test_a_method_of_a_package_whose_class_loads_no_weights_is_not_found(package: Path) -> None:
+    loaded = SCORER + "\ndef restore(scorer):\n    return torch.load('w.pt', weights_only=True)\n"
+    write(
+        package, "scoring.py", loaded.replace('self.net.load_state_dict(torch.load("w.pt", weights_only=True))', "pass")
+    )
+    write(package, "deep/runs.py", "from shop.scoring import Scorer\nprint(Scorer().answers(x))\n")
+    assert [rule for rule, _ in rules_in(package / "scoring.py")] == ["H202"]  # `score` calls `answers` without it
+
+
+def test_a_function_of_a_package_may_be_called_once(package: Path) -> None:
+    text = "import torch\n\ndef predict(image):\n    net = torch.jit.load('m.pt')\n    return net(image)\n"
+    write(package, "once.py", text)
+    write(package.parent, "loose.py", text)
+    assert "H110" not in [rule for rule, _ in rules_in(package / "once.py")]
+    assert ("H110", 4) in rules_in(package.parent / "loose.py")

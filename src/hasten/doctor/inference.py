@@ -17,7 +17,16 @@ from hasten.doctor.package import is_named_beside
 from hasten.doctor.rule import keyword
 from hasten.doctor.samples import value_of
 
-__all__ = ["answers", "is_covered", "is_covered_beside", "loads_own", "loads_weights", "model_run", "own_calls"]
+__all__ = [
+    "answers",
+    "is_covered",
+    "is_covered_beside",
+    "is_loaded_here",
+    "loads_own",
+    "loads_weights",
+    "model_run",
+    "own_calls",
+]
 
 _EVALUATES = re.compile(
     r"(^|_)(validate|validation|evaluate|evaluation|eval|test|predict|infer|inference|serve|score|classify)(_|$)"
@@ -237,6 +246,13 @@ def loads_own(scope: ast.AST, code: Code) -> bool:
         and (call.func.attr in _WEIGHTS or code.qualified(call.func) in ("torch.load", "torch.jit.load"))
         for call in own_calls(scope)
     )
+
+
+def is_loaded_here(run: ast.Call, code: Code) -> bool:
+    """True where the function that runs a model, or a method of its class, loads the weights."""
+    function, owner = code.function(run), code.klass(run)
+    methods = [n for n in owner.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))] if owner else []
+    return any(loads_own(f, code) for f in (function, *methods) if f is not None)
 
 
 def loads_weights(code: Code) -> bool:

@@ -12,12 +12,17 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["is_named_beside"]
+__all__ = ["is_in_package", "is_named_beside"]
 
 _MOST = 4000  # files of one package
 _LONGEST = 500_000  # bytes of one file
 _DEEPEST = 8
 _CARES = re.compile(r"no_grad|inference_mode|grad_enabled|\.eval\(\)")
+
+
+def is_in_package(file: Path | None) -> bool:
+    """True for a file beside an `__init__.py`: other files may see to what it leaves open."""
+    return file is not None and (file.parent / "__init__.py").exists()
 
 
 def is_named_beside(file: Path, mark: re.Pattern[str], names: Sequence[re.Pattern[str]]) -> bool:

@@ -6,6 +6,7 @@ import ast
 
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
+from hasten.doctor.package import is_in_package
 from hasten.doctor.rule import Edit
 
 __all__ = ["hoist", "is_guarded", "repeats_needlessly", "tainted"]
@@ -157,6 +158,8 @@ def _each_call(call: ast.Call, function: Function, code: Code) -> str:
     """A function that takes data, loads a fixed model, and runs it: each call pays the load."""
     if function.name in ("__init__", "__call__") or function.name.lstrip("_").split("_")[0] in _ENTRY:
         return ""
+    if is_in_package(code.file):
+        return ""  # other files call it, perhaps once
     parameters = [
         a.arg for a in (*function.args.posonlyargs, *function.args.args) if a.arg not in ("self", "cls", "args")
     ]

@@ -4,7 +4,7 @@
 Finds a torch model run for inference in a file where nothing calls `.eval()` on the way to it, nor does another file
 of the package that runs the same function. Models whose layers are all seen, and hold neither dropout nor batch norm,
 are left alone, as are `from_pretrained` models (they come in eval mode). In a package, and where a class is handed its
-model, the file must show layers that care.
+model, the file must show layers that care; in a package also that this function or class loads the weights.
 
 ## Why is this bad
 In training mode dropout throws activations away at random and batch norm takes its statistics from the batch, and
@@ -37,7 +37,8 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.inference import answers, is_covered, is_covered_beside, loads_own, own_calls
+from hasten.doctor.inference import answers, is_covered, is_covered_beside, is_loaded_here, loads_own, own_calls
+from hasten.doctor.package import is_in_package
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 from hasten.doctor.samples import value_of
 
@@ -69,6 +70,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         elsewhere = _is_in_package(call, code) or not _is_loaded_by_owner(call, code) or _plays(call, code)
         if elsewhere and not _shows_state(call, code):
             continue
+        if _is_in_package(call, code) and not is_loaded_here(call, code):
+            continue  # who gives the model its weights may set its mode too
         if is_covered_beside(call, code, _BESIDE):
             continue
         yield hit(call, "the model answers in training mode: dropout and batch norm are at work", *_edit(call, code))
@@ -99,8 +102,7 @@ def _shows_state(call: ast.Call, code: Code) -> bool:
 
 def _is_in_package(call: ast.Call, code: Code) -> bool:
     """True for a function of a package: its models are of other files' making, and those may see to their mode."""
-    inside = code.file is not None and (code.file.parent / "__init__.py").exists()
-    return inside and code.function(call) is not None
+    return is_in_package(code.file) and code.function(call) is not None
 
 
 def _is_loaded_by_owner(call: ast.Call, code: Code) -> bool:

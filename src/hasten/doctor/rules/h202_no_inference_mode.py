@@ -3,7 +3,8 @@
 ## What it does
 Finds a torch model run for inference where nothing on the way switches gradients off: no context, no decorator, no
 `requires_grad_(False)`. A method that only other files of the package run is left alone where one of them names
-`no_grad`, or where it hands on a tensor as it is; so is a single run on random numbers.
+`no_grad`, where it hands on a tensor as it is, or where its class loads no weights; so is a single run on random
+numbers.
 
 ## Why is this bad
 Autograd records every operation and keeps every activation for a backward pass that never comes: time for each
@@ -38,8 +39,9 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.inference import answers, is_covered, is_covered_beside, loads_own
+from hasten.doctor.inference import answers, is_covered, is_covered_beside, is_loaded_here, loads_own
 from hasten.doctor.names import Function
+from hasten.doctor.package import is_in_package
 from hasten.doctor.rule import Edit, Fix, Hit, Rule
 from hasten.doctor.words import words
 
@@ -66,6 +68,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         )
         if not known and (elsewhere or not _ends_plain(function, code)):
             continue
+        if not known and is_in_package(code.file) and not is_loaded_here(call, code):
+            continue  # who gives the model its weights may run it under no_grad too
         if not _is_detached(function) and is_covered_beside(call, code, _BESIDE):
             continue
         yield Hit(call, "autograd records every operation of this run, for nothing", _fix(function, code))
