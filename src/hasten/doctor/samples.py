@@ -18,6 +18,7 @@ __all__ = [
     "input_of",
     "is_buffer",
     "is_chunked",
+    "is_filled_batch",
     "is_keras_predict",
     "is_one_sample",
     "model_changes",
@@ -32,6 +33,7 @@ _NO_ESTIMATORS = tuple(
 )
 _CALLED_MODEL = re.compile(r"(^|[._])(\w*model|net|network|nn|cnn|rnn|lstm|autoencoder)\d*$")
 _CHUNK = re.compile("batch|chunk|block")
+_EMPTY = frozenset(f"numpy.{f}" for f in ("zeros", "empty", "ones", "full"))
 _KERAS_ONLY = frozenset(("verbose", "steps"))
 _RENEWS = ("set_weights", "load_weights")
 
@@ -105,6 +107,18 @@ def is_buffer(node: ast.expr, code: Code) -> bool:
         opened = [b.value for b in code.names.find(node.id, node)[1] if b.role == "other"]
         value = opened[-1] if opened else value
     return isinstance(value, ast.Call) and code.qualified(value.func).endswith("BytesIO")
+
+
+def is_filled_batch(node: ast.expr | None, code: Code) -> bool:
+    """True for an array of several rows that is made empty and filled by hand: `batch[i] = …`."""
+    made = value_of(node, code)
+    if not isinstance(node, ast.Name) or not isinstance(made, ast.Call) or code.qualified(made.func) not in _EMPTY:
+        return False
+    shape = argument(made, 0, "shape")
+    first = shape.elts[0] if isinstance(shape, (ast.Tuple, ast.List)) and shape.elts else shape
+    around = code.function(node) or code.tree
+    stored = (n for n in ast.walk(around) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store))
+    return not _is(first, 1) and any(code.names.dotted(s.value) == node.id for s in stored)
 
 
 def comes_from(node: ast.expr, code: Code, is_origin: Callable[[ast.AST], bool], depth: int = 4) -> bool:

@@ -1,7 +1,8 @@
 """`predict` of a Keras model inside a loop.
 
 ## What it does
-Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round.
+Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round. A batch
+that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone.
 
 ## Why is this bad
 `predict` is made for large arrays: each call builds a data pipeline, runs callbacks and may print a progress bar
@@ -40,7 +41,14 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.rule import Edit, Hit, Rule, hit
-from hasten.doctor.samples import first_argument, is_chunked, is_keras_predict, is_one_sample, model_changes
+from hasten.doctor.samples import (
+    first_argument,
+    is_chunked,
+    is_filled_batch,
+    is_keras_predict,
+    is_one_sample,
+    model_changes,
+)
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -59,6 +67,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if model_changes(node.func.value, loop, code) or (is_chunked(loop) and not is_one_sample(data, code)):
         return
     if data is not None and not code.depends_on_round(data, loop) and not _draws(data):
+        return
+    if is_filled_batch(data, code):
         return
     batch = _whole_batch(node, code)
     if batch is not None:
