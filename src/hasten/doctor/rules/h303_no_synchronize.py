@@ -49,7 +49,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         run = device_work(region.body, code)
         if run is None or _trains(region.body) or _is_on_cpu(run, code):
             continue
-        if _waits_in_stop(region.stop) or _sums_up(region.body):
+        if _waits_in_stop(region.stop) or _sums_up(region.body) or _is_over_data(run, region.start, code):
+            continue
+        if _is_other_device(run, code):
             continue
         # Where the device is unknown, `torch.cuda.synchronize()` might not run.
         edits = _edits(region.start, region.stop, code) if code.uses_gpu else ()
@@ -79,6 +81,25 @@ def _trains(body: tuple[ast.stmt, ...]) -> bool:
 def _sums_up(body: tuple[ast.stmt, ...]) -> bool:
     """True where the last timed line asks a metric for its value, which waits for all that went into it."""
     return any(isinstance(n, ast.Attribute) and n.attr == "compute" for s in body[-1:] for n in ast.walk(s))
+
+
+def _is_other_device(run: ast.Call, code: Code) -> bool:
+    """True in the `else` of a question for CUDA: the GPU is timed in the other branch."""
+    inner: ast.AST = run
+    for around in code.ancestors(run):
+        asked = isinstance(around, ast.If) and any(inner is s for s in around.orelse)
+        if asked and isinstance(around, ast.If) and "cuda" in ast.unparse(around.test).lower():
+            return True
+        inner = around
+    return False
+
+
+def _is_over_data(run: ast.Call, start: ast.stmt, code: Code) -> bool:
+    """True for a whole pass over a loader: against its time, what is still queued at the end is nothing."""
+    own = set(code.loops(start))
+    loops = [loop for loop in code.loops(run) if loop not in own and isinstance(loop, ast.For)]
+    made = [getattr(n, "id", "") for loop in loops for n in ast.walk(loop.iter) if isinstance(n, ast.Name)]
+    return bool(loops) and not any(name in ("range", "trange") for name in made)
 
 
 def _waits_in_stop(stop: ast.stmt) -> bool:

@@ -49,7 +49,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Averages of measured model times."""
     assert isinstance(node, (ast.Call, ast.BinOp))
     averaged = _averaged(node, code)
-    if averaged and _is_time(averaged, node, code) and not _shows_spread(node, averaged, code):
+    if (
+        averaged
+        and _is_time(averaged, node, code)
+        and not _shows_spread(node, averaged, code)
+        and not _is_progress(node, code)
+    ):
         yield hit(node, "a mean alone hides the tail that users wait for")
 
 
@@ -58,6 +63,12 @@ def _is_time(averaged: str, node: ast.AST, code: Code) -> bool:
     own = averaged.removeprefix("-")
     return any(name == averaged and ("." in own or _scope(own, place, code) is _scope(own, node, code))
                for name, place in code.fact(_times))  # fmt: skip
+
+
+def _is_progress(node: ast.AST, code: Code) -> bool:
+    """True near training steps: what a round takes there tells how far the job is."""
+    text = vicinity(node, code)
+    return ".backward(" in text or "optimizer" in text
 
 
 def _scope(name: str, node: ast.AST, code: Code) -> Scope | None:
