@@ -66,7 +66,14 @@ def _is_fallback(node: ast.Call, code: Code) -> bool:
             return True
         if isinstance(around, (ast.If, ast.IfExp)) and "weights_only" in ast.unparse(around.test):
             return True
+        if isinstance(around, ast.If) and _asks_version(around) and "weights_only" in ast.unparse(around):
+            return True
     return False
+
+
+def _asks_version(branch: ast.If) -> bool:
+    test = ast.unparse(branch.test).lower()
+    return "version" in test and "torch" in test
 
 
 def _is_own_copy(node: ast.Call, code: Code) -> bool:
@@ -77,7 +84,9 @@ def _is_own_copy(node: ast.Call, code: Code) -> bool:
         saved = (c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save")
         written = any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
         return written or code.fact(_saves_to_memory)
-    return is_buffer(node.args[0], code) and code.fact(_saves_to_memory)
+    around = code.function(node)
+    unpickled = around is not None and around.name == "__setstate__"  # who reads a pickle has trusted it already
+    return is_buffer(node.args[0], code) and (unpickled or code.fact(_saves_to_memory))
 
 
 def _is_temporary(node: ast.AST, code: Code) -> bool:
