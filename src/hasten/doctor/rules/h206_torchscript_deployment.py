@@ -34,6 +34,7 @@ from pathlib import PurePath
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.samples import value_of
 
 _FORMAT = re.compile(r"torchscript|torch_(script|trace)|(^|_| )jit(_| |$)")
 _MAKERS = ("torch.jit.trace", "torch.jit.script", "torch.jit.trace_module")
@@ -50,7 +51,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if code.qualified(node.func) not in _MAKERS or not node.args or not _is_shipped(node, code):
         return
-    if _is_asked_for(node, code) or _goes_to_onnx(node, code):
+    if _is_asked_for(node, code) or _goes_to_onnx(node, code) or _is_bare(node, code):
         return
     yield hit(node, "TorchScript is deprecated as a way to deploy")
 
@@ -61,6 +62,12 @@ def _is_asked_for(node: ast.Call, code: Code) -> bool:
     said = f"{function.name if function is not None else ''} {PurePath(code.path).stem}"
     asked = (a.test for a in code.ancestors(node) if isinstance(a, ast.If))
     return any(_FORMAT.search(s.lower()) for s in (said, *(ast.unparse(a) for a in asked)))
+
+
+def _is_bare(node: ast.Call, code: Code) -> bool:
+    """True for an empty `torch.nn.Module()`: it carries tensors to C++, and computes nothing."""
+    made = value_of(node.args[0], code)
+    return isinstance(made, ast.Call) and code.qualified(made.func) == "torch.nn.Module"
 
 
 def _goes_to_onnx(node: ast.Call, code: Code) -> bool:
