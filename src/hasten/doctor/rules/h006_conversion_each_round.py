@@ -133,7 +133,17 @@ def _is_wanted_too(node: ast.Call, loop: ast.AST, code: Code) -> bool:
 
 
 def _waits_anyway(loop: ast.AST, code: Code) -> bool:
-    """True where each round takes whole answers off the device, itself or in a function that it calls."""
+    """True where each round takes whole answers off the device, itself or in a function that it calls.
+
+    So too where it picks by a mask, `scores[~missing]`: how many are picked must be known before the next line runs.
+    """
+    if any(
+        isinstance(n, ast.Subscript)
+        and isinstance(n.slice, (ast.Compare, ast.UnaryOp))
+        and not isinstance(getattr(n.slice, "op", None), ast.USub)
+        for n in ast.walk(loop)
+    ):
+        return True
     calls = [n for n in ast.walk(loop) if isinstance(n, ast.Call)]
     helpers = {code.function_run(c) for c in calls} - {None}
     calls += [n for h in helpers if h is not None for n in ast.walk(h) if isinstance(n, ast.Call)]
