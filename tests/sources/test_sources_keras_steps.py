@@ -11,6 +11,10 @@ pytest.importorskip("tensorflow")
 import keras
 import tensorflow as tf
 
+from hasten.errors import SourceError
+from hasten.sources import SourceRequest
+from hasten.sources.keras.reference import flat_call
+from hasten.sources.keras.signature import signature
 from hasten.sources.keras.steps import steps_merged
 
 pytestmark = pytest.mark.frameworks
@@ -64,6 +68,46 @@ def test_a_layer_of_ones_own_is_asked_step_by_step() -> None:
     model = model_of(AgainstTheBatch(), 5)
     x = np.random.default_rng(0).standard_normal((3, STEPS, 5)).astype(np.float32)
     np.testing.assert_allclose(traced(model, 5)(x), model(x, training=False), atol=1e-6)
+
+
+class Counting(keras.layers.Layer):
+    """Keeps in Python how often it was called."""
+
+    calls = 0
+
+    def call(self, x: Any) -> Any:
+        self.calls += 1
+        return x + self.calls
+
+
+def over_time(*layers: Any) -> Any:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.function traces TensorFlow's backend alone")
+    dense = keras.layers.TimeDistributed(keras.layers.Dense(2))
+    return keras.Sequential([keras.Input((150, 3)), keras.layers.LSTM(4, return_sequences=True), *layers, dense])
+
+
+def test_many_steps_are_answered_as_predict_answers_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = over_time()
+    x = np.random.default_rng(0).standard_normal((3, 150, 3)).astype(np.float32)
+    expected, eager = model(x, training=False), []
+    written_out = keras.layers.LSTMCell.call
+    monkeypatch.setattr(
+        keras.layers.LSTMCell, "call", lambda self, *a, **k: eager.append(1) or written_out(self, *a, **k)
+    )
+    reference = flat_call(model, signature(model, SourceRequest()))
+    np.testing.assert_allclose(reference([x])[0], expected, rtol=1e-5, atol=1e-6)
+    assert 0 < len(eager) < 10  # traced, not walked
+    with pytest.raises(SourceError, match="cannot run the Keras model"):
+        reference([x[:, :, :2]])
+
+
+def test_code_of_ones_own_is_asked_as_it_is_called() -> None:
+    model = over_time(Counting())
+    reference = flat_call(model, signature(model, SourceRequest()))
+    x = np.zeros((1, 150, 3), np.float32)
+    first, second = reference([x])[0], reference([x])[0]
+    assert not np.allclose(first, second)
 
 
 def test_afterwards_keras_is_as_it_was() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from hasten.errors import HastenError, SourceError
+from hasten.errors import SourceError
 from hasten.graph import write
 from hasten.graph.reference import run
 from hasten.sources import Reference, Source, SourceRequest
@@ -27,17 +25,13 @@ from hasten.sources.keras.build import Unsupported
 from hasten.sources.keras.changing import changing
 from hasten.sources.keras.files import Opened, load
 from hasten.sources.keras.quiet import import_quietly
+from hasten.sources.keras.reference import equal, flat_call
 from hasten.sources.keras.signature import Signature, signature
-from hasten.sources.keras.steps import steps_merged
 from hasten.sources.keras.stock import example, export
 from hasten.sources.mixing import settle_rows
 from hasten.types import Array, TensorSpec
 
-__all__ = ["flat_call", "open_keras"]
-
-_SLOW_S, _VERY_SLOW_S = 0.3, 1.0
-"""Two slow calls, or one that no warming-up explains, are worth compiling, which costs as much as several of them."""
-_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+__all__ = ["open_keras"]
 
 
 def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
@@ -70,85 +64,6 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
         fingerprint=_fingerprint(model, ends.inputs),
         changing=partial(changing, model, reference),
         rows_mix=ends.rows_mix,
-    )
-
-
-def flat_call(model: Any, taken: Signature) -> Reference:
-    """``model(x, training=False)`` on flat numpy arrays, flat numpy arrays out.
-
-    A model that is slow that way (Python loops over time) runs as a compiled function once that gave the same answer.
-    """
-    import keras  # noqa: PLC0415
-
-    def call(arrays: Sequence[Any]) -> tuple[Array, ...]:
-        try:
-            with keras.device("cpu:0"):
-                result = model(taken.pack([keras.ops.convert_to_tensor(a) for a in arrays]), training=False)
-        except HastenError:
-            raise
-        except Exception as error:
-            raise SourceError(f"cannot run the Keras model: {_told(error)}; check the model and the sample") from error
-        return tuple(np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(result) if t is not None)
-
-    slow: list[float] = []
-    swift: list[Reference] = []
-
-    def reference(arrays: Sequence[Array]) -> tuple[Array, ...]:
-        if swift:
-            return swift[0](arrays)
-        start = time.perf_counter()
-        answer = call(arrays)
-        took = time.perf_counter() - start
-        if took > _SLOW_S and keras.backend.backend() == "tensorflow":
-            slow.append(took)
-            if len(slow) == (1 if slow[0] > _VERY_SLOW_S else 2):
-                compiled = _compiled(model, taken)
-                if _equal(answer, compiled(arrays), tolerance=1e-6):
-                    swift.append(compiled)
-        return answer
-
-    return reference
-
-
-def _compiled(model: Any, taken: Signature) -> Reference:
-    """The model as one graph, its optimisers off: what they do to 1,000 steps takes longer than running them."""
-    import keras  # noqa: PLC0415
-    import tensorflow as tf  # noqa: PLC0415
-
-    signature = [tf.TensorSpec([d if isinstance(d, int) else None for d in s.shape], s.dtype) for s in taken.inputs]
-
-    def traced(*flat: Any) -> Any:
-        with steps_merged():
-            return keras.tree.flatten(model(taken.pack(flat), training=False))
-
-    whole = tf.function(traced, input_signature=signature, autograph=False)
-    optimizer = tf.config.optimizer
-
-    def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
-        before = optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-        optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        try:
-            return tuple(t.numpy() for t in whole(*map(tf.convert_to_tensor, arrays)) if t is not None)
-        finally:
-            optimizer.set_experimental_options({"disable_meta_optimizer": before})
-
-    return call
-
-
-def _told(error: Exception) -> str:
-    """What a model's own code raised, in one line: Keras sets it in bold between the layer and its arguments."""
-    lines = [line for line in map(str.strip, _STYLES.sub("", str(error)).splitlines()) if line]
-    where = re.match(r"Exception encountered when calling (\S+?)(\.call)?\(\)", lines[0]) if lines else None
-    reason = (lines[1:2] or [type(error.__cause__ or error).__name__]) if where else (lines or [type(error).__name__])
-    # TensorFlow writes the place in its runtime in front.
-    plain = re.sub(r"^\{\{.*?\}\} ", "", reason[0])[:300]
-    return f"{where[1]}: {plain}" if where else plain
-
-
-def _equal(a: Sequence[Array], b: Sequence[Array], tolerance: float = 0.0) -> bool:
-    return len(a) == len(b) and all(
-        x.shape == y.shape and bool(np.allclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True))
-        for x, y in zip(a, b, strict=True)
     )
 
 
@@ -185,7 +100,7 @@ def _freed(model: Any, taken: Signature) -> Signature:
     except Exception:  # whatever the model's own code raises on a batch that it cannot take
         return taken
     rows = all(a.ndim and b.ndim and (len(a), len(b)) == (size, size + 1) for a, b in zip(few, many, strict=True))
-    return free if rows and _equal(few, [b[:size] for b in many], tolerance=1e-4) else taken
+    return free if rows and equal(few, [b[:size] for b in many], tolerance=1e-4) else taken
 
 
 def _examples(taken: Signature, batches: Sequence[int]) -> list[list[Array]]:
@@ -200,7 +115,7 @@ def _agrees(imported: Imported, taken: Signature, reference: Reference) -> bool:
             got = run(imported.model, given)
         except SourceError:
             return False
-        if not _equal(reference(given), got, tolerance=1e-3):
+        if not equal(reference(given), got, tolerance=1e-3):
             return False
     return True
 
