@@ -16,7 +16,7 @@ from onnx import helper
 
 from hasten.errors import UnsupportedOpError
 from hasten.graph import reference
-from hasten.native.build import compiler
+from hasten.native.build import compile_library, compiler
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
 from hasten.native.isa import isa
@@ -181,6 +181,11 @@ def test_emission_is_pure_and_warning_free():
         assert first.source == again.source
         assert first.weights == again.weights
         Built(model, isa(target), extra=("-Werror",))
+
+
+def test_a_library_holds_nothing_to_debug_by(tmp_path):
+    emitted = emit(program_of(mlp([20, 10, 2]), "case", HERE), HERE)
+    assert b".debug_" not in compile_library(emitted, HERE, tmp_path).read_bytes()
 
 
 def test_gcc_takes_the_same_code():

@@ -50,8 +50,9 @@ class Compiler:
             cpu = (f"-mcpu={isa.cpu}",) if isa.cpu else ()
             # clang 20 miscompiles sums of byte products in plain C when it joins statements into vectors.
             plain = ("-fno-slp-vectorize",) if isa.name == "c" else ()
-            # Without the next zig turns on trapping UBSan.
-            return (*_FLAGS, *plain, "-fno-sanitize=undefined", "-D__MM_MALLOC_H", "-target", triple, *cpu)
+            # Without the next two zig turns on trapping UBSan, and adds more to debug by than there is code.
+            own = ("-fno-sanitize=undefined", "-g0")
+            return (*_FLAGS, *plain, *own, "-D__MM_MALLOC_H", "-target", triple, *cpu)
         return (*_FLAGS, *isa.compiler_flags)
 
 
