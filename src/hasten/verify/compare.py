@@ -1,24 +1,23 @@
-"""A candidate's outputs enter beside the source framework's own; a ``Comparison`` leaves, and what fails cannot win.
+"""Answers beside the source's.
 
 Three things are held together: structure (count, shape and dtype of the outputs: always exact), the pattern of NaN and
-infinities (always equal), and the numbers (within a ``Tolerance``, by cosine, by arg-max). ``edge_inputs`` makes the
-inputs on which users rarely look; ``METRICS`` score labelled data where numbers may move.
+infinities (always equal), and the numbers (within a ``Tolerance``, by cosine, by arg-max).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hasten.errors import InputError, SettingsError
+from hasten.errors import SettingsError
 from hasten.records import Comparison
-from hasten.types import Array, TensorSpec
+from hasten.types import Array
 
-__all__ = ["METRICS", "Metric", "Tolerance", "accuracy_bound", "compare", "edge_inputs", "metric"]
+__all__ = ["Tolerance", "compare"]
 
 Float = NDArray[np.float64]
 
@@ -273,155 +272,3 @@ def _argmax_agreement(expected: Float, received: Float, allowed: Float) -> float
     top = e.argmax(-1)
     slack = a[rows, top] + a[rows, chosen]
     return float(np.mean(e[rows, chosen] >= e[rows, top] - slack))
-
-
-def edge_inputs(
-    specs: Sequence[TensorSpec],
-    rng: np.random.Generator,
-    index_bounds: Mapping[str, tuple[int, int]] | None = None,
-    randoms: int = 4,
-) -> dict[str, tuple[Array, ...]]:
-    """Named inputs of static shapes on which a wrong rewrite shows: zeros, ones, large, tiny, and random ones.
-
-    Shapes:  specs: static (``TensorSpec.fixed`` sets the batch); index_bounds: input name → lowest and highest value,
-             for inputs that index a table or are limited otherwise
-    """
-    bounds = index_bounds or {}
-    found = {
-        kind: tuple(_edge(spec, kind, rng, bounds.get(spec.name)) for spec in specs)
-        for kind in ("zeros", "ones", "large", "tiny", "negative")
-    }
-    for k in range(randoms):
-        kind = "uniform" if k % 3 == 2 else "random"
-        found[f"{kind} {k}"] = tuple(_edge(spec, kind, rng, bounds.get(spec.name)) for spec in specs)
-    return found
-
-
-# Large drives exp, tanh and softmax into their clamps; larger still would only compare overflow with overflow.
-_SIZES = {"zeros": 0.0, "ones": 1.0, "large": 100.0, "tiny": 1e-6, "negative": -1.0, "random": 1.0}
-
-
-def _edge(spec: TensorSpec, kind: str, rng: np.random.Generator, bounds: tuple[int, int] | None) -> Array:
-    shape, dtype = spec.static_shape, _dtype(spec.dtype)
-    if dtype.kind == "b":
-        fixed = {"zeros": False, "ones": True}
-        return np.full(shape, fixed[kind]) if kind in fixed else np.asarray(rng.random(shape) < 0.5)
-    if dtype.kind in "iu":
-        return _integers(shape, dtype, kind, rng, bounds)
-    if kind == "uniform":
-        values = rng.random(shape)
-    elif kind in ("large", "tiny", "random"):
-        values = rng.standard_normal(shape) * _SIZES[kind]
-    else:
-        values = np.full(shape, _SIZES[kind])
-    if bounds is not None:
-        values = np.clip(values, *bounds)
-    return np.asarray(values).astype(dtype)
-
-
-def _integers(
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    kind: str,
-    rng: np.random.Generator,
-    bounds: tuple[int, int] | None,
-) -> Array:
-    info = np.iinfo(dtype.name)
-    # wide integers are nearly always indices or counts: without bounds stay where a small table still has rows
-    low, high = bounds or ((int(info.min), int(info.max)) if dtype.itemsize == 1 else (0, 1))
-    fixed = {"zeros": 0, "ones": 1, "large": high, "tiny": low, "negative": -1}
-    if kind in fixed:
-        return np.full(shape, min(max(fixed[kind], low), high), dtype)
-    return rng.integers(
-        low, high, shape, dtype=np.int64 if low < 0 or high < 2**62 else np.uint64, endpoint=True
-    ).astype(dtype)
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes  # noqa: PLC0415  (comes with onnx; only models of such dtypes need it)
-
-        extension: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return extension
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score on labelled rows.
-
-    Shapes:  score(outputs, labels): the model's outputs on N rows and N labels (class numbers or one-hot rows for the
-             classifying metrics, values shaped like output 0 for the errors) → one number
-    """
-
-    name: str
-    score: Callable[[Sequence[Array], Array], float]
-    higher_is_better: bool = True
-
-    def drop(self, source: float, candidate: float) -> float:
-        """How much worse the candidate is; negative when better."""
-        return source - candidate if self.higher_is_better else candidate - source
-
-
-def metric(chosen: str | Metric | Callable[[Sequence[Array], Array], float]) -> Metric:
-    """The metric of that name, or the user's own function as one (higher is better).
-
-    Raises:  SettingsError: no such metric
-    """
-    if isinstance(chosen, Metric):
-        return chosen
-    if callable(chosen):
-        return Metric(getattr(chosen, "__name__", "custom"), chosen)
-    if chosen not in METRICS:
-        raise SettingsError(f"unknown metric '{chosen}': expected one of {', '.join(METRICS)} or a function")
-    return METRICS[chosen]
-
-
-def accuracy_bound(comparison: Comparison, chosen: Metric, scores: tuple[float, float], max_drop: float) -> Comparison:
-    """``comparison`` judged by labelled data instead of by distance: the numbers may move, the score may not.
-
-    Structure and the NaN pattern are compared elsewhere and stay gates; ``scores``: the source's and the candidate's.
-    """
-    source, candidate = scores
-    drop = chosen.drop(source, candidate)
-    facts = {"source": source, "candidate": candidate, "drop": drop, "max_drop": max_drop}
-    passed = bool(np.isfinite(candidate) and drop <= max_drop)
-    reason = f"{chosen.name}: expected a drop of at most {max_drop:g}, received {drop:g} ({source:g} to {candidate:g})"
-    return replace(comparison, passed=passed, reason=None if passed else reason, metric=facts)
-
-
-def _classes(labels: Array, rows: int, name: str) -> Array:
-    flat = labels.argmax(-1) if labels.ndim > 1 and labels.shape[-1] > 1 else labels.reshape(-1)
-    if len(flat) != rows:
-        raise InputError(f"metric '{name}': expected {rows} labels, received {len(flat)}")
-    return flat
-
-
-def _accuracy(outputs: Sequence[Array], labels: Array) -> float:
-    scores = np.asarray(outputs[0])
-    scores = scores.reshape(len(scores), -1)
-    if scores.shape[1] == 1:  # one sigmoid unit
-        return float(np.mean((scores[:, 0] > 0.5) == (_classes(labels, len(scores), "accuracy") > 0.5)))
-    return float(np.mean(scores.argmax(1) == _classes(labels, len(scores), "accuracy")))
-
-
-def _top5(outputs: Sequence[Array], labels: Array) -> float:
-    scores = np.asarray(outputs[0]).reshape(len(outputs[0]), -1)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    return float(np.mean((best == _classes(labels, len(scores), "top5")[:, None]).any(1)))
-
-
-def _difference(outputs: Sequence[Array], labels: Array) -> Float:
-    values = np.asarray(outputs[0], np.float64)
-    if values.size != labels.size:
-        raise InputError(f"metric: expected labels of shape {values.shape}, received {labels.shape}")
-    return np.asarray(values - labels.reshape(values.shape))
-
-
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric("accuracy", _accuracy),
-    "top5": Metric("top5", _top5),
-    "mse": Metric("mse", lambda o, y: float(np.mean(_difference(o, y) ** 2)), higher_is_better=False),
-    "mae": Metric("mae", lambda o, y: float(np.mean(np.abs(_difference(o, y)))), higher_is_better=False),
-}

@@ -1,0 +1,84 @@
+"""Inputs on which users rarely look and rewrites most often go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hasten.types import Array, TensorSpec
+
+__all__ = ["edge_inputs"]
+
+
+def edge_inputs(
+    specs: Sequence[TensorSpec],
+    rng: np.random.Generator,
+    index_bounds: Mapping[str, tuple[int, int]] | None = None,
+    randoms: int = 4,
+) -> dict[str, tuple[Array, ...]]:
+    """Named inputs of static shapes on which a wrong rewrite shows: zeros, ones, large, tiny, and random ones.
+
+    Shapes:  specs: static (``TensorSpec.fixed`` sets the batch); index_bounds: input name → lowest and highest value,
+             for inputs that index a table or are limited otherwise
+    """
+    bounds = index_bounds or {}
+    found = {
+        kind: tuple(_edge(spec, kind, rng, bounds.get(spec.name)) for spec in specs)
+        for kind in ("zeros", "ones", "large", "tiny", "negative")
+    }
+    for k in range(randoms):
+        kind = "uniform" if k % 3 == 2 else "random"
+        found[f"{kind} {k}"] = tuple(_edge(spec, kind, rng, bounds.get(spec.name)) for spec in specs)
+    return found
+
+
+# Large drives exp, tanh and softmax into their clamps; larger still would only compare overflow with overflow.
+_SIZES = {"zeros": 0.0, "ones": 1.0, "large": 100.0, "tiny": 1e-6, "negative": -1.0, "random": 1.0}
+
+
+def _edge(spec: TensorSpec, kind: str, rng: np.random.Generator, bounds: tuple[int, int] | None) -> Array:
+    shape, dtype = spec.static_shape, _dtype(spec.dtype)
+    if dtype.kind == "b":
+        fixed = {"zeros": False, "ones": True}
+        return np.full(shape, fixed[kind]) if kind in fixed else np.asarray(rng.random(shape) < 0.5)
+    if dtype.kind in "iu":
+        return _integers(shape, dtype, kind, rng, bounds)
+    if kind == "uniform":
+        values = rng.random(shape)
+    elif kind in ("large", "tiny", "random"):
+        values = rng.standard_normal(shape) * _SIZES[kind]
+    else:
+        values = np.full(shape, _SIZES[kind])
+    if bounds is not None:
+        values = np.clip(values, *bounds)
+    return np.asarray(values).astype(dtype)
+
+
+def _integers(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    kind: str,
+    rng: np.random.Generator,
+    bounds: tuple[int, int] | None,
+) -> Array:
+    info = np.iinfo(dtype.name)
+    # wide integers are nearly always indices or counts: without bounds stay where a small table still has rows
+    low, high = bounds or ((int(info.min), int(info.max)) if dtype.itemsize == 1 else (0, 1))
+    fixed = {"zeros": 0, "ones": 1, "large": high, "tiny": low, "negative": -1}
+    if kind in fixed:
+        return np.full(shape, min(max(fixed[kind], low), high), dtype)
+    return rng.integers(
+        low, high, shape, dtype=np.int64 if low < 0 or high < 2**62 else np.uint64, endpoint=True
+    ).astype(dtype)
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes  # noqa: PLC0415  (comes with onnx; only models of such dtypes need it)
+
+        extension: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return extension
