@@ -56,9 +56,22 @@ def test_openvino_tells_its_operators(tmp_path: Path) -> None:
     assert sum(op.share for op in report.op_times) == pytest.approx(1)
 
 
+def test_litert_tells_its_operators(shared_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert")
+    from hasten.engines import litert_profile
+
+    # How well the parts add up to the call is another test's business: on a busy machine they may not.
+    monkeypatch.setattr(litert_profile, "_LOW", 0.0)
+    monkeypatch.setattr(litert_profile, "_HIGH", float("inf"))
+    settings = Settings(engines=("litert",), quick=True, threads=1, budget_s=90)
+    report = study(shared_models / "seeds" / "mlp784.tflite", output=tmp_path / "m.hasten", settings=settings).report
+    assert any(op.op.upper().replace(" ", "_").startswith("FULLY_CONNECTED") for op in report.op_times)
+    assert sum(op.share for op in report.op_times) == pytest.approx(1)
+
+
 def test_an_engine_without_a_profiler_says_so(tmp_path: Path) -> None:
     (tmp_path / "checks").mkdir()
     checks = record_checks(tmp_path / "checks", {"sample": [np.zeros(1)]}, {"sample": [np.zeros(1)]})
-    candidate = Candidate("litert")
+    candidate = Candidate("keras")
     plan = Plan("", "keras", tmp_path, (), (), {}, {1: checks}, (candidate,), tmp_path)
-    assert by_op(plan, Trial(candidate, "ok")).note.endswith("litert's Python library has no profiler")
+    assert by_op(plan, Trial(candidate, "ok")).note.endswith("keras's Python library has no profiler")
