@@ -1,6 +1,6 @@
 """A candidate's outputs enter beside the source framework's own; a ``Comparison`` leaves, and what fails cannot win."""
 
-from hasten.verify.compare import Tolerance, compare
+from hasten.verify.comparison import Tolerance, compare
 from hasten.verify.inputs import edge_inputs
 from hasten.verify.metrics import METRICS, Metric, accuracy_bound, metric
 
