@@ -144,6 +144,23 @@ def test_what_the_exporter_lacks_is_written_here(function: Any, tmp_path: Path) 
     same_answers(source)
 
 
+@pytest.mark.parametrize(
+    ("axes", "options"),
+    [
+        (2, {"kernel_size": 2}),
+        (2, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+        (2, {"kernel_size": (3, 2), "stride": (2, 3), "padding": (1, 0), "ceil_mode": True}),
+        (3, {"kernel_size": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False}),
+    ],
+    ids=str,
+)
+def test_an_average_divides_by_what_it_is_told(axes: int, options: dict[str, Any], tmp_path: Path) -> None:
+    module = getattr(torch.nn, f"AvgPool{axes}d")(divisor_override=5, **options)
+    source = open_source(module, SourceRequest(sample=sample(1, 3, *(7, 7, 5)[:axes]), work=tmp_path))
+    assert source.inputs[0].is_batched
+    same_answers(source)
+
+
 def test_nested_outputs_come_flat_and_in_order(tmp_path: Path) -> None:
     request = SourceRequest(sample=(*sample(1, 4), *sample(1, 4)), work=tmp_path)
     source = open_source(Structured(), request)

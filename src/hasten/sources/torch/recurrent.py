@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hasten.sources.torch.distances import cdist, median
+from hasten.sources.torch.pooling import avg_pool2d, avg_pool3d
 from hasten.sources.torch.projected import lstm
 
 __all__ = ["translations"]
@@ -21,6 +22,8 @@ def translations() -> Mapping[Any, Callable[..., Any]]:
         torch.ops.aten.lstm.input: lstm,
         torch.ops.aten._cdist_forward.default: cdist,
         torch.ops.aten.median.dim: median,
+        torch.ops.aten.avg_pool2d.default: avg_pool2d,
+        torch.ops.aten.avg_pool3d.default: avg_pool3d,
     }
 
 
