@@ -32,6 +32,7 @@ from hasten.tune.playoff import Rounds, playoff
 from hasten.tune.processes import WarmPool
 from hasten.tune.search import ahead, search
 from hasten.tune.store import raw_samples
+from hasten.types import Array
 
 __all__ = ["Outcome", "benchmark", "optimize", "study"]
 
@@ -124,18 +125,11 @@ def study(
     if output is not None:
         _must_be_writable(output)
     with _workplace() as work, WarmPool(work, settings.limits.open_s) as pool:
-        store = _store(settings, work)
+        folders = work, _store(settings, work)
         _tell(on_event, "reading the model")
         prepare.preload(pool, model, settings)
-        request = prepare.request(sample, settings, work)
-        source = _kept(open_source(model, request), work, store)
-        sizes = prepare.batches(source, settings)
-        given = prepare.ordered(source, sample)
-
-        _tell(on_event, "rewriting the graph")
-        examples = samples(source, replace(request, sample=given), settings.seed, _EXAMPLES)
-        graphs = prepare.graphs(source, sizes, examples[0], work)
-        plan = prepare.plan(source, graphs, settings, examples, (work, store))
+        source, graphs, examples = _read(model, sample, (settings, folders), on_event)
+        plan = prepare.plan(source, graphs, settings, examples, folders)
 
         with Builds(plan, pool) as builds:
             builds.begin(ahead(plan))
@@ -162,6 +156,20 @@ def study(
         )
         report = describe(_name(model), source, graphs, (plan, settings), finished)
         return Outcome(report, output, interrupted)
+
+
+def _read(
+    model: Any, sample: Any, how: tuple[Settings, tuple[Path, Path]], on_event: OnEvent
+) -> tuple[Source, prepare.Graphs, Sequence[Sequence[Array]]]:
+    """The source, its optimised graphs, and example inputs of one row each."""
+    settings, (work, store) = how
+    request = prepare.request(sample, settings, work)
+    source = _kept(open_source(model, request), work, store)
+    sizes = prepare.batches(source, settings)
+    given = prepare.ordered(source, sample)
+    _tell(on_event, "rewriting the graph")
+    examples = samples(source, replace(request, sample=given), settings.seed, _EXAMPLES)
+    return source, prepare.graphs(source, sizes, examples[0], work), examples
 
 
 def _within_time(plan: Plan, settings: Settings, started: float) -> Plan:
