@@ -125,12 +125,20 @@ def _is_seldom_test(node: ast.AST, names: Names) -> bool:
 
 
 def _repeats(loop: ast.AST, child: ast.AST) -> bool:
+    if isinstance(loop, (ast.For, ast.AsyncFor, ast.While)) and _ends_at_once(loop):
+        return False
     if isinstance(loop, (ast.For, ast.AsyncFor)):
         return any(child is s for s in loop.body)
     if isinstance(loop, ast.While):
         return child is loop.test or any(child is s for s in loop.body)
     generators: list[ast.comprehension] = loop.generators  # type: ignore[attr-defined]
     return child is not generators[0].iter
+
+
+def _ends_at_once(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
+    """True where the first round is the last: it ends with `break`, and nothing skips that."""
+    leaves = isinstance(loop.body[-1], (ast.Break, ast.Return))
+    return leaves and not any(isinstance(n, ast.Continue) for n in ast.walk(loop))
 
 
 def _is_first_iter(at: ast.comprehension, child: ast.AST, names: Names) -> bool:
