@@ -61,6 +61,8 @@ def needs_reading(node: ast.Call, code: Code) -> bool:
         return data is not None and not _is_out_of_sight(data, code)
     if kind.made is not None and code.qualified(kind.made.func) == "torch.utils.data.TensorDataset":
         return False
+    if kind.made is None and kind.local is None and data is not None and _is_out_of_sight(data, code):
+        return False
     if kind.local is not None:
         streams = any(code.qualified(b).endswith("IterableDataset") for b in kind.local.bases)
         return not streams and not _hands_out(kind.local, code)
