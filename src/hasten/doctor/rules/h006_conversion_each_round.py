@@ -212,7 +212,7 @@ def _is_over_outputs(loop: ast.AST, code: Code) -> bool:
 def _from_model(receiver: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -> bool:
     """True for a value that a model run of this very round gives, by itself or by way of names and methods."""
     for inner in ast.walk(receiver):
-        if code.runs_model(inner) is not None:
+        if code.runs_model(inner) is not None and not _is_loss(inner, code):
             return True
         if isinstance(inner, ast.Name) and depth:
             for binding in code.bound_in(inner, loop):
@@ -220,6 +220,13 @@ def _from_model(receiver: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -
                 if value is not None and value is not receiver and _from_model(value, loop, code, depth - 1):
                     return True
     return False
+
+
+def _is_loss(run: ast.AST, code: Code) -> bool:
+    """True for `torch.nn.L1Loss()(x, y)`: where its inputs come from is seen elsewhere, if at all."""
+    kind = code.runs_model(run)
+    made = code.qualified(kind.made.func) if kind is not None and kind.made is not None else ""
+    return made.startswith("torch.nn.") and made.endswith("Loss")
 
 
 def _makes_batches(loop: ast.AST, code: Code) -> bool:
