@@ -60,9 +60,20 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if node.args and is_buffer(node.args[0], code):
         return  # a buffer just filled is a copy being made, not a model being loaded
+    if _is_next_of_file(node, code):
+        return
     reason = repeats_needlessly(node, code)
     if reason:
         yield hit(node, f"the same model is loaded again, {reason}", *hoist(node, code))
+
+
+def _is_next_of_file(node: ast.Call, code: Code) -> bool:
+    """True where a loop reads on in a file that was opened before it: each round loads another thing."""
+    file, loop = node.args[0] if node.args else None, code.loop(node)
+    if not isinstance(file, ast.Name) or loop is None or code.bound_in(file, loop):
+        return False
+    opened = [b.value for b in code.names.find(file.id, file)[1]]
+    return any(isinstance(v, ast.Call) and getattr(v.func, "attr", getattr(v.func, "id", "")) == "open" for v in opened)
 
 
 def _is_model(name: str) -> bool:
