@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,31 @@ def test_a_function_of_a_package_may_be_called_once(package: Path) -> None:
     write(package.parent, "loose.py", text)
     assert "H110" not in [rule for rule, _ in rules_in(package / "once.py")]
     assert ("H110", 4) in rules_in(package.parent / "loose.py")
+
+
+def test_picture_transforms_are_no_layers_that_care(package: Path) -> None:
+    text = """
+    import torch
+    from torchvision import transforms
+    from shop.layers import Generator
+
+    class Painter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Generator()
+            self.prepare = transforms.Compose([transforms.ToTensor()])
+
+        def forward(self, x):
+            return self.net(x)
+
+    class Shop:
+        def __init__(self):
+            self.painter = Painter()
+            self.painter.load_state_dict(torch.load("w.pt", weights_only=True))
+
+        @torch.no_grad()
+        def paint(self, x):
+            return self.painter(x).numpy()
+    """
+    write(package, "painting.py", textwrap.dedent(text))
+    assert rules_in(package / "painting.py") == []

@@ -95,7 +95,7 @@ def _shows_state(call: ast.Call, code: Code) -> bool:
         if any(s in code.source(part) for s in _STATEFUL) or "pretrained=True" in code.source(part):
             return True
         names = (code.qualified(c.func) for c in ast.walk(part) if isinstance(c, ast.Call))
-        if any(n.startswith(("torchvision.", "timm.", "torch.hub.")) for n in names):
+        if any(n.startswith(("torchvision.models.", "timm.", "torch.hub.")) for n in names):
             return True
     return False
 
