@@ -36,6 +36,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import value_of
 
+_SCRIPTS = re.compile(r"\bscript\b")  # `if args.script`
 _FORMAT = re.compile(r"torchscript|torch_(script|trace)|(^|_| )jit(_| |$)")
 _MAKERS = ("torch.jit.trace", "torch.jit.script", "torch.jit.trace_module")
 _SHIPS = (
@@ -61,7 +62,8 @@ def _is_asked_for(node: ast.Call, code: Code) -> bool:
     function = code.function(node)
     said = f"{function.name if function is not None else ''} {PurePath(code.path).stem}"
     asked = (a.test for a in code.ancestors(node) if isinstance(a, ast.If))
-    return any(_FORMAT.search(s.lower()) for s in (said, *(ast.unparse(a) for a in asked)))
+    tests = [ast.unparse(a).lower() for a in asked]
+    return any(_FORMAT.search(s) for s in (said.lower(), *tests)) or any(_SCRIPTS.search(t) for t in tests)
 
 
 def _is_bare(node: ast.Call, code: Code) -> bool:
