@@ -2,7 +2,7 @@
 
 ## What it does
 Finds a pipeline with work in it (`map`, `interleave`, files) that `fit`, `evaluate`, `predict` or a loop consumes and
-that nowhere prefetches. Only pipelines seen from their source on.
+that nowhere prefetches. Only pipelines seen from their source on; a loop over the bare records of a file is left alone.
 
 ## Why is this bad
 Without it preparing the next batch and computing on this one take turns instead of overlapping.
@@ -38,6 +38,7 @@ from hasten.doctor.pipelines import consumed, pipeline_of
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 
 _WORK = frozenset(("map", "interleave", "flat_map"))
+_IN_LOOPS = _WORK | {"batch", "padded_batch", "ragged_batch"}
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -49,6 +50,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     files = any("TFRecord" in s or "TextLine" in s or s.endswith("list_files") for s in pipeline.sources)
     if not pipeline.is_whole or "prefetch" in pipeline.steps or not (pipeline.steps & _WORK or files):
         return
+    if isinstance(node, ast.For) and not pipeline.steps & _IN_LOOPS:
+        return  # records as they lie in a file, looked at one by one
     if pipeline.last is None or (pipeline.steps & {"cache"} and not pipeline.steps & {"shuffle"}):
         return
     yield hit(
