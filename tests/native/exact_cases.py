@@ -7,7 +7,7 @@ import onnx_ir as ir
 from native_cases import graph, recurrent
 from onnx import helper
 
-__all__ = ["int8_weights", "pointwise", "shrunk", "shrunk_recurrent"]
+__all__ = ["few_bits", "int8_weights", "pointwise", "shrunk", "shrunk_recurrent"]
 
 
 def int8_weights(depth: int, columns: int, seed: int = 0, *, full: bool = False) -> np.ndarray:
@@ -25,6 +25,22 @@ def shrunk(rows: int, depth: int, columns: int, seed: int = 0, *, full: bool = F
     weights = {"w": int8_weights(depth, columns, seed, full=full), "b": bias}
     nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
     return graph(nodes, {"x": (rows, depth)}, {"y": (rows, columns)}, weights)
+
+
+def few_bits(depth: int, columns: int, size: int, bits: int = 4, *, zero_points: bool = False) -> ir.Model:
+    """A dense layer whose weights have so many bits and a scale for every block of inputs, and a relu."""
+    rng = np.random.default_rng(depth)
+    shape, most = (depth // size, size, columns), 2 ** (bits - 1)
+    levels = rng.integers(-most, most, shape)
+    levels[:, 0] = -most  # a scale is that of a block's largest
+    if zero_points:
+        levels = levels - rng.integers(1 - most, 1, (shape[0], 1, columns))
+    levels[0, :, 1] = 0
+    scale = rng.uniform(0.5, 1.5, (shape[0], 1, columns)).astype(np.float32) * np.float32(0.01)
+    weight = (levels.astype(np.float32) * scale).astype(np.float32).reshape(depth, columns)
+    weights = {"w": weight, "b": rng.standard_normal(columns).astype(np.float32)}
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    return graph(nodes, {"x": (1, depth)}, {"y": (1, columns)}, weights)
 
 
 def pointwise(channels: int, columns: int, sizes: tuple[int, int], stride: int = 1, batch: int = 1) -> ir.Model:

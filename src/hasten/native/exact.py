@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from hasten.types import Array
 
-__all__ = ["Int8", "half_of", "int8_of"]
+__all__ = ["Int8", "blocks_of", "half_of", "int8_of"]
 
 _STEPS = np.array([127, 128, *range(126, 0, -1)])
 """What the largest weight of a column may be as an integer, the likeliest first."""
+_FEW_BITS = (8, 7, *range(15, 8, -1), *range(6, 0, -1), 127, 128)
+"""The same in a block: as 4 bits have it, with a zero point or none, and as 8 do."""
+_BLOCKS = (256, 128, 64, 32, 16)
 _SAMPLE = 8  # rows and columns that tell apart nearly all matrices that are not so
 _NEAR = 2e-5  # two roundings of float32 in numbers up to 128
 _LEAST_HALF = 2.0**-14  # below it float16 is denormal, which counts as zero
@@ -27,7 +31,7 @@ _RANGE = (2.0**-100, 2.0**90)  # of what is worth being int8: scales then neithe
 class Int8:
     """``float32(values · scale)`` is the weight, everywhere.
 
-    Shapes:  values (K, N) int8 · scale (N,) float32
+    Shapes:  values (K, N) int8 · scale (N,) float32, or (blocks, N): one for every K / blocks inputs
     """
 
     values: Array
@@ -55,6 +59,50 @@ def int8_of(weight: Array) -> Int8 | None:
             return None
         values[:, column], scale[column] = found
     return Int8(values, scale)
+
+
+def blocks_of(weight: Array) -> Int8 | None:
+    """The weights as int8 with a scale for every block of inputs of each column; None where no blocks are exact.
+
+    Shapes:  weight (K, N) float32 · returns values (K, N), scale (blocks, N)
+    """
+    depth, columns = weight.shape
+    if weight.dtype != np.float32 or weight.size == 0 or not np.isfinite(weight).all():
+        return None
+    for size in _BLOCKS:
+        if depth % size or depth == size:
+            continue
+        cut = weight.reshape(-1, size, columns).transpose(1, 0, 2).reshape(size, -1)
+        largest = np.abs(cut).max(axis=0)
+        live = np.flatnonzero(largest)
+        if not ((largest[live] >= _RANGE[0]) & (largest[live] <= _RANGE[1])).all():
+            return None
+        some = cut[:, live[:: max(1, len(live) // _SAMPLE)]]
+        if not _likely(some).any(axis=0).all() or _columns(some) is None:
+            continue
+        found = _columns(cut)
+        if found is not None:
+            values = found.values.reshape(size, -1, columns).transpose(1, 0, 2).reshape(weight.shape)
+            return Int8(np.ascontiguousarray(values), found.scale.reshape(-1, columns))
+    return None
+
+
+def _columns(weight: Array) -> Int8 | None:
+    """As ``int8_of``, for very many short columns: all are tried at once, those of few bits first."""
+    values, scale = np.zeros(weight.shape, np.int8), np.ones(weight.shape[1], np.float32)
+    largest = np.abs(weight).max(axis=0)
+    left = np.flatnonzero(largest)
+    for most, towards in product(_FEW_BITS, (None, 0, np.inf)):
+        factor = largest[left] / np.float32(most)
+        factor = factor if towards is None else np.nextafter(factor, np.float32(towards))
+        wanted = weight[:, left]
+        whole = np.rint(wanted / factor)
+        done = (whole * factor == wanted).all(axis=0) & (whole.max(axis=0, initial=0) <= 127)
+        values[:, left[done]], scale[left[done]] = whole[:, done], factor[done]
+        left = left[~done]
+        if not len(left):
+            return Int8(values, scale)
+    return None
 
 
 def _likely(weight: Array) -> Array:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hasten.errors import SettingsError
-from hasten.native.exact import Int8, half_of, int8_of
+from hasten.native.exact import Int8, blocks_of, half_of, int8_of
 from hasten.native.expr import ACC, Expr, call, load, substitute
+from hasten.native.kernels.block_dense import BlockDense
 from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.recurrent import Recurrent
@@ -35,7 +36,7 @@ _F16_LARGEST = 65504.0
 _LEAST_WORDS = 24  # rows and columns of a matrix; fewer do not repay the rounding of what they meet
 _LEAST_WAITING = 1 << 12  # weights that a single row waits for rather than for its sums
 _LEAST_STATE = 16_000  # weights of a state that a near cache does not hold as float32
-_LEAST_FAR = 1 << 17  # float16 is slow to widen: worth it for weights in the last cache or memory
+_LEAST_FAR = 1 << 17  # float16 and int8 are slow to widen: worth it for weights in the last cache or memory
 
 
 def _dense(step: Dense, storage: str) -> Step:
@@ -134,12 +135,22 @@ def _as_it_is(step: Dense, isa: Isa) -> Step:
     found = int8_of(step.weight)
     if found is None:
         half = half_of(step.weight)
-        return _dense(step, half) if half == "bfloat16" or (half and step.weight.size >= _LEAST_FAR) else step
+        if half == "bfloat16" or (half and step.weight.size >= _LEAST_FAR):
+            return _dense(step, half)
+        blocks = blocks_of(step.weight) if step.weight.size >= _LEAST_FAR else None
+        return step if blocks is None else _in_blocks(step, blocks)
     if "vnni" in isa.features and len(step.weight) <= DEEPEST:
         return _words(step, step.x, found, 2)
     # bfloat16 holds all int8, and is quicker to widen.
     kept = replace(step, weight=found.values.astype(np.float32), bias=np.zeros_like(step.bias), storage="bfloat16")
     return replace(kept, epilogue=_scaled(step, found.scale))
+
+
+def _in_blocks(step: Dense, found: Int8) -> BlockDense:
+    return BlockDense(
+        step.x, step.y, found.values.astype(np.float32), np.zeros_like(step.bias), _scaled(step, None), "int8",
+        scale=found.scale, nodes=step.nodes,
+    )  # fmt: skip
 
 
 def in_words(program: Program) -> Program:

@@ -170,6 +170,7 @@ class Dense(Finished):
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
             (f"const {WEIGHT_TYPES[self.storage]} *restrict w", out.constant(self._kept(packed, runs, out.lanes))),
+            *self._beside(out),
             ("float *restrict y", out.pointer(self.y)),
             *epilogue.signature(out),
         ]
@@ -183,6 +184,10 @@ class Dense(Finished):
         if split:
             lines.append("    (void)flags;")
         out.function("dense", self.title, signature, "\n".join(lines), split=split)
+
+    def _beside(self, out: Emitter) -> list[tuple[str, str]]:
+        """What a kind of product is given besides its weights."""
+        return []
 
     def _widest(self, isa: Isa) -> int:
         many = isa.registers == 32
