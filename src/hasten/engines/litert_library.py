@@ -123,6 +123,8 @@ class Program:
 
     def profiled(self) -> tuple[Event, ...]:
         """The operators of one call, in the order in which they began."""
+        # Threads that have just had work are still awake when the profiled call begins, as in calls in a row.
+        self.call()
         self._do("StartProfiler", self._profiler)
         self.call()
         self._do("StopProfiler", self._profiler)
