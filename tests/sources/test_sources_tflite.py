@@ -281,6 +281,33 @@ def test_pointwise_operators_that_tf2onnx_lacks(tmp_path: Path, name: str, optio
     same_answers(opened(tmp_path, file.to_bytes([x], [y])), atol=1e-4 if name == "GELU" else 2e-6)
 
 
+def gelu_of(dtype: str, *, approximate: bool = False) -> bytes:
+    file = FileOf()
+    x, y = (file.tensor((1, 256), dtype=dtype) for _ in range(2))
+    symmetric = dtype == "int16"
+    file.quantise(x, 0.03, 0 if symmetric else 4)
+    file.quantise(y, 0.015, 0 if symmetric else -117)
+    file.operator("GELU", [x], [y], ("GeluOptions", {"approximate": approximate}))
+    return file.to_bytes([x], [y])
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu_of_bytes_is_a_step_off_at_most(tmp_path: Path, approximate: bool) -> None:
+    source = opened(tmp_path, gelu_of("int8", approximate=approximate))
+    every = np.arange(-128, 128, dtype=np.int8)[None]
+    assert source.model is not None, source.notes
+    (mine,), (theirs,) = run(source.model, [every]), source.reference([every])
+    assert mine.dtype == theirs.dtype == np.int8
+    assert np.abs(mine.astype(int) - theirs).max() <= 1
+
+
+def test_activations_of_16_bits_are_left_to_litert(tmp_path: Path) -> None:
+    source = opened(tmp_path, gelu_of("int16"))
+    assert source.model is None
+    assert "quantised to 16 bits (tensor 't0'), which LiteRT rounds in its own way" in source.notes[-1]
+    assert source.reference([np.full((1, 256), 100, np.int16)])[0].dtype == np.int16
+
+
 def test_an_operator_without_importer_leaves_litert_to_run_the_file(tmp_path: Path) -> None:
     source = opened(tmp_path, lstm(activation=0))
     assert source.model is None

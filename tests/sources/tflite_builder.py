@@ -10,7 +10,12 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-TYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+TYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
+    "int32": schema.TensorType.INT32,
+}
 
 
 @dataclass
@@ -43,10 +48,13 @@ class FileOf:
         self.tree.buffers.append(buffer)
         self.graph.tensors[place].buffer = len(self.tree.buffers) - 1
         if scale is not None:
-            quantisation = schema.QuantizationParametersT()
-            quantisation.scale, quantisation.zeroPoint = [scale], [0]
-            self.graph.tensors[place].quantization = quantisation
+            self.quantise(place, scale)
         return place
+
+    def quantise(self, place: int, scale: float, zero_point: int = 0) -> None:
+        quantisation = schema.QuantizationParametersT()
+        quantisation.scale, quantisation.zeroPoint = [scale], [zero_point]
+        self.graph.tensors[place].quantization = quantisation
 
     def operator(
         self, name: str, inputs: Sequence[int], outputs: Sequence[int], options: tuple[str, Mapping] = ("", {})

@@ -35,6 +35,8 @@ __all__ = ["Emitter", "Fused", "to_graph"]
 _OPSET = 17
 _PREFIX = "HastenFused"
 _INTEGERS = {"int8", "uint8", "int16"}
+# A kernel of theirs on bytes is a table of what the float one answers, which tf2onnx puts between two roundings.
+_TABLES = {"GELU"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter], *, without: frozenset[
     Raises:  UnsupportedOpError: an operator has neither a handler in tf2onnx nor an emitter; the message names it
              SourceError: tf2onnx is absent or fails
     """
+    _refuse_wide(flat)
     surgical = Flat(copy.deepcopy(flat.tree), flat.schema)
     roll_steps(surgical)
     fused = _cut_out(surgical, emitters)
@@ -73,6 +76,17 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter], *, without: frozenset[
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     return model
+
+
+def _refuse_wide(flat: Flat) -> None:
+    """LiteRT's kernels for 16 bits scale by factors of 16 bits and bend by tables: no arithmetic of ONNX's does."""
+    for tensor in (t for subgraph in flat.tree.subgraphs for t in subgraph.tensors if not t.isVariable):
+        scales = None if tensor.quantization is None else tensor.quantization.scale
+        if flat.dtype(tensor) == "int16" and scales is not None and len(scales):
+            raise UnsupportedOpError(
+                f"quantised to 16 bits (tensor '{text(tensor.name)}'), which LiteRT rounds in its own way: a file of "
+                "8 bits or floats can be imported"
+            )
 
 
 def _cut_out(flat: Flat, emitters: Mapping[str, Emitter]) -> dict[str, Fused]:
@@ -96,7 +110,7 @@ def _cut(flat: Flat, subgraph: Any, op: Any, name: str) -> Fused:
     activations = tuple(i for i, t in tensors.items() if i not in constants and not t.isVariable)
     outputs = [subgraph.tensors[i] for i in op.outputs]
     quantised = [text(t.name) for t in (*(tensors[i] for i in activations), *outputs) if flat.dtype(t) in _INTEGERS]
-    if quantised:
+    if quantised and name not in _TABLES:
         raise UnsupportedOpError(f"{name} on integers (tensor '{quantised[0]}') has no importer")
     op.inputs = [places[i] for i in activations]
     return Fused(
