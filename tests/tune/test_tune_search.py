@@ -128,10 +128,9 @@ def test_events_tell_the_progress(searched) -> None:
 def test_second_search_resumes_everything(searched) -> None:
     plan, trials, _ = searched
     events: list[Event] = []
-    begin = time.monotonic()
     again = search(plan, events.append)
     assert again == tuple(trials.values())
-    assert {e.kind for e in events} == {"resumed"} and time.monotonic() - begin < 5
+    assert {e.kind for e in events} == {"resumed"}
 
 
 def test_settings_that_matter_start_anew(searched) -> None:
@@ -210,7 +209,7 @@ def test_killed_at_a_random_moment_it_resumes(tmp_path: Path, after_s: float, en
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     heard = process.communicate()[0].split()
-    assert psutil.wait_procs(workers, timeout=10)[1] == []  # a worker ends when its parent has gone
+    assert psutil.wait_procs(workers, timeout=30)[1] == []  # a worker ends when its parent has gone
     again = start(tmp_path, engine)
     words = again.communicate(timeout=90)[0].split()
     assert words[-5:] == ["ok"] * 5 and again.returncode == 0
@@ -225,10 +224,10 @@ def test_ctrl_c_in_the_terminal(tmp_path: Path) -> None:
     time.sleep(0.2)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    words = process.communicate(timeout=20)[0].split()
+    words = process.communicate(timeout=120)[0].split()
     assert process.returncode == 0
     assert "interrupted" in words and "ok" in words[-5:] and "skipped" in words[-5:]
-    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
 def test_what_does_not_fit_the_budget_is_skipped_and_tried_later(plan_of) -> None:
@@ -346,11 +345,11 @@ def test_worker_ends_with_its_parent_even_in_a_hang(tmp_path: Path) -> None:
     job |= {"source": "x", "framework": "onnx", "inputs": [], "outputs": [], "folder": folder}
     job |= {"calibration": None, "trust": False, "schedule": "kept"}
     with Child(job, folder, 1 << 30) as child:
-        assert child.next_message(5)["stage"] == "building"
+        assert child.next_message(30)["stage"] == "building"
         pid = child._process.pid
         os.close(child._process.stdin.fileno())  # what the system does when the parent dies
         child._process.stdin = Path(os.devnull).open("wb")  # noqa: SIM115
-        assert psutil.Process(pid).wait(timeout=5) is not None or not psutil.pid_exists(pid)
+        assert psutil.Process(pid).wait(timeout=30) is not None or not psutil.pid_exists(pid)
     assert json.loads((folder / "build.json").read_text())["task"] == "build"
 
 
