@@ -16,7 +16,7 @@ pytest.importorskip("ai_edge_litert")
 from hasten.engines import BuildRequest, litert_profile
 from hasten.engines.litert import ENGINE
 from hasten.engines.litert_library import DELEGATED, NODE, Event
-from hasten.engines.litert_profile import operator_times, spent
+from hasten.engines.litert_profile import operator_times, seen, spent
 from hasten.errors import EngineError
 from hasten.records import Artefact, Candidate
 from hasten.types import TensorSpec
@@ -136,3 +136,9 @@ def test_a_loop_counts_by_what_its_body_takes() -> None:
         (2, 1, "TanH (NC)", 0): 10,
         (2, 0, "ADD", 3): 4,
     }
+
+
+def test_what_a_delegate_cuts_off_is_not_told_as_a_time() -> None:
+    short, long, node = (0, 1, "Add (ND)", 0), (0, 1, "Add (ND)", 1), (0, 0, "SOFTMAX", 7)
+    assert seen({short: 0.05, long: 1.5, node: 0.4}) == {long: 1.5, node: 0.4}
+    assert seen({node: 0.0}) == {}

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +25,15 @@ from hasten.records import Artefact, to_json
 from hasten.sessions.litert import open_session
 from hasten.types import Array
 
-__all__ = ["main", "operator_times", "profile", "spent"]
+__all__ = ["main", "operator_times", "profile", "seen", "spent"]
 
 # Turns without the profiler and under it; of each turn the first third is not counted.
 _TURNS, _TURN_S, _LEAST, _ALL_S = 5, 0.04, 2, 3.0
 _TIMEOUT_S = 60
-# What the operators together take, as a part of the call without a profiler. Less: the profiler counts whole
-# microseconds and, inside a delegate, cuts the rest off, so that short operators are missing. More: it slows them down,
-# and the shortest the most.
+# Microseconds. A delegate cuts fractions off: of an operator that takes less, hiccups alone are seen.
+_DELEGATE_SEES = 1
+# What the operators together take, as a part of the call without a profiler. Less: short operators are missing. More:
+# the profiler slows them down, and the shortest the most.
 _LOW, _HIGH = 0.75, 1.5
 
 # Their bodies' operators count. What a loop takes itself is the profiler, which looks at the memory in use every time.
@@ -113,7 +114,7 @@ def _operators(artefact: Artefact, arrays: Sequence[Array]) -> tuple[list[tuple[
         raise EngineError("its program answers otherwise than the one that was measured")
     whole_ns, times = _in_turns(lambda: _elapsed(session.call, arrays), lambda: operator_times(program.profiled()))
     names = _node_names(path)
-    return [(*_named(key, names), 1e3 * micros) for key, micros in times.items() if micros], whole_ns
+    return [(*_named(key, names), 1e3 * micros) for key, micros in seen(times).items()], whole_ns
 
 
 def _elapsed(call: Callable[..., Any], arrays: Sequence[Array]) -> int:
@@ -167,6 +168,14 @@ def operator_times(events: Iterable[Event]) -> dict[Key, int]:
             found[key] = found.get(key, 0) + event.micros
         previous = event
     return found
+
+
+def seen(times: Mapping[Key, float]) -> dict[Key, float]:
+    """The operators long enough for the profiler to count.
+
+    Units:   microseconds
+    """
+    return {key: micros for key, micros in times.items() if (micros >= _DELEGATE_SEES if key[1] else micros > 0)}
 
 
 def _check(parts_ns: float, whole_ns: float) -> None:
