@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,10 +60,10 @@ def plan(program: Program) -> Plan:
     for tensor in sorted((t for t in tensors if t.kind == "temporary"), key=lambda t: -t.nbytes):
         begin, end, size = first[id(tensor)], last[id(tensor)], _room(tensor)
         offset = 0
-        for start, stop, born, dies in sorted(placed):
+        for start, stop, born, dies in placed:
             if born <= end and begin <= dies and start < offset + size and offset < stop:
                 offset = stop
-        placed.append((offset, offset + size, begin, end))
+        insort(placed, (offset, offset + size, begin, end))
         offsets[id(tensor)] = offset
     return _planned(program, offsets, max((p[1] for p in placed), default=0))
 

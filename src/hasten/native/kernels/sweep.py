@@ -108,29 +108,32 @@ def _costs(sweep: Sweep, inner: Axis, outer_taps: float, tile: tuple[int, int, i
     """
     pixels, width, taps = tile
     total = 0.0
-    groups = tap_groups(inner.kernel, taps)
-    for s in segments(inner, pixels):
+    for tiles, wide, met in _met(inner, pixels, taps):
         step = 0.0
-        done = 0
-        for group in groups:
-            used = {
-                i * inner.stride + k * inner.dilation
-                for k in range(done, done + group)
-                for i in range(s.pixels)
-                if s.first <= i * inner.stride + k * inner.dilation < s.stop
-            }
-            pairs = sum(
-                s.first <= i * inner.stride + k * inner.dilation < s.stop
-                for k in range(done, done + group)
-                for i in range(s.pixels)
-            )
+        for group, used, pairs in met:
             # One value for all lanes takes a single pass, whatever the width.
-            loads = len(used) * (1 if sweep.broadcast else width * passes)
+            loads = used * (1 if sweep.broadcast else width * passes)
             loads += group * width * passes if sweep.weighted else 0
             step += max(pairs * width * passes / 2, loads / 2, 4.0 * group) + 2.0 - passes + loads * _LOAD
-            done += group
-        total += s.tiles * (step * sweep.steps * outer_taps + _around(sweep, s.pixels, width, passes))
+        total += tiles * (step * sweep.steps * outer_taps + _around(sweep, wide, width, passes))
     return total
+
+
+@lru_cache(maxsize=4096)
+def _met(inner: Axis, pixels: int, taps: int) -> tuple[tuple[int, int, tuple[tuple[int, int, int], ...]], ...]:
+    """For each segment: its tiles, their pixels, and each group's taps with the values and the pairs that they meet."""
+    found = []
+    for s in segments(inner, pixels):
+        groups, done = [], 0
+        for group in tap_groups(inner.kernel, taps):
+            places = [
+                i * inner.stride + k * inner.dilation for k in range(done, done + group) for i in range(s.pixels)
+            ]
+            inside = [place for place in places if s.first <= place < s.stop]
+            groups.append((group, len(set(inside)), len(inside)))
+            done += group
+        found.append((s.tiles, s.pixels, tuple(groups)))
+    return tuple(found)
 
 
 def _around(sweep: Sweep, pixels: int, width: int, passes: int) -> float:
