@@ -107,7 +107,8 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     proto.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
     graph = model.graph
     proto.graph.name = graph.name or "graph"
-    proto.graph.node.extend(ir.serde.serialize_node(node) for node in graph)
+    for node in graph:
+        ir.serde.serialize_node_into(proto.graph.node.add(), node)
     proto.graph.input.extend(_describe(value) for value in graph.inputs)
     proto.graph.output.extend(_describe(value) for value in graph.outputs)
     given = {value.name for value in graph.inputs}
@@ -136,15 +137,15 @@ def _true_inputs(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _merge(graph: ir.Graph, proto: onnx.GraphProto) -> None:
-    known = {info.name: info for info in (*proto.value_info, *proto.output)}
+    known = {info.name: info.type for info in (*proto.value_info, *proto.output)}
     for node, described in zip(graph, proto.node, strict=True):
         for value in node.outputs:
-            if value.name in known and known[value.name].type.HasField("tensor_type"):
-                _annotate(value, known[value.name].type.tensor_type)
-        inner = {attribute.name: attribute for attribute in described.attribute}
+            told = known.get(value.name or "")
+            if told is not None and told.HasField("tensor_type"):
+                _annotate(value, told.tensor_type)
         for name, attribute in node.attributes.items():
             if attribute.type == ir.AttributeType.GRAPH:
-                _merge(attribute.as_graph(), inner[name].g)
+                _merge(attribute.as_graph(), next(found.g for found in described.attribute if found.name == name))
 
 
 def _annotate(value: ir.Value, told: onnx.TypeProto.Tensor) -> None:
@@ -154,6 +155,8 @@ def _annotate(value: ir.Value, told: onnx.TypeProto.Tensor) -> None:
         return
     dims: list[Any] = [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in told.shape.dim]
     if value.shape is not None and len(value.shape) == len(dims):
+        if value.shape.is_static() and dims == list(value.shape):
+            return
         # An older, sharper fact (measured, or told by the source) outlives a vaguer inference.
         dims = [
             old if not isinstance(new, int) and isinstance(old, int) else new
