@@ -126,9 +126,7 @@ def _met(inner: Axis, pixels: int, taps: int) -> tuple[tuple[int, int, tuple[tup
     for s in segments(inner, pixels):
         groups, done = [], 0
         for group in tap_groups(inner.kernel, taps):
-            places = [
-                i * inner.stride + k * inner.dilation for k in range(done, done + group) for i in range(s.pixels)
-            ]
+            places = [i * inner.stride + k * inner.dilation for k in range(done, done + group) for i in range(s.pixels)]
             inside = [place for place in places if s.first <= place < s.stop]
             groups.append((group, len(set(inside)), len(inside)))
             done += group
