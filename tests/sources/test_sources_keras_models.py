@@ -145,6 +145,17 @@ def test_unknown_code_goes_through_the_stock_export_with_a_note() -> None:
         assert "'gamma' (Slow)" in source.notes[0]
 
 
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_layers_that_keras_quantised_round_as_keras_does(mode: str) -> None:
+    layers = [L.Embedding(20, 8), L.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d"), L.Dense(3)]
+    model = keras.Sequential([keras.Input((5,), dtype="int32"), *layers])
+    model.quantize(mode)
+    source = open_keras(model, SourceRequest())
+    agrees(source, tolerance=1e-5)
+    assert f"its weights are quantised to {mode}" in source.notes[0]
+
+
 class Unsavable(keras.Model):
     def __init__(self, inner: Any) -> None:
         super().__init__()

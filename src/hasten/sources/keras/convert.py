@@ -120,8 +120,9 @@ class Importer(Scope):
     def _open(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any], bound: dict[str, Any]) -> Any:
         from keras.src.backend import AutocastScope  # noqa: PLC0415
 
-        if getattr(layer, "quantization_mode", None) is not None:
-            raise Unsupported(f"layer '{layer.name}' ({type(layer).__name__}): it holds quantised weights")
+        mode = getattr(layer, "quantization_mode", None)
+        if mode is not None:
+            raise Unsupported(f"layer '{layer.name}' ({type(layer).__name__}): its weights are quantised to {mode}")
         extra = {k: v for k, v in bound.items() if k == "mask" or k.endswith("_mask") or k == "training"}
         positional = set(list(bound)[: len(arguments)])
         named = {**named, **{k: v for k, v in extra.items() if k not in positional}}
