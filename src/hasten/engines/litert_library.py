@@ -30,8 +30,6 @@ _READ, _WRITE = 0, 1
 # A tensor's type is its element's type and a layout: rank, eight dimensions, eight strides, four bytes each.
 _ELEMENT_BYTES, _LAYOUT_BYTES = 4, 68
 _Handle = ctypes.c_void_p
-# How the library would free texts that are ours.
-_NOTHING = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,9 @@ class Program:
 
     def __init__(self, path: Path, threads: int, delegate: bool) -> None:
         self._library = _library()
+        # Texts that the library is lent, and how it would free them.
         self._kept: list[Any] = []
+        self._free = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
         self._environment = self._made("CreateEnvironment", ctypes.c_int(0), None)
         file = self._made("CreateModelFromFile", self._environment, str(path).encode())
         self._compiled = self._made("CreateCompiledModel", self._environment, file, self._options(threads, delegate))
@@ -150,7 +150,7 @@ class Program:
         ):
             kept = ctypes.create_string_buffer(text.encode())
             self._kept.append(kept)
-            opaque = self._made("CreateOpaqueOptions", name, kept, _NOTHING)
+            opaque = self._made("CreateOpaqueOptions", name, kept, self._free)
             self._do("AddOpaqueOptions", options, opaque)
         return options
 
