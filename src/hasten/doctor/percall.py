@@ -42,7 +42,12 @@ def repeats_needlessly(call: ast.Call, code: Code) -> str:
     if loop is not None:
         return "" if _needed_in_loop(call, loop, code) else "in a loop"
     function = code.function(call)
-    if function is None or _is_cached(function, code) or _returns_kept(call, function, code) or _teaches(function):
+    if (
+        function is None
+        or _is_cached(function, code)
+        or _returns_kept(call, function, code)
+        or _teaches(function, code)
+    ):
         return ""
     if _from_parameters(call, function, code) or any(is_guarded(c, code) for c in code.callers(function)):
         return ""
@@ -92,9 +97,13 @@ def _returns_kept(call: ast.Call, function: Function, code: Code) -> bool:
     )
 
 
-def _teaches(function: Function) -> bool:
-    """True for a function that trains what it loads: each run starts from the weights as they were."""
-    named = (getattr(n.func, "attr", getattr(n.func, "id", "")) for n in ast.walk(function) if isinstance(n, ast.Call))
+def _teaches(function: Function, code: Code) -> bool:
+    """True for a function that trains what it loads: each run starts from the weights as they were.
+
+    (`ImageOps.fit` crops a picture.)
+    """
+    calls = [n.func for n in ast.walk(function) if isinstance(n, ast.Call)]
+    named = (getattr(f, "attr", getattr(f, "id", "")) for f in calls if not code.qualified(f).startswith("PIL."))
     return any(n in ("fit", "backward", "train_on_batch", "train") or n.endswith("Trainer") for n in named)
 
 
