@@ -171,3 +171,9 @@ def test_picture_transforms_are_no_layers_that_care(package: Path) -> None:
     """
     write(package, "painting.py", textwrap.dedent(text))
     assert rules_in(package / "painting.py") == []
+
+
+def test_a_step_whose_base_is_of_another_file_may_be_put_in_eval_mode_there(package: Path) -> None:
+    text = SCORER.replace("class Scorer:", "from shop.steps import Step\n\nclass Scorer(Step):")
+    write(package, "scoring.py", text)
+    assert [rule for rule, _ in rules_in(package / "scoring.py")] == ["H202"]

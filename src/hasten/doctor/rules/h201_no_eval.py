@@ -47,13 +47,12 @@ _STATEFUL = (
     "BatchNorm",
     "SyncBatchNorm",
     "AlphaDropout",
-    "MultiheadAttention",
     "Transformer",
-    "LSTM",
-    "GRU",
 )
+_WITH_DROPOUT = ("MultiheadAttention", "LSTM", "GRU")  # they have none unless it is asked for
 _MODULES = re.compile(r"(Model|Module|ModuleClass|Net|Network|Encoder|Decoder|Layer|Backbone)$")
 _BESIDE = re.compile(r"\.eval\(\)")
+_SETS_MODE = re.compile(r"\.train\((mode=)?(\w+\.)*\w*(mode|training)\)")  # `net.train(was_training)`
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -61,6 +60,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if code.mentions(
         "model_eval", "eval_mode", "set_eval", "freeze(", ".train(False)", "train(mode=False)"
     ) or _is_part(node, code):
+        return
+    if code.finds(_SETS_MODE):
         return
     for call in answers(node, code):
         if is_covered(call, code, ("eval", "evaluating")) or _is_in_eval_mode(call, code) or _is_opened_by(call, code):
@@ -79,10 +80,20 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 
 def _is_part(scope: ast.AST, code: Code) -> bool:
-    """True in a class whose base, of another file, says that it is a module: its methods are steps of one run."""
+    """True in a class whose base, of another file, says that it is a module: its methods are steps of one run.
+
+    In a package any base of another of its files may be one.
+    """
     owner = code.klass(scope)
+    if owner is not None and is_in_package(code.file) and any(_is_foreign(b, code) for b in owner.bases):
+        return True
     bases = [code.names.dotted(b).rsplit(".", 1)[-1] for b in owner.bases] if owner is not None else []
     return any(_MODULES.search(b) for b in bases)
+
+
+def _is_foreign(base: ast.expr, code: Code) -> bool:
+    bindings = code.names.find(base.id, base)[1] if isinstance(base, ast.Name) else []
+    return any(b.role == "import" for b in bindings)
 
 
 def _shows_state(call: ast.Call, code: Code) -> bool:
@@ -92,12 +103,17 @@ def _shows_state(call: ast.Call, code: Code) -> bool:
     for part in (made, kind.local if kind is not None else None):
         if part is None:
             continue
-        if any(s in code.source(part) for s in _STATEFUL) or "pretrained=True" in code.source(part):
+        if _cares(code.source(part)) or "pretrained=True" in code.source(part):
             return True
         names = (code.qualified(c.func) for c in ast.walk(part) if isinstance(c, ast.Call))
         if any(n.startswith(("torchvision.models.", "timm.", "torch.hub.")) for n in names):
             return True
     return False
+
+
+def _cares(written: str) -> bool:
+    """True for the source of a network with a layer that works otherwise in training."""
+    return any(s in written for s in _STATEFUL) or ("dropout" in written and any(s in written for s in _WITH_DROPOUT))
 
 
 def _is_in_package(call: ast.Call, code: Code) -> bool:
@@ -146,10 +162,10 @@ def _is_in_eval_mode(call: ast.Call, code: Code) -> bool:
         whole = all(code.qualified(b) == "torch.nn.Module" for b in kind.local.bases)
         words = code.source(kind.local)
         outside = any(_is_unknown(c, code) for c in ast.walk(kind.local) if isinstance(c, ast.Call))
-        return whole and not outside and not any(s in words for s in _STATEFUL)
+        return whole and not outside and not _cares(words)
     if name == "torch.nn.Sequential" and made is not None:
         outside = any(_is_unknown(c, code) for c in ast.walk(made) if isinstance(c, ast.Call))
-        return not outside and not any(s in code.source(made) for s in _STATEFUL)
+        return not outside and not _cares(code.source(made))
     return False
 
 
