@@ -54,6 +54,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if model_changes(node.func, loop, code) or code.in_layer(node) or _carries_state(node, loop, code):
         return
+    if any("past" in (k.arg or "") or "cache" in (k.arg or "") for k in node.keywords):
+        return  # a language model goes on from what it has read
     if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code) or _measures_row(loop):
         return
     if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop)):
