@@ -16,7 +16,8 @@ __all__ = ["has_workers", "is_loader", "needs_reading"]
 _IN_MEMORY = ("torch.utils.data.TensorDataset", "list", "range", "zip")
 _HELD = ("cache", "memory", "buffer", "tensor")  # what a name says to be at hand already
 _LOOKUPS = words(
-    "tensor as_tensor from_numpy FloatTensor LongTensor len int float str bool dict tuple items get is_tensor"
+    "tensor as_tensor from_numpy FloatTensor LongTensor len int float str bool dict tuple items get is_tensor to long "
+    "array asarray astype float32 float64 int32 int64 squeeze unsqueeze copy clone ValueError IndexError"
 )
 # What the name or the arguments of a class of another file say where its items lie in files.
 _READS = re.compile(
