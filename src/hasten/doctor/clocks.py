@@ -152,4 +152,16 @@ def device_work(body: tuple[ast.stmt, ...], code: Code) -> ast.Call | None:
                 return None
             if _WAITS.search(name.lower()) or keyword(inner, "sync") is not None:
                 return None
+    moves = (n for s in body for n in ast.walk(s) if isinstance(n, ast.Call))
+    if run is not None and any(_is_answer_moved(m, run, code) for m in moves):
+        return None  # off the device, which may be the processor
     return run
+
+
+def _is_answer_moved(moved: ast.Call, run: ast.Call, code: Code) -> bool:
+    """True for `answer.to(device)` of what the run gave."""
+    statement = code.statement(run)
+    given = statement.targets if isinstance(statement, ast.Assign) else []
+    names = {n.id for t in given for n in ast.walk(t) if isinstance(n, ast.Name)}
+    to = moved.func if isinstance(moved.func, ast.Attribute) and moved.func.attr == "to" else None
+    return to is not None and code.names.dotted(to.value) in names
