@@ -80,6 +80,27 @@ def test_bodies_of_branches_are_inferred_too() -> None:
     assert shape_of(model, "n") == [2, 3]
 
 
+BODIES = """(bool c, float[2,3] x{more}) => (float[a,b] y) <int64[2] s = {{3,2}}> {{
+    y = If (c) <then_branch = f () => (float[a,b] p) {{
+                    p = If (c) <then_branch = g () => (float[a,b] q) {{ r = Reshape (x, s) q = Neg (r) }},
+                                else_branch = h () => (float[a,b] u) {{ u = Transpose (x) }}> }},
+                else_branch = i () => (float[a,b] v) <int64[2] s = {{6,1}}> {{ t = Reshape (x, s) v = Abs (t) }}> }}"""
+
+
+def test_constants_are_followed_into_bodies_of_bodies() -> None:
+    model = parse(BODIES.format(more=""))
+    check(model)
+    assert shape_of(model, "q") == [3, 2]
+    assert shape_of(model, "v") == [6, 1], "a body's own constant hides one around it"
+    assert not any(body.initializers for body in model.graph.subgraphs() if body.name != "i"), "the graph is as it was"
+
+
+def test_what_the_caller_may_give_anew_is_no_constant_in_a_body() -> None:
+    model = parse(BODIES.format(more=", int64[2] s"))
+    shapes.infer(model)
+    assert not all(isinstance(d, int) for d in shape_of(model, "q"))
+
+
 def test_inference_leaves_weights_and_answers_alone() -> None:
     weights = np.arange(3000, dtype=np.float32).reshape(3, 1000)
     model = parse("(float[2,3] x, float[3,1000] w) => (float[a,b] y) { y = MatMul (x, w) }")

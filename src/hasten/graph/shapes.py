@@ -122,7 +122,22 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
             proto.graph.input.append(
                 onnx.helper.make_tensor_value_info(value.name, int(tensor.dtype), list(tensor.shape.numpy()))
             )
+    _hand_in(proto.graph, {})
     return proto
+
+
+def _hand_in(graph: onnx.GraphProto, around: Mapping[str, onnx.TensorProto]) -> None:
+    """Gives a body, and those in it, the constants from around it that it reads: inference sees none of them there."""
+    given = {value.name for value in graph.input}
+    own = {tensor.name for tensor in graph.initializer}.union(given, *(node.output for node in graph.node))
+    read = {name for node in graph.node for name in node.input}
+    graph.initializer.extend(around[name] for name in sorted(read & around.keys() - own))
+    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    if bodies:
+        seen = {name: tensor for name, tensor in around.items() if name not in own}
+        seen |= {tensor.name: tensor for tensor in graph.initializer if tensor.name not in given}
+        for body in bodies:
+            _hand_in(body, seen)
 
 
 def _describe(value: ir.Value) -> onnx.ValueInfoProto:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from hasten.native.bodies import with_shapes_inside
+from hasten.graph import clone, shapes
 from hasten.native.build import compile_library
 from hasten.native.emit import Emitted, emit
 from hasten.native.fuse import fuse
@@ -49,9 +49,18 @@ def program_of(
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:
-    fused = fuse(without_dead_steps(lower(with_shapes_inside(model), name, isa)))
+    fused = fuse(without_dead_steps(lower(_known_inside(model), name, isa)))
     fused = fuse(without_dead_steps(attentions(fused, isa.lanes)))
     return replace(fused, steps=transposes(fused.steps))
+
+
+def _known_inside(model: ir.Model) -> ir.Model:
+    """The model itself where the shapes in every body are known; else a copy in which they were inferred."""
+    if all(value.shape is not None for body in model.graph.subgraphs() for node in body for value in node.outputs):
+        return model
+    copy = clone(model)
+    shapes.infer(copy)
+    return copy
 
 
 def rounded_share(model: ir.Model, isa: Isa) -> float:
