@@ -49,9 +49,15 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     data = first_argument(node)
     if data is None or not code.is_a(data, makers.NUMPY) or not code.depends_on_round(data, loop):
         return
-    if is_chunked(loop) or model_changes(node.func, loop, code) or _is_traced(node, code):
+    if is_chunked(loop) or model_changes(node.func, loop, code) or _is_traced(node, code) or _is_kept(node, code):
         return
     yield hit(node, "a numpy array is converted and the layers are run from Python at each round")
+
+
+def _is_kept(node: ast.AST, code: Code) -> bool:
+    """True beneath `if key not in answers`: only what was not asked before is asked, perhaps nothing."""
+    tests = [a.test for a in code.ancestors(node) if isinstance(a, ast.If)]
+    return any(isinstance(t, ast.Compare) and any(isinstance(o, ast.NotIn) for o in t.ops) for t in tests)
 
 
 def _is_traced(node: ast.AST, code: Code) -> bool:
