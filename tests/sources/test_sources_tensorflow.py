@@ -10,6 +10,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+import hasten  # noqa: E402
 from hasten.engines import BuildRequest, Offer, engine  # noqa: E402
 from hasten.errors import SourceError  # noqa: E402
 from hasten.graph import reference  # noqa: E402
@@ -93,6 +94,48 @@ def test_function_by_its_sample() -> None:
     agrees(source)
 
 
+class Nested(tf.Module):
+    @tf.function
+    def __call__(self, x: Any, parts: Any, scale: float = 2.0) -> Any:
+        return {"y": x * scale + parts[0], "z": [parts[1]["k"] * 3]}
+
+
+def drawn(*shape: int) -> Any:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+X, PARTS = drawn(1, 4), (drawn(1, 4) + 1, {"k": drawn(1, 2)})
+
+
+@pytest.mark.parametrize("sample", [(X, PARTS), {"x": X, "parts": PARTS}], ids=["by place", "by name"])
+def test_structures_are_named_by_their_keys_and_places(sample: Any) -> None:
+    fast = hasten.compile(Nested(), engine="onnxruntime", sample=sample)
+    assert [spec.name for spec in fast.inputs] == ["parts_0", "parts_1_k", "x"]
+    y, z = fast.predict([PARTS[0], PARTS[1]["k"], X])
+    np.testing.assert_allclose(y, X * 2 + PARTS[0], rtol=1e-6)
+    np.testing.assert_allclose(z, PARTS[1]["k"] * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_module_of_one_dict_takes_its_keys(signed: bool) -> None:
+    spec = {key: tf.TensorSpec((None, 4), tf.float32, name=key) for key in ("b", "a")}
+
+    class Difference(tf.Module):
+        @tf.function(input_signature=[spec] if signed else None)
+        def __call__(self, parts: Any) -> Any:
+            return parts["a"] - 2 * parts["b"]
+
+    source = open_tf_function(Difference(), SourceRequest(example={"b": X, "a": PARTS[0]}))
+    assert [spec.name for spec in source.inputs] == ["a", "b"]
+    agrees(source)
+    np.testing.assert_allclose(source.reference([PARTS[0], X])[0], PARTS[0] - 2 * X, rtol=1e-6)
+
+
+def test_a_sample_in_the_function_s_own_order_is_told_apart_by_name() -> None:
+    fast = hasten.compile(tf.function(lambda b, a: b - 2 * a), engine="onnxruntime", sample=(drawn(1, 3), drawn(1, 1)))
+    assert [str(spec) for spec in fast.inputs] == ["a: float32[batch, 1]", "b: float32[batch, 3]"]
+
+
 def test_concrete_function_at_a_fixed_batch() -> None:
     concrete = tf.function(lambda x: tf.sin(x)).get_concrete_function(tf.TensorSpec((2, 3), tf.float32))
     source = open_tf_function(concrete, SourceRequest())
@@ -130,6 +173,14 @@ def test_what_tf2onnx_cannot_convert_keeps_its_own_candidates(tmp_path: Path) ->
     assert source.model is None and "tf2onnx" in source.notes[0]
     assert source.outputs[0].shape == ("batch", 3)
     np.testing.assert_allclose(source.reference([np.array([[1, 2, 3]])])[0], [[0.5, 0.7, -1.0]])
+
+
+def test_an_operator_without_an_onnx_form_is_named() -> None:
+    frames = tf.TensorSpec((None, 64), tf.float32)
+    model = tf.function(lambda x: tf.abs(tf.signal.stft(x, 16, 8)), input_signature=[frames])
+    source = open_tf_function(model, SourceRequest())
+    assert source.model is None
+    assert source.notes[0].endswith("(operators ComplexAbs have no ONNX form)"), source.notes
 
 
 def test_signatures_without_a_default(tmp_path: Path) -> None:

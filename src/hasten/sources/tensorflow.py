@@ -26,6 +26,7 @@ from hasten.sources.dims import fitting_shapes
 from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress
 from hasten.sources.mixing import settle_rows
+from hasten.sources.structure import entries, leaves
 from hasten.types import Array, TensorSpec
 
 __all__ = ["open_saved_model", "open_tf_function"]
@@ -95,7 +96,8 @@ def open_tf_function(function: Any, request: SourceRequest) -> Source:
         tf.saved_model.save(holder, str(folder), signatures={"serving_default": serving})
     except Exception as error:
         raise SourceError(f"cannot save the tf.function of {count} inputs: {_line(error)}") from error
-    return open_saved_model(folder, request)
+    told = _by_name(tf, function, request, names)
+    return replace(open_saved_model(folder, told), sample=None if told is request else told.sample)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _convert(signature: Signature, reference: Reference) -> tuple[ir.Model, tupl
 
     traced = tf.function(flat, input_signature=specs, autograph=False)
     proto, _ = tf2onnx.convert.from_function(traced, input_signature=specs, opset=_OPSET)
-    foreign = sorted({n.op_type for n in proto.graph.node if n.domain not in ("", "ai.onnx")})
+    foreign = sorted({n.op_type for n in proto.graph.node if n.domain not in ("", "ai.onnx") or not _is_onnx(n)})
     if foreign:
         raise SourceError(f"operators {', '.join(foreign)} have no ONNX form")
     model = read(proto.SerializeToString())
@@ -155,6 +157,12 @@ def _convert(signature: Signature, reference: Reference) -> tuple[ir.Model, tupl
     return model, _named(
         model, dress(model, signature.inputs, reference), sorted(signature.function.structured_outputs)
     )
+
+
+def _is_onnx(node: Any) -> bool:
+    import onnx  # noqa: PLC0415 - with tf2onnx alone
+
+    return bool(onnx.defs.has(node.op_type))
 
 
 def _named(model: ir.Model, outputs: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[TensorSpec, ...]:
@@ -245,17 +253,37 @@ def _wanted(name: str, index: int, request: SourceRequest) -> list[int | None]:
     return list(shape)
 
 
+def _given(request: SourceRequest) -> Any:
+    return request.sample if request.example is None else request.example
+
+
+def _traceable(tf: Any, function: Any) -> Any:
+    """The function, or what a module is called by, as a ``tf.function`` with the signature that it has."""
+    called = function if hasattr(function, "get_concrete_function") else function.__call__
+    return called if hasattr(called, "get_concrete_function") else tf.function(called)
+
+
+def _by_name(tf: Any, function: Any, request: SourceRequest, names: Sequence[str]) -> SourceRequest:
+    """The request with its sample in the order of the inputs' names, where the sample tells which is which."""
+    if _given(request) is None or hasattr(function, "structured_input_signature"):
+        return request
+    arrays = _Example.of(_traceable(tf, function), _given(request)).arrays()
+    if set(arrays) != set(names):
+        return request
+    return replace(request, sample=tuple(arrays[name] for name in sorted(names)))
+
+
 def _concrete(tf: Any, function: Any, request: SourceRequest) -> Any:
     """The function for the sample, else the one it was traced for."""
     if hasattr(function, "structured_input_signature"):
         return function
-    target = function if hasattr(function, "get_concrete_function") else tf.function(function.__call__)
+    target = _traceable(tf, function)
     try:
         if getattr(target, "input_signature", None) is not None:
             return target.get_concrete_function()
-        if request.sample is not None:
-            free = [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in request.sample]
-            return target.get_concrete_function(*free)
+        if request.example is not None or request.sample is not None:
+            args, kwargs = _Example.of(target, _given(request)).specs(tf)
+            return target.get_concrete_function(*args, **kwargs)
         traced: Callable[[], list[Any]] | None = getattr(target, "_list_all_concrete_functions", None)
         known = traced() if traced is not None else []
     except Exception as error:
@@ -265,6 +293,56 @@ def _concrete(tf: Any, function: Any, request: SourceRequest) -> Any:
             f"the tf.function was traced {len(known)} times: expected once, or an input_signature; pass sample=x"
         )
     return known[0]
+
+
+@dataclass(frozen=True)
+class _Example:
+    """The user's sample as a call of the function: what it gives by place and by name."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    parameters: tuple[str, ...]
+
+    @staticmethod
+    def of(target: Any, example: Any) -> _Example:
+        """A dict may be the arguments by name, or all that the function takes."""
+        parameters = tuple(name for name in target.function_type.parameters if name != "self")
+        if not isinstance(example, Mapping):
+            return _Example(tuple(example), {}, parameters)
+        if set(example) <= set(parameters):
+            return _Example((), example, parameters)
+        return _Example((example,), {}, ("",))
+
+    def named(self) -> dict[str, Any]:
+        """Each argument by its parameter; the dict that is all that the function takes by no name."""
+        placed = dict(zip(self.parameters, self.args, strict=False))
+        return {**placed, **self.kwargs}
+
+    def arrays(self) -> dict[str, Array]:
+        """Each array by the name of its input: the parameter, then the keys and places inside it."""
+        return {_path(path): array for path, array in leaves(self.named())}
+
+    def specs(self, tf: Any) -> tuple[list[Any], dict[str, Any]]:
+        """The same call with a spec, free in its first dimension, in place of each array."""
+
+        def free(value: Any, path: tuple[str | int, ...]) -> Any:
+            if value is None:
+                return None
+            parts = entries(value)
+            if parts is None:
+                shape = (None, *value.shape[1:]) if value.ndim else ()
+                return tf.TensorSpec(shape, value.dtype, name=_path(path))
+            made = [free(part, (*path, key)) for key, part in parts]
+            if isinstance(value, Mapping):
+                return dict(zip(value, made, strict=True))
+            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
+
+        made = {name: free(value, (name,)) for name, value in self.named().items()}
+        return [made.pop(name) for name in self.parameters[: len(self.args)]], made
+
+
+def _path(path: Sequence[str | int]) -> str:
+    return "_".join(str(part) for part in path if part != "")
 
 
 def _flat_inputs(tf: Any, concrete: Any) -> tuple[list[str], list[Any]]:
