@@ -41,6 +41,15 @@ def test_a_refusal_says_why_there_is_no_graph(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:torch.quantize_per_tensor")
+def test_what_torch_quantised_itself_is_named(tmp_path: Path) -> None:
+    whole = nn.Sequential(nn.ReLU(), nn.Linear(4, 4))
+    quantised = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, dtype=torch.qint8)
+    source = open_source(quantised, SourceRequest(sample=(X,), work=tmp_path))
+    assert source.model is None
+    assert "module '1' (Linear) holds weights packed for torch's own kernels of 8 bits" in source.notes[-1]
+
+
 @pytest.mark.parametrize(
     ("module", "part"),
     [

@@ -51,6 +51,9 @@ def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
         except SourceError:
             raise
         except Exception as error:
+            packed = _packed(opened.module)
+            if packed is not None:
+                raise SourceError(packed) from error
             reason = f"torch.onnx.export failed: {_cause(error)}"
             if opened.kind == "module":
                 read = read_in(opened.module, tensors)
@@ -59,6 +62,17 @@ def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
                 with contextlib.suppress(Exception):
                     return _traced(opened, tensors, ports)
             raise SourceError(reason) from error
+
+
+def _packed(module: Any) -> str | None:
+    """Why a module that torch itself quantised has no graph."""
+    for name, part in module.named_modules():
+        if type(part).__module__.startswith("torch.ao.nn.quantized"):
+            return (
+                f"module '{name}' ({type(part).__name__}) holds weights packed for torch's own kernels of 8 bits, "
+                "which have no ONNX form; hand in the module as it was before it was quantised"
+            )
+    return None
 
 
 def _decided(module: Any, tensors: Sequence[Any], read: str) -> str:
