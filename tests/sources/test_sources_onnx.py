@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hasten.errors import NondeterministicError, SourceError
+from hasten.errors import InputError, NondeterministicError, SourceError
 from hasten.graph.reference import run
 from hasten.sources import Source, SourceRequest
 from hasten.sources.determinism import check_deterministic
@@ -193,6 +193,13 @@ def test_ids_that_onnx_runtimes_own_embedding_looks_up_stay_inside_their_tables(
     domains = [helper.make_opsetid("com.microsoft", 1)]
     made = model(nodes, given, [value("y", [1, 6, 8])], tables, domains=domains)
     assert index_limits(ir.from_proto(made)) == {"words": 40, "segments": 2}
+
+
+def test_strings_are_refused_with_the_way_out() -> None:
+    ends = [value(name, ["n", 4], TensorProto.STRING) for name in "xy"]
+    text = model([helper.make_node("Identity", ["x"], ["y"])], ends[:1], ends[1:])
+    with pytest.raises(InputError, match="takes no numbers: expected numbers or booleans; leave text processing out"):
+        opened(text)
 
 
 def test_index_inputs_are_sampled_inside_their_table(tmp_path: Path) -> None:

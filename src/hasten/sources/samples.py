@@ -100,7 +100,7 @@ def _draw(spec: TensorSpec, limit: int | None, rng: np.random.Generator) -> Arra
         return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
     if np.issubdtype(dtype, np.floating) or dtype.name.startswith(("bfloat", "float")):
         return rng.standard_normal(shape).astype(dtype)
-    raise InputError(f"input {spec} has dtype {spec.dtype}: expected numbers or booleans; pass a sample")
+    raise InputError(f"input {spec} takes no numbers: expected numbers or booleans; leave text processing outside")
 
 
 def _rows(specs: Sequence[TensorSpec], sample: Sequence[Array]) -> list[tuple[Array, ...]]:
