@@ -23,6 +23,8 @@ __all__ = ["complete", "fix", "free_dims", "infer", "set_shape", "skeleton"]
 # Shape arithmetic needs the values of small tensors; no weight that matters to a shape is larger.
 _SMALL_BYTES = 2048
 
+_HOLD_BODIES = ("If", "Loop", "Scan", "SequenceMap")
+
 # How much these give depends on what they are given: a size seen once is no fact.
 _DATA_SIZED = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
 
@@ -128,16 +130,18 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
 
 def _hand_in(graph: onnx.GraphProto, around: Mapping[str, onnx.TensorProto]) -> None:
     """Gives a body, and those in it, the constants from around it that it reads: inference sees none of them there."""
+    holders = (node for node in graph.node if node.op_type in _HOLD_BODIES)
+    bodies = [attribute.g for node in holders for attribute in node.attribute if attribute.HasField("g")]
+    if not bodies and not around:
+        return
     given = {value.name for value in graph.input}
     own = {tensor.name for tensor in graph.initializer}.union(given, *(node.output for node in graph.node))
     read = {name for node in graph.node for name in node.input}
     graph.initializer.extend(around[name] for name in sorted(read & around.keys() - own))
-    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    if bodies:
-        seen = {name: tensor for name, tensor in around.items() if name not in own}
-        seen |= {tensor.name: tensor for tensor in graph.initializer if tensor.name not in given}
-        for body in bodies:
-            _hand_in(body, seen)
+    seen = {name: tensor for name, tensor in around.items() if name not in own}
+    seen |= {tensor.name: tensor for tensor in graph.initializer if tensor.name not in given}
+    for body in bodies:
+        _hand_in(body, seen)
 
 
 def _describe(value: ir.Value) -> onnx.ValueInfoProto:
@@ -164,13 +168,13 @@ def _merge(graph: ir.Graph, proto: onnx.GraphProto) -> None:
 
 
 def _annotate(value: ir.Value, told: onnx.TypeProto.Tensor) -> None:
-    if told.elem_type:
+    if told.elem_type and value.dtype != told.elem_type:
         value.dtype = ir.DataType(told.elem_type)
     if not told.HasField("shape"):
         return
     dims: list[Any] = [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in told.shape.dim]
     if value.shape is not None and len(value.shape) == len(dims):
-        if value.shape.is_static() and dims == list(value.shape):
+        if tuple(dims) == value.shape.dims:
             return
         # An older, sharper fact (measured, or told by the source) outlives a vaguer inference.
         dims = [
