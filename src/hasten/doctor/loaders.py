@@ -17,7 +17,8 @@ _IN_MEMORY = ("torch.utils.data.TensorDataset", "list", "range", "zip")
 _HELD = ("cache", "memory", "buffer", "tensor")  # what a name says to be at hand already
 _LOOKUPS = words(
     "tensor as_tensor from_numpy FloatTensor LongTensor len int float str bool dict tuple items get is_tensor to long "
-    "array asarray astype float32 float64 int32 int64 squeeze unsqueeze copy clone ValueError IndexError"
+    "array asarray astype float32 float64 int32 int64 squeeze unsqueeze copy clone ValueError IndexError "
+    "keys values zip"
 )
 # What the name or the arguments of a class of another file say where its items lie in files.
 _READS = re.compile(
@@ -72,6 +73,10 @@ def needs_reading(node: ast.Call, code: Code) -> bool:
 
 def _is_out_of_sight(data: ast.expr, code: Code) -> bool:
     """True for what a method is handed, or a function gives: a list prepared once as well as a dataset that reads."""
+    owner = code.names.class_of_self(data.value) if isinstance(data, ast.Attribute) else None
+    if owner is not None and isinstance(data, ast.Attribute):
+        kept = code.names.attributes.get(owner, {}).get(data.attr, [])
+        return not all(isinstance(b.value, ast.Call) and _builds(b.value, b.path, code) for b in kept)
     if not isinstance(data, ast.Name):
         return isinstance(data, ast.Call) and not _builds(data, (), code)
     bindings = code.names.find(data.id, data)[1]
