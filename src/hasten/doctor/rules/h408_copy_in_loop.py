@@ -61,11 +61,16 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         or isinstance(receiver, ast.Call)
     ):
         return
-    if code.is_a(receiver, makers.TORCH_MODULE) and _is_reloaded(loop):
+    if code.is_a(receiver, makers.TORCH_MODULE) and (_is_reloaded(loop) or _is_epoch(loop)):
         return
     if _is_put_back(receiver, loop, code) or (code.is_a(receiver, makers.TORCH_TENSOR) and _is_shared(receiver, code)):
         return
     yield hit(node, "the same thing is moved to the device in every round", *hoist(node, code), safe=True)
+
+
+def _is_epoch(loop: ast.For | ast.While) -> bool:
+    """True for rounds over whole epochs: a model that is there already moves nowhere, once in an epoch."""
+    return isinstance(loop, ast.For) and "epoch" in ast.unparse(loop.target) + ast.unparse(loop.iter)
 
 
 def _is_to_device(node: ast.Call, code: Code) -> bool:
