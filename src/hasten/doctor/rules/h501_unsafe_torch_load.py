@@ -85,7 +85,10 @@ def _is_own_copy(node: ast.Call, code: Code) -> bool:
         written = any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
         return written or code.fact(_saves_to_memory)
     around = code.function(node)
-    unpickled = around is not None and around.name == "__setstate__"  # who reads a pickle has trusted it already
+    unpickled = around is not None and around.name in (
+        "__setstate__",
+        "find_class",
+    )  # who reads a pickle has trusted it already
     return is_buffer(node.args[0], code) and (unpickled or code.fact(_saves_to_memory))
 
 
