@@ -135,13 +135,24 @@ class Applied(torch.nn.Module):  # type: ignore[misc,name-defined]
     [
         *(lambda x, rows, p=p: torch.cdist(x, rows, p=p) for p in (1.0, 2.0, float("inf"))),
         lambda x, _: x.median(-1)[0] + x[:, :4].median(dim=1, keepdim=True)[0].sum((1, 2)).unsqueeze(1),
+        lambda x, _: torch.fft.rfft(x)[..., 1:-1].angle(),
+        lambda x, rows: torch.view_as_real(torch.einsum("btf,kf->btk", torch.fft.fft(x), torch.exp(1j * rows))),
+        lambda x, _: (torch.exp(torch.view_as_complex(x.reshape(-1, 5, 3, 2))) * (2 - 1j)).imag,
     ],
-    ids=["cdist 1", "cdist 2", "cdist inf", "median"],
+    ids=["cdist 1", "cdist 2", "cdist inf", "median", "angle", "einsum", "exp"],
 )
 def test_what_the_exporter_lacks_is_written_here(function: Any, tmp_path: Path) -> None:
     source = open_source(Applied(function), SourceRequest(sample=sample(1, 5, 6), work=tmp_path))
     assert source.inputs[0].is_batched
     same_answers(source)
+
+
+def test_a_sum_of_three_complex_factors_is_multiplied_out(tmp_path: Path) -> None:
+    def product(x: Any, rows: Any) -> Any:
+        return torch.einsum("btf,kf,f->btk", torch.fft.fft(x), rows * 1j, torch.exp(rows[0] * 1j)).real
+
+    # torch.export itself takes the batch of such a sum for a constant.
+    same_answers(open_source(Applied(product), SourceRequest(sample=sample(1, 5, 6), work=tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ import onnx_ir as ir
 from hasten.errors import SourceError
 from hasten.quiet import quiet_start, unlogged
 from hasten.sessions.torch import flat_module
-from hasten.sources.torch.observed import operators, read_in
+from hasten.sources.torch.complexes import decompositions
+from hasten.sources.torch.observed import operators, read_in, runs_complex
 from hasten.sources.torch.opening import Opened, evaluating
 from hasten.sources.torch.recurrent import translations
 
@@ -101,6 +102,9 @@ def _from_module(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Mod
     # A program's dimensions are fixed or free already; the wrapper takes *args, which torch.export sees as one tuple.
     dynamic = (free,) if any(ports.batched) and opened.program is None else None
     module = flat_module(opened.module) if opened.program is None else opened.program
+    if opened.program is None and runs_complex(lambda: opened.module(*tensors)):
+        shown = torch.export.export(module, tuple(tensors), dynamic_shapes=dynamic, strict=False)
+        module, dynamic = shown.run_decompositions(dict(decompositions())), None
     program = torch.onnx.export(
         module,
         tuple(tensors),

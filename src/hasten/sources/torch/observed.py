@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["drawn_in", "operators", "read_in"]
+__all__ = ["drawn_in", "operators", "read_in", "runs_complex"]
 
 
 @dataclass
@@ -17,6 +17,7 @@ class _Seen:
     running: list[Any] = field(default_factory=list)
     ran: list[tuple[Any, Any]] = field(default_factory=list)
     read: tuple[Any, Any] | None = None
+    complex: bool = False
 
 
 class _Followed:
@@ -78,6 +79,11 @@ def operators(call: Callable[[], object]) -> frozenset[str]:
     return frozenset(_name(operator) for operator, _ in _observed(call).ran)
 
 
+def runs_complex(call: Callable[[], object]) -> bool:
+    """Whether the call computes a complex number."""
+    return _observed(call).complex
+
+
 def _observed(call: Callable[[], object], followed: _Followed | None = None) -> _Seen:
     import torch  # noqa: PLC0415 - heavy and optional
     from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC0415 - heavy and optional
@@ -89,6 +95,7 @@ def _observed(call: Callable[[], object], followed: _Followed | None = None) -> 
             part = seen.running[-1] if seen.running else None
             seen.ran.append((operator, part))
             result = operator(*args, **(kwargs or {}))
+            seen.complex |= isinstance(result, torch.Tensor) and result.is_complex()
             if followed is not None:
                 given, made = (
                     [t for t in torch.utils._pytree.tree_leaves(held) if isinstance(t, torch.Tensor)]
