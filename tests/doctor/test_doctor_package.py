@@ -177,3 +177,11 @@ def test_a_step_whose_base_is_of_another_file_may_be_put_in_eval_mode_there(pack
     text = SCORER.replace("class Scorer:", "from shop.steps import Step\n\nclass Scorer(Step):")
     write(package, "scoring.py", text)
     assert [rule for rule, _ in rules_in(package / "scoring.py")] == ["H202"]
+
+
+def test_a_folder_says_what_its_files_make(package: Path) -> None:
+    text = "import torch\n\ndef write(model, path):\n    torch.jit.save(torch.jit.script(model), path)\n"
+    write(package, "torch_jit/write.py", text)
+    write(package, "files/write.py", text)
+    assert rules_in(package / "torch_jit/write.py") == []
+    assert rules_in(package / "files/write.py") == [("H206", 4)]

@@ -60,7 +60,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 def _is_asked_for(node: ast.Call, code: Code) -> bool:
     """True where the user says what to make: `export_torchscript(model, path)`, `if format == "torchscript"`."""
     function = code.function(node)
-    said = f"{function.name if function is not None else ''} {PurePath(code.path).stem}"
+    place = code.file or PurePath(code.path)
+    said = f"{function.name if function is not None else ''} {place.parent.name} {place.stem}"
     asked = (a.test for a in code.ancestors(node) if isinstance(a, ast.If))
     tests = [ast.unparse(a).lower() for a in asked]
     return any(_FORMAT.search(s) for s in (said.lower(), *tests)) or any(_SCRIPTS.search(t) for t in tests)
