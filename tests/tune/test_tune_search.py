@@ -20,7 +20,7 @@ from hasten.records import Candidate, Trial
 from hasten.tune.builds import Builds
 from hasten.tune.candidates import gather
 from hasten.tune.plan import Event, Plan
-from hasten.tune.processes import WarmPool
+from hasten.tune.processes import WarmPool, _Forked
 from hasten.tune.search import search, try_order
 from hasten.tune.store import Store, raw_samples
 from hasten.tune.trial import Attempt, attempt
@@ -369,6 +369,13 @@ def test_processes_are_forked_from_one_that_has_imported(plan_of) -> None:
     assert (crashed.status, wrong.status) == ("failed", "wrong") and "SIGSEGV" in crashed.reason
     assert "Segmentation fault" in Path(crashed.log).read_text()
     assert offspring() == []
+
+
+def test_how_a_fork_ended_is_told_once_and_known_ever_after() -> None:
+    told = iter([-signal.SIGKILL])
+    process = _Forked(1, os.pipe()[::-1], 0, lambda: next(told))
+    assert process.wait() == process.wait() == -signal.SIGKILL
+    process.stdin.close(), process.stdout.close()
 
 
 def test_what_dies_in_a_fork_gets_a_fresh_process(plan_of) -> None:

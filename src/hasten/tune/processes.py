@@ -73,9 +73,12 @@ class _Forked:
         self.stdin: BinaryIO = os.fdopen(pipes[0], "wb")
         self.stdout: BinaryIO = os.fdopen(pipes[1], "rb")
         self._wait = wait
+        self._code: int | None = None
 
     def wait(self) -> int:
-        return self._wait()
+        if self._code is None:
+            self._code = self._wait()  # the zygote tells it once
+        return self._code
 
 
 class _Zygote:
