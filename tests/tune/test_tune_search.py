@@ -312,8 +312,8 @@ def test_labels_never_excuse_a_nan(plan_of, tmp_path: Path) -> None:
 def test_order_puts_each_engine_first_and_slow_ones_last() -> None:
     table = [Candidate(e, threads=t) for e in ("native", "onnxruntime", "litert", "keras") for t in (1, 2, 3)]
     order = try_order(table)
-    assert [c.engine for c in order[:5]] == ["native", "onnxruntime", "native", "keras", "litert"]
-    assert [c.threads for c in order[:5]] == [1, 1, 2, 1, 1]
+    assert [c.engine for c in order[:5]] == ["native", "keras", "onnxruntime", "native", "litert"]
+    assert [c.threads for c in order[:5]] == [1, 1, 1, 2, 1]
     assert [c.engine for c in order[5:]] == ["native"] + ["onnxruntime"] * 2 + ["litert"] * 2 + ["keras"] * 2
     assert sorted(c.key for c in order) == sorted(c.key for c in table)
 

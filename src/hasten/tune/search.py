@@ -10,14 +10,17 @@ first, and for as long as it takes for what need not.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+import psutil
+
 from hasten.errors import SettingsError
 from hasten.records import Candidate, Trial
-from hasten.tune.builds import Builds
+from hasten.tune.builds import Builds, built_as
 from hasten.tune.plan import Event, Plan
 from hasten.tune.processes import WarmPool
 from hasten.tune.store import Store
@@ -29,7 +32,7 @@ OnEvent = Callable[[Event], None]
 
 # Seconds that one candidate takes besides the measuring: what opening and checking it usually cost, and building it
 # where that is still to be done. A first guess, replaced by what was seen once one of the engine has been tried.
-_USUAL_S = {"native": 0.5, "onnxruntime": 0.7, "litert": 0.6, "openvino": 1.0, "keras": 3.0, "torch": 2.0}
+_USUAL_S = {"native": 0.5, "onnxruntime": 0.7, "litert": 0.6, "openvino": 1.0, "keras": 2.7, "torch": 2.0}
 _USUAL_BUILD_S = {"native": 3.0, "litert": 4.0, "torch": 3.0}
 _SLOW = ("keras", "torch")
 _AT_HAND = ("native", "onnxruntime")
@@ -66,19 +69,27 @@ def search(plan: Plan, on_event: OnEvent = lambda event: None, builds: Builds | 
 
 
 def ahead(plan: Plan) -> tuple[Candidate, ...]:
-    """What is sure to be tried and can be built before the source has answered: no framework, nothing reduced."""
+    """What is sure to be tried and can be built before the source has answered: no framework, nothing reduced.
+
+    Of that, no more than usually ends in time: a conversion that is given up has slowed the others down.
+    """
     first = min((c.batch for c in plan.candidates), default=1)
     order = try_order(plan.candidates)
-    return tuple(c for c in order if c.engine not in _SLOW and c.batch == first and c.precision == "float32")
+    sure = [c for c in order if c.engine not in _SLOW and c.batch == first and c.precision == "float32"]
+    time_s = min(_AHEAD_S, _AHEAD_SHARE * plan.limits.budget_s) * (psutil.cpu_count() or 1)
+    builds = list(dict.fromkeys(built_as(c, plan) for c in sure))
+    ends_s = itertools.accumulate(map(_usual_build_s, builds))
+    in_time = [build for build, end_s in zip(builds, ends_s, strict=True) if end_s <= time_s]
+    return tuple(c for c in sure if built_as(c, plan) in in_time)
 
 
 def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The order in which candidates are tried: each engine's first, then the quick ones' rest, then the slow ones'.
 
-    Of the firsts, two that need no conversion open, native code with more threads follows (the other that often wins),
-    then the user's own call (no claim can be made without it), and then the others. Frameworks list their call paths
-    from what people write to what is best; those are taken from both ends in turn, so that the honest baseline is
-    measured even where the time does not suffice for all.
+    Of the firsts, native code opens, the user's own call follows (no claim can be made without it), then what else
+    needs no conversion and native code with more threads (the other that often wins), and then the others. Frameworks
+    list their call paths from what people write to what is best; those are taken from both ends in turn, so that the
+    honest baseline is measured even where the time does not suffice for all.
     """
     firsts = {c.engine: c for c in reversed(candidates)}
     early = [*firsts.values(), *_threaded(candidates, firsts.get("native"))]
@@ -97,9 +108,22 @@ def _threaded(candidates: Sequence[Candidate], first: Candidate | None) -> list[
 
 
 def _opening_rank(candidate: Candidate, first: Candidate) -> int:
+    if _is_the_users(candidate):
+        return 1
     if candidate.engine in _AT_HAND:
-        return 0 if candidate == first else 1
-    return 2 if candidate.engine in _SLOW else 3
+        return (0 if candidate.engine == "native" else 2) if candidate == first else 3
+    return 4
+
+
+def _is_the_users(candidate: Candidate) -> bool:
+    """Whether it calls the model as its users do: in its framework, or its file as it is."""
+    as_it_is = candidate.option("call") or candidate.option("form") == "file"
+    return candidate.engine in _SLOW or bool(as_it_is)
+
+
+def _usual_build_s(candidate: Candidate) -> float:
+    as_it_is = candidate.option("form") == "file"
+    return 0.5 if as_it_is else _USUAL_BUILD_S.get(candidate.engine, 0.5)
 
 
 def _way(candidate: Candidate) -> str:
@@ -127,14 +151,25 @@ class _Search:
                 self._finish("resumed", saved)
         self._settle(builds, waiting)
         for candidate in waiting:
-            left = self._end - time.monotonic()
+            kept = self._kept_s(candidate, waiting, builds)
+            left = self._end - kept - time.monotonic()
             needed = self._expected_s(candidate, builds)
             if needed > left and self._seen_s and self._may_skip(candidate, left):
                 reason = f"no time left: needs about {needed:.0f} s, {max(left, 0):.0f} s remain; run again to continue"
                 self._finish("finished", Trial(candidate, "skipped", reason))
             else:
+                # What is kept for others is not overdrawn.
+                end = self._end - kept - (self.plan.limits.over_s if kept else 0.0)
                 at_least = 0.0 if self._passed() else self.plan.limits.build_s
-                self._try(candidate, max(self._end, time.monotonic() + at_least), builds)
+                self._try(candidate, max(end, time.monotonic() + at_least), builds)
+
+    def _kept_s(self, candidate: Candidate, waiting: Sequence[Candidate], builds: Builds) -> float:
+        """Seconds kept for one more that can be shipped, while the user's own call of any slowness is timed."""
+        if not _is_the_users(candidate):
+            return 0.0
+        others = (c for c in waiting if c not in self.trials and not _is_the_users(c))
+        ready = next((c for c in others if c.engine in _AT_HAND and builds.is_built(c)), None)
+        return 0.0 if ready is None else self._expected_s(ready, builds)
 
     def _may_skip(self, candidate: Candidate, left_s: float) -> bool:
         """Whether there will be something to ship without it, or waiting for it would be without end."""
@@ -160,7 +195,7 @@ class _Search:
         guess = _USUAL_S.get(candidate.engine, 2.0) + 2 * self.plan.limits.measure_s
         building = 0.0
         if not builds.is_built(candidate):  # what did not end ahead takes at least as long again
-            building = max(_USUAL_BUILD_S.get(candidate.engine, 0.5), builds.given_up_s(candidate))
+            building = max(_usual_build_s(candidate), builds.given_up_s(candidate))
         return self._seen_s.get(_way(candidate), guess) + building
 
     def _try(self, candidate: Candidate, end_s: float, builds: Builds) -> None:
