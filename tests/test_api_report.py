@@ -69,6 +69,18 @@ def test_litert_tells_its_operators(shared_models: Path, tmp_path: Path, monkeyp
     assert sum(op.share for op in report.op_times) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("name", "status"), [("seeds/mlp784", "ok"), ("real/kws", "wrong")])
+def test_todays_call_of_a_tflite_file_is_timed(shared_models: Path, tmp_path: Path, name: str, status: str) -> None:
+    pytest.importorskip("ai_edge_litert")
+    settings = Settings(engines=("litert", "onnxruntime"), quick=True, threads=1, budget_s=90)
+    report = study(shared_models / f"{name}.tflite", output=tmp_path / "m.hasten", settings=settings).report
+    assert report.verdict.today is not None and report.verdict.today.option("form") == "file"
+    today = next(trial for trial in report.trials if trial.candidate == report.verdict.today)
+    # Activations that LiteRT rounds stray from the float graph; how long it takes is known all the same.
+    assert (today.status, today.measurement is not None) == (status, True)
+    assert report.verdict.winner is not None and (status == "ok" or report.verdict.winner.engine == "onnxruntime")
+
+
 def test_an_engine_without_a_profiler_says_so(tmp_path: Path) -> None:
     (tmp_path / "checks").mkdir()
     checks = record_checks(tmp_path / "checks", {"sample": [np.zeros(1)]}, {"sample": [np.zeros(1)]})

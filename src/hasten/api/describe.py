@@ -25,7 +25,7 @@ from hasten.verify import Tolerance
 __all__ = ["Finished", "describe"]
 
 # How users of a framework call it by habit, the most common first: an option of its candidates.
-_HABITS = ("predict", "eager", "inference_mode", "signature", "InferenceSession.run")
+_HABITS = ("predict", "eager", "inference_mode", "signature", "InferenceSession.run", "file")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def _shown(finished: Finished) -> Shown:
 
 
 def _habit(trials: Sequence[Trial]) -> Trial | None:
-    own = [t for t in trials if t.measurement is not None and t.artefact and t.artefact.details.get("framework")]
+    timed = [(t, t.artefact.details) for t in trials if t.measurement is not None and t.artefact is not None]
+    own = [trial for trial, details in timed if details.get("framework") or details.get("own")]
     for habit in _HABITS:
         for trial in own:
             if any(value == habit for _, value in trial.candidate.options):
