@@ -43,10 +43,10 @@ _PLAYOFF_S, _QUICK_PLAYOFF_S = 6.0, 1.2
 # leaders, playing, writing and, in a whole search, timing the winner's operators.
 _TOTAL_S, _QUICK_TOTAL_S = 87.0, 19.0
 _LEAST_S, _QUICK_LEAST_S = 20.0, 5.0
-_AFTER_S, _QUICK_AFTER_S = 11.0, 2.5
+_AFTER_S, _QUICK_AFTER_S = 14.0, 2.5
 # Where less of the whole is left, the winner's operators are not timed any more: another build, with clocks in it. In a
 # quick run one more candidate is worth more.
-_BY_OP_S, _QUICK_BY_OP_S = 1.5, 3.0
+_BY_OP_S, _QUICK_BY_OP_S = 4.0, 3.0
 
 
 @dataclass(frozen=True)
