@@ -23,7 +23,7 @@ from hasten.sessions.torch import flat_module
 from hasten.sources.torch.complexes import decompositions
 from hasten.sources.torch.observed import operators, read_in, runs_complex
 from hasten.sources.torch.opening import Opened, evaluating
-from hasten.sources.torch.recurrent import translations
+from hasten.sources.torch.translations import translations
 
 __all__ = ["Ports", "export"]
 

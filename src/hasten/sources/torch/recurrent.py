@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from hasten.sources.torch.distances import cdist, median
-from hasten.sources.torch.pooling import avg_pool2d, avg_pool3d
-from hasten.sources.torch.projected import lstm
-
-__all__ = ["translations"]
+__all__ = ["rnn_relu", "rnn_tanh"]
 
 
-def translations() -> Mapping[Any, Callable[..., Any]]:
-    """torch operator → function that writes it in ONNX, for ``torch.onnx.export``."""
-    import torch  # noqa: PLC0415 - heavy and optional
-
-    return {
-        torch.ops.aten.rnn_tanh.input: _rnn_tanh,
-        torch.ops.aten.rnn_relu.input: _rnn_relu,
-        torch.ops.aten.lstm.input: lstm,
-        torch.ops.aten._cdist_forward.default: cdist,
-        torch.ops.aten.median.dim: median,
-        torch.ops.aten.avg_pool2d.default: avg_pool2d,
-        torch.ops.aten.avg_pool3d.default: avg_pool3d,
-    }
-
-
-def _rnn_tanh(
+def rnn_tanh(
     input: Any,
     hx: Any,
     params: Sequence[Any],
@@ -38,10 +19,11 @@ def _rnn_tanh(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Any, Any]:
+    """``torch.nn.RNN`` with tanh: its answers and last states."""
     return _rnn(input, hx, params, _Layout("Tanh", has_biases, num_layers, bidirectional, batch_first))
 
 
-def _rnn_relu(
+def rnn_relu(
     input: Any,
     hx: Any,
     params: Sequence[Any],
@@ -52,6 +34,7 @@ def _rnn_relu(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Any, Any]:
+    """``torch.nn.RNN`` with relu: its answers and last states."""
     return _rnn(input, hx, params, _Layout("Relu", has_biases, num_layers, bidirectional, batch_first))
 
 

@@ -1,0 +1,28 @@
+"""Which torch operators hasten writes in ONNX itself: those that torch's exporter unrolls, leaves out or gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hasten.sources.torch.distances import cdist, median
+from hasten.sources.torch.pooling import avg_pool2d, avg_pool3d
+from hasten.sources.torch.projected import lstm
+from hasten.sources.torch.recurrent import rnn_relu, rnn_tanh
+
+__all__ = ["translations"]
+
+
+def translations() -> Mapping[Any, Callable[..., Any]]:
+    """torch operator → function that writes it in ONNX, for ``torch.onnx.export``."""
+    import torch  # noqa: PLC0415 - heavy and optional
+
+    return {
+        torch.ops.aten.rnn_tanh.input: rnn_tanh,
+        torch.ops.aten.rnn_relu.input: rnn_relu,
+        torch.ops.aten.lstm.input: lstm,
+        torch.ops.aten._cdist_forward.default: cdist,
+        torch.ops.aten.median.dim: median,
+        torch.ops.aten.avg_pool2d.default: avg_pool2d,
+        torch.ops.aten.avg_pool3d.default: avg_pool3d,
+    }
