@@ -15,6 +15,7 @@ __all__ = ["has_workers", "is_loader", "needs_reading"]
 
 _IN_MEMORY = ("torch.utils.data.TensorDataset", "list", "range", "zip")
 _HELD = ("cache", "memory", "buffer", "tensor")  # what a name says to be at hand already
+_METHODS = 2  # functions of the file followed from `__getitem__`
 _LOOKUPS = words(
     "tensor as_tensor from_numpy FloatTensor LongTensor len int float str bool dict tuple items get is_tensor to long "
     "array asarray astype float32 float64 int32 int64 squeeze unsqueeze copy clone ValueError IndexError "
@@ -23,6 +24,11 @@ _LOOKUPS = words(
 # What the name or the arguments of a class of another file say where its items lie in files.
 _READS = re.compile(
     r"image|img|photo|video|frame|audio|wav|speech|file|folder|dir\b|dir_|path|root|csv|json|disk|coco|\bvoc"
+)
+# What the calls of `__getitem__` say where reading or preparing an item takes time.
+_PREPARES = re.compile(
+    r"open|read|load|fetch|decode|parse|transform|augment|process|prepare|resiz|crop|flip|rotat|warp|tokeni|encode"
+    r"|librosa|soundfile|sample|mel|stft|spec|noise|image|img|frame|video|audio|wav|photo|cv2|pil|pickle|h5py|sql"
 )
 
 
@@ -122,8 +128,20 @@ def _part(returned: ast.expr | None, path: tuple[int, ...]) -> ast.expr | None:
 
 
 def _hands_out(dataset: ast.ClassDef, code: Code) -> bool:
-    """True where `__getitem__` only looks up what the dataset holds: nothing is left for workers to do."""
+    """True where `__getitem__` shows no work: nothing is left for workers to do."""
     lookup = code.definitions.method(dataset, "__getitem__")
-    calls = [n.func for n in ast.walk(lookup) if isinstance(n, ast.Call)] if lookup is not None else []
-    named = (f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in calls)
-    return lookup is not None and all(name in _LOOKUPS for name in named)
+    return lookup is not None and not _shows_work(lookup, code, _METHODS)
+
+
+def _shows_work(function: ast.AST, code: Code, depth: int) -> bool:
+    """True where a call reads or prepares by its name, or runs a function of the file that does."""
+    for call in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if name in _LOOKUPS:
+            continue
+        if _PREPARES.search(f"{name} {code.qualified(call.func)}".lower()):
+            return True
+        ran = code.function_run(call) if depth else None
+        if ran is not None and _shows_work(ran, code, depth - 1):
+            return True
+    return False
