@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.words import words
 
-__all__ = ["Pipeline", "consumed", "pipeline_of"]
+__all__ = ["Pipeline", "consumed", "pipeline_of", "shows_work"]
 
 _CONSUMERS = ("fit", "evaluate", "predict")
 _WRAPPERS = ("enumerate", "tqdm", "iter", "list", "zip")
+
+_ARRANGES = words("items keys values get pop copy update dict tuple list len next iter isinstance zip pack_sequence_as")
+_WORK = re.compile(
+    r"decode|parse|read|load|augment|process|resiz|crop|flip|rotate|noise|normali|scale|tokeni|transform|convert|extract"
+    r"|encode|random|spectrogram|stft|mfcc|mel|feature|py_func|numpy_function|^tensorflow\.(io|image|audio|strings|signal)\."
+)
+_STATEFUL = frozenset(("assign", "assign_add", "assign_sub", "scatter_nd_update"))
+_SCALES = (ast.Mult, ast.Div, ast.Pow, ast.MatMult)  # sums and remainders are done to counters too
+_OF_DATASETS = frozenset(("apply", "shard", "unbatch", "window", "flat_map"))
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,8 @@ class Pipeline:
     sources: frozenset[str]
     """Qualified names of what it starts from; '' for one not seen."""
     last: ast.Call | None
+    maps: tuple[ast.expr, ...] = ()
+    """The functions that its elements go through."""
 
     @property
     def is_whole(self) -> bool:
@@ -33,8 +46,10 @@ def pipeline_of(node: ast.expr | None, code: Code) -> Pipeline:
     """The pipeline behind an expression that is a dataset."""
     steps: set[str] = set()
     sources: set[str] = set()
-    last = _collect(node, code, steps, sources, set())
-    return Pipeline(frozenset(steps), frozenset(sources), last)
+    seen: set[ast.AST] = set()
+    last = _collect(node, code, steps, sources, seen)
+    calls = (n for n in seen if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "map")
+    return Pipeline(frozenset(steps), frozenset(sources), last, tuple(n.args[0] for n in calls if n.args))
 
 
 def consumed(node: ast.AST, code: Code) -> ast.expr | None:
@@ -87,3 +102,36 @@ def _collect(
         return ends[0] if len(ends) == 1 and ends[0] is not None else node
     sources.add("")
     return None
+
+
+def shows_work(function: ast.expr, code: Code) -> bool:
+    """True for a function that shows work of its own on each element, which several cores could share."""
+    if isinstance(function, ast.Call) and code.qualified(function.func) == "functools.partial" and function.args:
+        function = function.args[0]
+    local = function if isinstance(function, ast.Lambda) else code.definitions.function_named(function)
+    if local is None:
+        made = function.func if isinstance(function, ast.Call) else function
+        return _is_work(made, code)
+    parts = [local.body] if isinstance(local, ast.Lambda) else local.body
+    nodes = [n for p in parts for n in ast.walk(p)]
+    called = [n.func for n in nodes if isinstance(n, ast.Call)]
+    named = {_last_name(f) for f in called}
+    if named & (_OF_DATASETS | _STATEFUL) or any(_is_model(f, code) for f in called):
+        return False
+    scales = (isinstance(n, ast.BinOp) and isinstance(n.op, _SCALES) for n in nodes)
+    if isinstance(local, ast.FunctionDef) and any(scales):
+        return True
+    return not named <= _ARRANGES and (_is_work(function, code) or any(_is_work(f, code) for f in called))
+
+
+def _is_work(function: ast.expr, code: Code) -> bool:
+    name = code.qualified(function) or _last_name(function).lower()
+    return name.startswith("tensorflow.data.") or _WORK.search(name) is not None
+
+
+def _is_model(function: ast.expr, code: Code) -> bool:
+    return code.is_a(function, makers.KERAS_MODEL) or _last_name(function).lower().endswith("model")
+
+
+def _last_name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

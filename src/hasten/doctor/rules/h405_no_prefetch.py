@@ -1,8 +1,9 @@
 """A `tf.data` pipeline without `prefetch`.
 
 ## What it does
-Finds a pipeline with work in it (`map`, `interleave`, files) that `fit`, `evaluate`, `predict` or a loop consumes and
-that nowhere prefetches. Only pipelines seen from their source on; a loop over the bare records of a file is left alone.
+Finds a pipeline with work in it (a `map` that shows it, `interleave`, files) that `fit`, `evaluate`, `predict` or a
+loop consumes and that nowhere prefetches. Only pipelines seen from their source on; a loop that runs no model and takes
+no step over the bare records of a file is left alone.
 
 ## Why is this bad
 Without it preparing the next batch and computing on this one take turns instead of overlapping.
@@ -31,14 +32,17 @@ Safe: `.prefetch(tf.data.AUTOTUNE)` is put at the end; same elements, same order
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import consumed, pipeline_of
+from hasten.doctor.pipelines import consumed, pipeline_of, shows_work
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 
-_WORK = frozenset(("map", "interleave", "flat_map"))
-_IN_LOOPS = _WORK | {"batch", "padded_batch", "ragged_batch"}
+_OPENS = frozenset(("interleave", "flat_map"))
+_IN_LOOPS = _OPENS | {"batch", "padded_batch", "ragged_batch"}
+# What a loop calls that computes while the next batch is made.
+_COMPUTES = re.compile(r"step|train|learn|optimi|loss|grad|tape|model|net|predict|infer|forward|generat|discrim|encod")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -48,15 +52,25 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     pipeline = pipeline_of(data, code)
     files = any("TFRecord" in s or "TextLine" in s or s.endswith("list_files") for s in pipeline.sources)
-    if not pipeline.is_whole or "prefetch" in pipeline.steps or not (pipeline.steps & _WORK or files):
+    if not pipeline.is_whole or "prefetch" in pipeline.steps:
         return
-    if isinstance(node, ast.For) and not pipeline.steps & _IN_LOOPS:
-        return  # records as they lie in a file, looked at one by one
+    works = any(shows_work(m, code) for m in pipeline.maps)
+    if not files and not pipeline.steps & _OPENS and not works:
+        return
+    if isinstance(node, ast.For) and not works and not (pipeline.steps & _IN_LOOPS and _computes(node, code)):
+        return  # records as they lie in a file, or that are only looked at
     if pipeline.last is None or (pipeline.steps & {"cache"} and not pipeline.steps & {"shuffle"}):
         return
     yield hit(
         pipeline.last, "reading and computing take turns: nothing is prefetched", *_edit(pipeline.last, code), safe=True
     )
+
+
+def _computes(loop: ast.For, code: Code) -> bool:
+    """True where a round runs a model or a step: something to do while the next batch is made."""
+    called = [n.func for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Call)]
+    named = (f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in called)
+    return bool(code.model_runs(loop.body)) or any(_COMPUTES.search(n.lower()) for n in named)
 
 
 def _edit(last: ast.Call, code: Code) -> tuple[Edit, ...]:

@@ -28,22 +28,12 @@ Unsafe: order is kept, but a function with state or random numbers gives them ou
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.pipelines import shows_work
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
-from hasten.doctor.words import words
-
-_ARRANGES = words("items keys values get pop copy update dict tuple list len next iter isinstance zip pack_sequence_as")
-_WORK = re.compile(
-    r"decode|parse|read|load|augment|process|resiz|crop|flip|rotate|noise|normali|scale|tokeni|transform|convert|extract"
-    r"|encode|random|spectrogram|stft|mfcc|mel|feature|py_func|numpy_function|^tensorflow\.(io|image|audio|strings|signal)\."
-)
-_STATEFUL = frozenset(("assign", "assign_add", "assign_sub", "scatter_nd_update"))
-_SCALES = (ast.Mult, ast.Div, ast.Pow, ast.MatMult)  # sums and remainders are done to counters too
-_OF_DATASETS = frozenset(("apply", "shard", "unbatch", "window", "flat_map"))
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -66,7 +56,7 @@ def _is_light(node: ast.Call, code: Code) -> bool:
     local = code.definitions.function_named(node.args[0])
     unseen = local is None and not isinstance(node.args[0], ast.Lambda)
     reads = isinstance(node.func, ast.Attribute) and node.func.attr == "interleave" and unseen
-    return not reads and not _works(node.args[0], code)
+    return not reads and not shows_work(node.args[0], code)
 
 
 def _is_single(node: ast.Call, code: Code) -> bool:
@@ -76,39 +66,6 @@ def _is_single(node: ast.Call, code: Code) -> bool:
         code.function(c) is around
         for c in code.calls_named("get_single_element", "placeholder", "placeholder_with_default")
     )
-
-
-def _works(function: ast.expr, code: Code) -> bool:
-    """True for a function that shows work of its own on each element, which several cores could share."""
-    if isinstance(function, ast.Call) and code.qualified(function.func) == "functools.partial" and function.args:
-        function = function.args[0]
-    local = function if isinstance(function, ast.Lambda) else code.definitions.function_named(function)
-    if local is None:
-        made = function.func if isinstance(function, ast.Call) else function
-        return _is_work(made, code)
-    parts = [local.body] if isinstance(local, ast.Lambda) else local.body
-    nodes = [n for p in parts for n in ast.walk(p)]
-    called = [n.func for n in nodes if isinstance(n, ast.Call)]
-    named = {_last_name(f) for f in called}
-    if named & (_OF_DATASETS | _STATEFUL) or any(_is_model(f, code) for f in called):
-        return False
-    scales = (isinstance(n, ast.BinOp) and isinstance(n.op, _SCALES) for n in nodes)
-    if isinstance(local, ast.FunctionDef) and any(scales):
-        return True
-    return not named <= _ARRANGES and (_is_work(function, code) or any(_is_work(f, code) for f in called))
-
-
-def _is_work(function: ast.expr, code: Code) -> bool:
-    name = code.qualified(function) or _last_name(function).lower()
-    return name.startswith("tensorflow.data.") or _WORK.search(name) is not None
-
-
-def _is_model(function: ast.expr, code: Code) -> bool:
-    return code.is_a(function, makers.KERAS_MODEL) or _last_name(function).lower().endswith("model")
-
-
-def _last_name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 RULE = Rule(
