@@ -1,27 +1,20 @@
 """An artefact of LiteRT's enters; the time of each operator of a call leaves.
 
-The profiler is the C library's, reached by ctypes: it runs in a process of its own
-(``python -m hasten.engines.litert_profile FOLDER``), so that a crash costs the profile alone. The folder holds
-``artefact.json`` and ``arrays.npz``; ``profile.json`` is put beside them.
+The profiler is the C library's, reached by ctypes: it runs in a process of its own (see ``apart``).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
+from hasten.engines.apart import Operators, answer, ask
 from hasten.engines.litert_library import NODE, Event, Program
-from hasten.errors import EngineError, HastenError
-from hasten.records import Artefact, to_json
+from hasten.errors import EngineError
+from hasten.records import Artefact
 from hasten.sessions.litert import open_session
 from hasten.types import Array
 
@@ -29,7 +22,6 @@ __all__ = ["main", "operator_times", "profile", "seen", "spent"]
 
 # Turns without the profiler and under it; of each turn the first third is not counted.
 _TURNS, _TURN_S, _LEAST, _ALL_S = 5, 0.04, 2, 3.0
-_TIMEOUT_S = 60
 # Microseconds. A delegate cuts fractions off: of an operator that takes less, hiccups alone are seen.
 _DELEGATE_SEES = 1
 # What the operators together take, as a part of the call without a profiler. Less: short operators are missing. More:
@@ -44,7 +36,7 @@ Key = tuple[int, int, str, int]
 """Subgraph, part of it that a delegate runs (0: none does), operator, index."""
 
 
-def profile(artefact: Artefact, arrays: Sequence[Array]) -> tuple[tuple[str, str, float], ...]:
+def profile(artefact: Artefact, arrays: Sequence[Array]) -> Operators:
     """Name, type and nanoseconds of each operator of a call, those inside XNNPACK as XNNPACK calls them.
 
     Raises:  EngineError: no profiler for this file, it crashes, runs another program, or is too coarse for this one
@@ -56,48 +48,17 @@ def profile(artefact: Artefact, arrays: Sequence[Array]) -> tuple[tuple[str, str
     return operators
 
 
-def spent(artefact: Artefact, arrays: Sequence[Array]) -> tuple[tuple[tuple[str, str, float], ...], float]:
+def spent(artefact: Artefact, arrays: Sequence[Array]) -> tuple[Operators, float]:
     """Name, type and nanoseconds of each operator of a call, and nanoseconds of a call without the profiler.
 
     Raises:  EngineError: the profiler is missing, crashes, or runs another program than the session
     """
-    with tempfile.TemporaryDirectory(prefix="hasten-") as work:
-        folder = Path(work)
-        (folder / "artefact.json").write_text(json.dumps(to_json(artefact)))
-        np.savez(folder / "arrays.npz", *arrays)
-        told = _told(folder)
-    return tuple((name, op, nanos) for name, op, nanos in told["operators"]), told["whole_ns"]
-
-
-def _told(folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", __name__, str(folder)]
-    # The process must find hasten exactly where this one did.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, env=environment, check=False)
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"LiteRT's profiler gave no result within {_TIMEOUT_S} s") from None
-    result = folder / "profile.json"
-    if not result.is_file():
-        raise EngineError(f"LiteRT's profiler crashed (exit code {done.returncode})")
-    told: dict[str, Any] = json.loads(result.read_text())
-    if "error" in told:
-        raise EngineError(f"LiteRT's profiler: {told['error']}")
-    return told
+    return ask("LiteRT's profiler", __name__, artefact, arrays)
 
 
 def main(folder: Path) -> None:
-    """Writes ``profile.json``: ``operators`` and ``whole_ns``, or ``error`` in one line."""
-    told: dict[str, Any]
-    try:
-        artefact = Artefact.from_json(json.loads((folder / "artefact.json").read_text()))
-        with np.load(folder / "arrays.npz") as stored:
-            arrays = [stored[f"arr_{i}"] for i in range(len(stored))]
-        operators, whole_ns = _operators(artefact, arrays)
-        told = {"operators": operators, "whole_ns": whole_ns}
-    except HastenError as error:
-        told = {"error": " ".join(str(error).split())}
-    (folder / "profile.json").write_text(json.dumps(told))
+    """Answers in the folder's ``profile.json``."""
+    answer(folder, _operators)
 
 
 def _operators(artefact: Artefact, arrays: Sequence[Array]) -> tuple[list[tuple[str, str, float]], float]:
