@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
-saved.
+saved, and for a path that the lines before have just written.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -28,6 +28,7 @@ Unsafe: files that hold whole pickled models or other objects are refused then.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
@@ -36,6 +37,9 @@ from hasten.doctor.samples import comes_from, is_buffer
 from hasten.doctor.words import words
 
 _TEMPORARY = words("tempfile.NamedTemporaryFile tempfile.TemporaryFile tempfile.SpooledTemporaryFile tempfile.mkstemp")
+
+_EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
+_OPENS = re.compile(r"load|restore|resume|read|from|open|init|setup|predict|infer")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -48,7 +52,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if value is None and (keyword(node, "pickle_module") is not None or _is_fallback(node, code)):
         return
-    if _is_own_copy(node, code):
+    if _is_own_copy(node, code) or _is_just_written(node, code):
         return
     reason = (
         "`weights_only=False` lets the file run code"
@@ -90,6 +94,27 @@ def _is_own_copy(node: ast.Call, code: Code) -> bool:
         "find_class",
     )  # who reads a pickle has trusted it already
     return is_buffer(node.args[0], code) and (unpickled or code.fact(_saves_to_memory))
+
+
+def _is_just_written(node: ast.Call, code: Code) -> bool:
+    """True for a path that the lines before have written, or that a trainer keeps its own best weights at.
+
+    Not where anything asks whether the file is there already: then another run, or another person, may have made it.
+    """
+    around = code.function(node)
+    if around is None or not node.args or isinstance(node.args[0], ast.Constant) or _EXISTS.search(code.source(around)):
+        return False
+    path = code.source(node.args[0])
+    for save in code.calls_named("save"):
+        if code.qualified(save.func) != "torch.save" or len(save.args) < 2 or code.source(save.args[1]) != path:
+            continue
+        if code.function(save) is around and save.lineno < node.lineno:
+            return True
+        writer = code.function(save)
+        own = writer is not None and code.klass(writer) is not None and code.klass(writer) is code.klass(around)
+        if own and path.startswith("self.") and not _OPENS.search(around.name):
+            return True
+    return False
 
 
 def _is_temporary(node: ast.AST, code: Code) -> bool:
