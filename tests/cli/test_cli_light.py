@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -16,9 +17,16 @@ print(sorted({"matplotlib", "sklearn"} & set(sys.modules)))
 """
 
 
+def _printed(backend: str) -> list[str]:
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.mark.frameworks
-def test_keras_starts_without_what_it_tries_and_others_still_find_it() -> None:
-    for name in ("keras", "matplotlib", "sklearn"):
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_keras_starts_without_what_it_tries_and_others_still_find_it(backend: str) -> None:
+    for name in ("keras", "matplotlib", "sklearn", backend):
         pytest.importorskip(name)
-    done = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "['matplotlib', 'sklearn']"]
+    assert _printed(backend) == ["[]", "['matplotlib', 'sklearn']"]

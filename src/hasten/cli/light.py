@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -17,13 +18,20 @@ BEGAN_S = time.monotonic()
 _UNUSED = {"matplotlib", "sklearn"}
 
 
+class _Refusing(Loader):
+    """Refuses the import itself: who only asks whether there is such a module, as PyTorch does, expects no error."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        raise ModuleNotFoundError(f"No module named '{spec.name}'", name=spec.name)
+
+
 class _AbsentWhileKerasStarts:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         keras = sys.modules.get("keras")
         if fullname in _UNUSED and keras is not None and not hasattr(keras, "__version__"):
-            raise ModuleNotFoundError(f"No module named '{fullname}'", name=fullname)
+            return ModuleSpec(fullname, _Refusing())
         return None
 
 
