@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from hasten.errors import SourceError
+from hasten.graph.external import refuse_bad_files
 from hasten.types import TensorSpec
 
 __all__ = ["clone", "read", "specs", "to_bytes", "write"]
@@ -22,20 +23,24 @@ _LIMIT_BYTES = 2_000_000_000  # protobuf refuses single messages over 2 GiB
 def read(source: Path | bytes) -> ir.Model:
     """The model of an ONNX file (external data beside it is found) or of its bytes.
 
-    Raises:  SourceError: not an ONNX model, or cut short
+    Raises:  SourceError: not an ONNX model, or cut short, itself or a file with its weights
     """
     name = "bytes" if isinstance(source, bytes) else f"'{source}'"
     try:
         if isinstance(source, bytes):
             parsed: ir.Model = ir.from_proto(onnx.load_model_from_string(source))
             return parsed
-        return ir.external_data.load_to_model(ir.load(source))
+        found = ir.load(source)
+        refuse_bad_files(found, source)
+        return ir.external_data.load_to_model(found)
+    except SourceError:
+        raise
     except FileNotFoundError as error:
         raise SourceError(f"cannot read ONNX model {name}: file not found: {error.filename or error}") from error
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(
-            f"cannot read ONNX model {name}: expected an ONNX protobuf, received other or cut-off data ({first})"
+            f"cannot read ONNX model {name}: expected an ONNX protobuf, received other or cut-off data "
+            f"({_cause(error)})"
         ) from error
 
 
@@ -51,13 +56,16 @@ def to_bytes(model: ir.Model) -> bytes:
         model = ir.external_data.load_to_model(clone(model))
     try:
         data: bytes = ir.to_proto(model).SerializeToString()
-    except Exception as error:  # onnx_ir wraps whatever protobuf and its tensors raise, once for each level
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = " ".join(str(cause).split())[:200] or type(cause).__name__
-        raise SourceError(f"cannot serialise model: {reason}; expected a whole, undamaged model") from error
+    except Exception as error:
+        raise SourceError(f"cannot serialise model: {_cause(error)}; expected a whole, undamaged model") from error
     return data
+
+
+def _cause(error: BaseException) -> str:
+    """What protobuf or a tensor said: onnx_ir wraps it once for each level."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def write(model: ir.Model, path: Path) -> None:

@@ -63,7 +63,7 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
     """
     if isinstance(model, (str, Path)):
         path = Path(model)
-        opened = _with_weights(graph.read(path), path)
+        opened = graph.read(path)
     else:
         path = work_folder(request) / "model.onnx"
         opened = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else graph.clone(_as_ir(model))
@@ -181,17 +181,6 @@ def _as_ir(model: object) -> ir.Model:
     if not isinstance(model, ir.Model):
         raise SourceError(f"cannot read {type(model).__name__} as ONNX: expected a path, ModelProto or onnx_ir.Model")
     return model
-
-
-def _with_weights(model: ir.Model, path: Path) -> ir.Model:
-    """The model with weights that lie in files beside it read in."""
-    try:
-        loaded: ir.Model = ir.external_data.load_to_model(model)
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"cannot read '{path}': its weights lie in a file beside it that is missing or damaged ({error})"
-        ) from error
-    return loaded
 
 
 def _refuse_hollow(model: ir.Model, path: Path) -> None:
