@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+# For type checkers. `typing` itself would take most of the time in which the program does not hear Ctrl-C yet.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hasten.api import Settings, benchmark, compile, explain, load, optimize
+    from hasten.api.exporting import export
     from hasten.errors import HastenError
     from hasten.runtime import Model
     from hasten.watching import watch
@@ -20,6 +23,7 @@ __all__ = [
     "benchmark",
     "compile",
     "explain",
+    "export",
     "load",
     "optimize",
     "watch",
@@ -34,6 +38,7 @@ _HOMES = {
     "benchmark": "hasten.api",
     "compile": "hasten.api",
     "explain": "hasten.api",
+    "export": "hasten.api.exporting",
     "optimize": "hasten.api",
     "watch": "hasten.watching",
 }

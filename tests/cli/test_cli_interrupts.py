@@ -149,6 +149,24 @@ def test_ctrl_c_outside_any_command_ends_the_program_as_inside(tmp_path: Path, b
     assert (ended.returncode, ended.stderr) == (130, "hasten: interrupted\n")
 
 
+@pytest.mark.parametrize("first", ["functools", "threading", "hasten.errors", "hasten.cli.interrupts"])
+def test_ctrl_c_before_it_is_listened_for_ends_the_program_with_one_line(first: str) -> None:
+    """As the installed script does it, in an interpreter that has imported nothing yet."""
+    program = (
+        "import builtins, sys\n"
+        "plain = builtins.__import__\n"
+        "def interrupted(name, *more):\n"
+        f"    if name == {first!r}: raise KeyboardInterrupt\n"
+        "    return plain(name, *more)\n"
+        "builtins.__import__ = interrupted\n"
+        "from hasten.cli import main\n"
+        "sys.argv = ['hasten', 'engines']\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "hasten: interrupted\n")
+
+
 @pytest.mark.parametrize("swallowed", ["pass", "raise"])
 def test_ctrl_c_while_the_command_line_is_imported_ends_it_with_one_line(swallowed: str) -> None:
     program = (
