@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from hasten.errors import EngineError, HastenError
 from hasten.records import Artefact, to_json
 from hasten.types import Array
 
-__all__ = ["Operators", "answer", "ask"]
+__all__ = ["Operators", "answer", "ask", "counted", "turns"]
 
 Operators = tuple[tuple[str, str, float], ...]
 """Name, type and nanoseconds of each operator of a call."""
 
 _TIMEOUT_S = 60
+_TURNS_S = 3.0
+"""A profile's calls together: what is timed is where the time goes, and the search's own time has an end."""
+_LEAST = 3
 
 
 def ask(whose: str, module: str, artefact: Artefact, arrays: Sequence[Array]) -> tuple[Operators, float]:
@@ -58,6 +62,20 @@ def _told(whose: str, module: str, folder: Path) -> dict[str, Any]:
     if "error" in told:
         raise EngineError(f"{whose}: {told['error']}")
     return told
+
+
+def turns(most: int) -> Iterator[int]:
+    """0, 1, 2, … up to ``most`` calls, or fewer of a model whose calls take long."""
+    end = time.perf_counter() + _TURNS_S
+    for turn in range(most):
+        if turn >= _LEAST and time.perf_counter() > end:
+            return
+        yield turn
+
+
+def counted(times: Sequence[float], warm: int) -> Sequence[float]:
+    """Those after the first ``warm``, which are not counted; where there are few, after the first third."""
+    return times[min(warm, len(times) // 3) :]
 
 
 def answer(folder: Path, operators: Callable[[Artefact, Sequence[Array]], tuple[Any, float]]) -> None:

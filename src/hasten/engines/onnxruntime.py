@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hasten.engines import BuildRequest, Offer
+from hasten.engines.apart import counted, turns
 from hasten.errors import EngineError, HastenError, MissingLibraryError
 from hasten.records import Artefact, Candidate
 from hasten.types import Array
@@ -100,10 +101,10 @@ class OnnxRuntimeEngine:
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
             options.intra_op_num_threads, options.log_severity_level = artefact.candidate.threads, 3
             try:
-                path = str(artefact.path(".onnx"))
+                path = artefact.details.get("source") or str(artefact.path(".onnx"))
                 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
                 given = {value.name: array for value, array in zip(session.get_inputs(), arrays, strict=True)}
-                for _ in range(_WARM + _TIMED):
+                for _ in turns(_WARM + _TIMED):
                     session.run(None, given)
                 return _medians(json.loads(Path(session.end_profiling()).read_text()))
             except Exception as error:  # onnxruntime's exceptions share no base
@@ -117,7 +118,7 @@ def _medians(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, float
         if event.get("cat") == "Node" and name.endswith("_kernel_time") and isinstance(details, dict):
             key = (name.removesuffix("_kernel_time"), str(details.get("op_name", "")))
             durations.setdefault(key, []).append(1e3 * float(event["dur"]))
-    return tuple((*key, float(np.median(spent[_WARM:]))) for key, spent in durations.items() if len(spent) > _WARM)
+    return tuple((*key, float(np.median(counted(spent, _WARM)))) for key, spent in durations.items())
 
 
 def _variants(threads: int, quick: bool) -> list[tuple[tuple[str, bool], ...]]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from hasten.engines import BuildRequest, Offer
+from hasten.engines.apart import counted, turns
 from hasten.errors import EngineError
 from hasten.records import Artefact, Candidate
 from hasten.sessions.openvino import compiled
@@ -70,7 +71,7 @@ class OpenVinoEngine:
         spent: dict[tuple[str, str], list[float]] = {}
         try:
             request = compiled(openvino, artefact, {"PERF_COUNT": True}).create_infer_request()
-            for _ in range(_WARM + _TIMED):
+            for _ in turns(_WARM + _TIMED):
                 request.infer(dict(enumerate(arrays)))
                 for node in request.get_profiling_info():
                     if node.status == openvino.ProfilingInfo.Status.EXECUTED:
@@ -79,7 +80,7 @@ class OpenVinoEngine:
             raise
         except Exception as error:  # OpenVINO raises RuntimeError and its own classes alike
             raise EngineError(f"openvino's profiler failed ({type(error).__name__})") from error
-        return tuple((*key, 1e9 * float(np.mean(seconds[_WARM:]))) for key, seconds in spent.items())
+        return tuple((*key, 1e9 * float(np.mean(counted(seconds, _WARM)))) for key, seconds in spent.items())
 
 
 ENGINE = OpenVinoEngine()
