@@ -152,6 +152,13 @@ def test_operators_are_shown_slowest_first_and_the_rest_summed():
     assert any("129 GMAC/s; L1 517 GB/s" in line for line in lines)
 
 
+def test_whose_operators_they_are_is_said_where_it_is_known():
+    assert "Where the time goes\n" in shown(made.full_report()).replace(" \n", "\n")
+    report = replace(made.full_report(), op_times_of=made.HONEST)
+    assert "Where the time goes in keras tf.function xla" in shown(report)
+    assert "Where the time goes in keras tf.function xla</h2>" in page(report)
+
+
 def test_the_limit_is_told_only_where_every_operator_has_one():
     ops = (OpTime("a", "Add", 100.0, 0.5, limit_ns=25.0), OpTime("b", "Add", 100.0, 0.5, limit_ns=75.0))
     assert whole_limit(replace(made.full_report(), op_times=ops)) == 0.5

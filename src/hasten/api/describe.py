@@ -66,6 +66,7 @@ def describe(name: str, source: Source, made: Graphs, work: tuple[Plan, Settings
         ops_before=made.before,
         ops_after=made.after,
         op_times=finished.by_op.times,
+        op_times_of=finished.by_op.of,
         peaks=finished.by_op.peaks,
         notes=tuple(notes),
         commands=(finished.command,) if finished.command else (),

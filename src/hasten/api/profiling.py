@@ -1,4 +1,4 @@
-"""The winner's time by operator, for the report: the native program's own steps, or its engine's profile."""
+"""A call's time by operator, for the report: the native program's own steps, or its engine's profile."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from hasten import graph
 from hasten.api.explaining import winner_profile
 from hasten.engines import engine
+from hasten.engines.torch_profile import GENERATED
 from hasten.errors import HastenError
-from hasten.records import Trial
+from hasten.records import Candidate, Trial
 from hasten.report import OpTime, Peaks
 from hasten.tune.arrays import read_groups
 from hasten.tune.plan import Plan
 
 __all__ = ["ByOp", "by_op"]
+
+_HOW_APART = (
+    "the kernels that Inductor wrote are one operator above: run it again with --fresh and "
+    "TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE=1 set to have each by name"
+)
 
 
 @dataclass(frozen=True)
@@ -21,25 +27,32 @@ class ByOp:
     """Operators with their times, and what the machine can do at most where that was measured."""
 
     times: tuple[OpTime, ...] = ()
+    of: Candidate | None = None
+    """Whose they are."""
     peaks: Peaks | None = None
     note: str = ""
-    """Why there are none, one line for the report."""
+    """Why there are none, or how to be told more: one line for the report."""
 
 
 def by_op(plan: Plan, winner: Trial) -> ByOp:
-    """Where the winner's time goes, or a note that its engine does not tell."""
+    """Where the time of a candidate that was measured goes, or a note that its engine does not tell."""
     candidate = winner.candidate
     arrays = read_groups(plan.checks[candidate.batch].inputs)[0]
     if candidate.engine == "native":
         found = winner_profile(graph.read(plan.graphs[candidate.batch]), arrays, candidate)
-        return _unknown(winner, "its program could not be compiled again") if found is None else ByOp(*found)
+        if found is None:
+            return _unknown(winner, "its program could not be compiled again")
+        return ByOp(found[0], candidate, found[1])
     operators = getattr(engine(candidate.engine), "operators", None)
     if operators is None:
         return _unknown(winner, f"{candidate.engine}'s Python library has no profiler")
     try:
-        return ByOp(_shares(winner, operators(winner.artefact, arrays)))
+        spent = operators(winner.artefact, arrays)
     except HastenError as error:
         return _unknown(winner, str(error))
+    # Kernels that Inductor wrote are recorded one by one only where it was asked to when it wrote them.
+    whole = spent[-1:] and spent[-1][1] == GENERATED
+    return ByOp(_shares(winner, spent), candidate, note=_HOW_APART if whole else "")
 
 
 def _unknown(winner: Trial, reason: str) -> ByOp:

@@ -47,7 +47,7 @@ class RewriteFacts(Protocol):
 
 @dataclass(frozen=True)
 class OpTime:
-    """One operator of the winner, timed.
+    """One operator of the call that a report looks into, timed.
 
     Units:   time_ns: nanoseconds per call; share: of the whole call, 0 to 1; macs, bytes: per call;
              limit_ns: the least that this machine could need for it
@@ -126,6 +126,8 @@ class Report:
     """Operator → how many nodes of the imported graph."""
     ops_after: Mapping[str, int] = field(default_factory=dict)
     op_times: tuple[OpTime, ...] = ()
+    op_times_of: Candidate | None = None
+    """Whose operators those are: the winner's, or those of the user's own call where that stays."""
     peaks: Peaks | None = None
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()

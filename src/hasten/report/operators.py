@@ -45,7 +45,8 @@ def render_operators(report: Report, console: Console, most: int = _SHOWN) -> No
         return
     ops = sorted(report.op_times, key=lambda op: -op.time_ns)
     console.print()
-    console.print(Text("Where the time goes", style="bold"))
+    of = "" if report.op_times_of is None else f" in {report.op_times_of.label}"
+    console.print(Text(f"Where the time goes{of}", style="bold"))
     console.print(_table(ops[:most], roomy=console.width >= 110))
     rest = ops[most:]
     if rest:
