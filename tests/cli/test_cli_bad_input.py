@@ -153,6 +153,53 @@ def test_rows_that_do_not_fit(run: Run, bundle: Path, tmp_path: Path, array: np.
     refused(run, "predict", bundle, tmp_path / "x.npy", says=says, folder=tmp_path)
 
 
+X, Y = np.zeros((2, 4), np.float32), np.array([0, 1])
+
+
+def damaged(path: Path) -> Path:
+    """An archive whose array is not what its checksum says."""
+    data = bytearray(path.read_bytes())
+    data[200] ^= 255
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"a": X}, "expected arrays x and y, received a"),
+        ({"x": np.zeros((2, 5), np.float32), "y": Y}, "expected x: float32[batch, 4] with one row per label (2)"),
+        ({"x": X, "y": np.arange(3)}, "with one row per label (3), received float32[2, 4]"),
+        ({"x": X[:0], "y": Y[:0]}, "with one row per label (0)"),
+        ({"x": np.array(["a", "b"]), "y": Y}, "received <U1[2]"),
+        ({"x": X.astype(np.complex64), "y": Y}, "received complex64[2, 4]"),
+        ({"x": X, "y": np.int64(0)}, "expected one label per row in 'y', received a single one"),
+        ({"x": X, "y": np.array(["a", "b"])}, "expected finite numbers for labels, received <U1[2]"),
+        ({"x": X, "y": np.array([0, np.nan])}, "expected finite numbers for labels, received NaN"),
+        ({"x": X, "y": np.zeros((2, 3, 4))}, "metric 'accuracy' takes no labels of float64[2, 3, 4]"),
+        ({"x": X, "y": np.array([{}, {}])}, "expected an .npz of plain arrays"),
+    ],
+)
+def test_labelled_rows_that_do_not_fit(
+    run: Run, model: Path, tmp_path: Path, arrays: dict[str, np.ndarray], says: str
+) -> None:
+    np.savez(tmp_path / "rows.npz", **arrays)
+    options = ("--data", tmp_path / "rows.npz", "-o", tmp_path / "o.hasten")
+    refused(run, "optimize", model, *FAST, *options, says=says, folder=tmp_path)
+
+
+def test_samples_and_labelled_rows_in_damaged_archives(run: Run, model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", X)
+    np.savez(tmp_path / "cut.npz", x=X, y=Y)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:150])
+    np.savez(tmp_path / "flipped.npz", x=X, y=Y)
+    damaged(tmp_path / "flipped.npz")
+    for name in ("one.npy", "cut.npz", "flipped.npz"):
+        for option in ("--data", "--sample")[: 1 if name == "one.npy" else 2]:
+            options = (option, tmp_path / name, "-o", tmp_path / "o.hasten")
+            refused(run, "optimize", model, *FAST, *options, says="cannot read", folder=tmp_path)
+
+
 def test_wrong_number_of_inputs(run: Run, two: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 4), np.float32))
     refused(run, "predict", two, tmp_path / "x.npy", says="with arrays named 'x0', 'x1'", folder=tmp_path)

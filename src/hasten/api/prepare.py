@@ -13,10 +13,11 @@ import onnx_ir as ir
 import psutil
 
 from hasten import graph
+from hasten.api.labels import Labels, read_labels, scored
 from hasten.api.sample import ordered, request
 from hasten.api.settings import Settings
 from hasten.engines import ENGINES, Offer
-from hasten.errors import InputError, SettingsError
+from hasten.errors import SettingsError
 from hasten.passes import Rewrite
 from hasten.passes.fix_shapes import fix_shapes
 from hasten.passes.phases import OPTIMISE, TIDY
@@ -68,17 +69,6 @@ class Graphs:
     """The same, optimised at the first batch size."""
     computes_in: str
     """The coarsest dtype that the source computes in: "float32", "float16", "bfloat16" or "int8"."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Labelled rows.
-
-    Shapes:  inputs: (N, …) an input, in order; labels: what the metric takes
-    """
-
-    inputs: tuple[Array, ...]
-    labels: Array
 
 
 def preload(pool: WarmPool, model: Any, settings: Settings) -> None:
@@ -253,36 +243,6 @@ def stacked(specs: Sequence[TensorSpec], examples: Sequence[Sequence[Array]], si
     )
 
 
-def read_labels(source: Source, path: Path) -> Labels:
-    """Labelled rows of an ``.npz``: arrays named like the inputs (``x`` will do for one), and ``y`` or ``labels``.
-
-    Raises:  InputError: not such a file, an array is missing, or the counts of rows differ
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, EOFError) as error:
-        raise InputError(f"cannot read labelled data '{path}': expected an .npz of plain arrays ({error})") from error
-    label = next((name for name in ("y", "labels", "y_test") if name in found), None)
-    names = [spec.name for spec in source.inputs]
-    if len(names) == 1 and names[0] not in found:
-        names = [next((name for name in ("x", "X", "x_test") if name in found), names[0])]
-    if label is None or any(name not in found for name in names):
-        raise InputError(
-            f"labelled data '{path}': expected arrays {', '.join(names)} and y, received {', '.join(found) or 'none'}"
-        )
-    inputs = tuple(
-        np.ascontiguousarray(found[name]).astype(spec.dtype) for name, spec in zip(names, source.inputs, strict=True)
-    )
-    for spec, array in zip(source.inputs, inputs, strict=True):
-        if array.ndim != len(spec.shape) or len(array) != len(found[label]) or not len(array):
-            raise InputError(
-                f"labelled data '{path}': expected {spec} with one row per label ({len(found[label])}), "
-                f"received {array.dtype}{list(array.shape)}"
-            )
-    return Labels(inputs, found[label])
-
-
 def _labelled(source: Source, settings: Settings, labels: Labels, work: Path) -> Labelled:
     path = work / "labelled.npz"
     write_groups(path, [labels.inputs])
@@ -291,7 +251,7 @@ def _labelled(source: Source, settings: Settings, labels: Labels, work: Path) ->
         source.reference([array[k : k + step] for array in labels.inputs]) for k in range(0, len(labels.labels), step)
     ]
     outputs = tuple(np.concatenate([part[i] for part in parts]) for i in range(len(source.outputs)))
-    score = metric(settings.metric).score(outputs, labels.labels)
+    score = scored(metric(settings.metric), outputs, labels.labels, path if settings.data is None else settings.data)
     return Labelled(path, labels.labels, settings.metric, settings.max_drop, score)
 
 

@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ def read(path: Path) -> Any:
         raise
     except FileNotFoundError as error:
         raise InputError(f"cannot read '{path}': no such file; check the path") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"cannot read '{path}': expected plain numbers, received a damaged or other file ({first})"
