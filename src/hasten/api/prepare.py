@@ -25,7 +25,7 @@ from hasten.passes.run import run_phases
 from hasten.sources import Source
 from hasten.sources.detect import kind_of_file, kind_of_object
 from hasten.sources.determinism import check_deterministic
-from hasten.sources.samples import draw, index_limits
+from hasten.sources.samples import draw, holding, index_limits
 from hasten.tune.arrays import write_groups
 from hasten.tune.candidates import gather
 from hasten.tune.plan import Checks, Labelled, Plan, record_checks
@@ -222,7 +222,8 @@ def _checks(source: Source, settings: Settings, examples: Sequence[Sequence[Arra
     specs = [spec.fixed({"batch": size}) for spec in source.inputs]
     bounds = {name: (0, limit - 1) for name, limit in index_limits(source.model).items()}
     edges = edge_inputs(specs, np.random.default_rng(settings.seed), bounds, randoms=2 if settings.quick else 4)
-    inputs = {"sample": stacked(source.inputs, examples, size)} | edges
+    inputs = {"sample": stacked(source.inputs, examples, size)}
+    inputs |= {name: holding(source, arrays, k) for k, (name, arrays) in enumerate(edges.items())}
     start = time.perf_counter()
     expected = {"sample": source.reference(inputs["sample"])}
     slow = time.perf_counter() - start
@@ -263,7 +264,7 @@ def calibration(source: Source, labels: Labels | None, examples: Sequence[Sequen
     else:
         rng = np.random.default_rng(0)
         limits = index_limits(source.model)
-        drawn = [tuple(e) for e in examples] + [draw(source.inputs, limits, rng) for _ in range(32)]
+        drawn = [tuple(e) for e in examples] + [holding(source, draw(source.inputs, limits, rng), k) for k in range(32)]
         arrays = [np.concatenate([np.atleast_1d(d[i]) for d in drawn]) for i in range(len(source.inputs))]
     named = {spec.name: array for spec, array in zip(source.inputs, arrays, strict=True)}
     np.savez(path, **named)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle

@@ -63,5 +63,9 @@ class Source:
     """The request's example, one array per input, where the adapter alone knows which is which."""
     rows_mix: bool = False
     """A row's answer depends on the rows beside it: the batch is fixed, and no other number of rows may be split."""
+    held: tuple[Mapping[str, Array], ...] = ()
+    """Values of inputs that obey a rule which random integers break (offsets, lengths); all of one set hold together.
+
+    Shapes:  one row of an input with a free batch, else the whole input"""
     changing: Callable[[Sequence[Array]], str | None] | None = None
     """Names the part of the model that another call leaves changed, where the framework lets one see."""

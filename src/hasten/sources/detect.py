@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hasten.errors import HastenError, SourceError
 from hasten.sources import Source, SourceRequest
+from hasten.sources.held import with_held
 
 __all__ = ["kind_of_file", "kind_of_object", "open_source"]
 
@@ -49,8 +50,8 @@ def open_source(model: object | str | Path, request: SourceRequest) -> Source:
     if isinstance(model, (str, Path)):
         path = Path(model)
         kind = kind_of_file(path)
-        return _note_ending(_adapter(kind)(path, request), kind, path)
-    return _adapter(kind_of_object(model))(model, request)
+        return with_held(_note_ending(_adapter(kind)(path, request), kind, path), request)
+    return with_held(_adapter(kind_of_object(model))(model, request), request)
 
 
 def kind_of_file(path: Path) -> str:

@@ -15,7 +15,7 @@ from hasten.errors import InputError
 from hasten.sources import Source, SourceRequest
 from hasten.types import Array, TensorSpec
 
-__all__ = ["draw", "index_limits", "samples"]
+__all__ = ["draw", "holding", "index_limits", "samples"]
 
 _DEFAULT_LIMIT = 8
 # Value-preserving operators between an input and the table that it indexes.
@@ -30,7 +30,7 @@ def samples(source: Source, request: SourceRequest, seed: int, count: int) -> li
     rng = np.random.default_rng(seed)
     found = [] if request.sample is None else _rows(source.inputs, request.sample)[:count]
     limits = index_limits(source.model)
-    found += [draw(source.inputs, limits, rng) for _ in range(count - len(found))]
+    found += [holding(source, draw(source.inputs, limits, rng), k) for k in range(len(found), count)]
     return found
 
 
@@ -39,6 +39,15 @@ def draw(
 ) -> tuple[Array, ...]:
     """One random array for each spec; ``limits`` holds the exclusive upper bound of integer inputs that are indices."""
     return tuple(_draw(spec.fixed({"batch": rows}), limits.get(spec.name), rng) for spec in specs)
+
+
+def holding(source: Source, arrays: Sequence[Array], k: int) -> tuple[Array, ...]:
+    """Drawn inputs of any number of rows, their integers replaced where they have to obey a rule; ``k`` picks which."""
+    held = source.held[k % len(source.held)] if source.held else {}
+    return tuple(
+        np.resize(held[spec.name], array.shape) if spec.name in held else array
+        for spec, array in zip(source.inputs, arrays, strict=True)
+    )
 
 
 def index_limits(model: ir.Model | None) -> dict[str, int]:
