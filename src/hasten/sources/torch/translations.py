@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hasten.sources.torch.bags import embedding_bag
 from hasten.sources.torch.distances import cdist, median
 from hasten.sources.torch.pooling import avg_pool2d, avg_pool3d
 from hasten.sources.torch.projected import lstm
@@ -21,6 +22,7 @@ def translations() -> Mapping[Any, Callable[..., Any]]:
         torch.ops.aten.rnn_tanh.input: rnn_tanh,
         torch.ops.aten.rnn_relu.input: rnn_relu,
         torch.ops.aten.lstm.input: lstm,
+        torch.ops.aten.embedding_bag.padding_idx: embedding_bag,
         torch.ops.aten._cdist_forward.default: cdist,
         torch.ops.aten.median.dim: median,
         torch.ops.aten.avg_pool2d.default: avg_pool2d,
