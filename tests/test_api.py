@@ -262,6 +262,12 @@ def test_when_nothing_passes_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_when_nothing_keeps_within_the_bounds_they_are_named(model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(VerifyError, match=r"candidates keeps within latency 0.001 µs; the nearest"):
+        study(model_file, output=tmp_path / "m.hasten", settings=dataclasses.replace(QUICK, max_latency_ns=1.0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_labelled_data(home: Path, model_file: Path) -> None:
     from hasten.api.prepare import read_labels, request
     from hasten.sources.detect import open_source

@@ -120,6 +120,10 @@ def test_bounds_keep_candidates_out(trial_of) -> None:
     assert choose(trials, "memory", Bounds(max_latency_ns=10e3)).winner is big
     none = choose(trials, "p50", Bounds(max_latency_ns=1e3, max_memory_bytes=1 << 30))
     assert none.winner is None and "latency 1 µs and memory 1024 MiB" in none.reason
+    assert "the nearest, native, needs 2 times as much" in none.reason
+    small = choose(trials, "p50", Bounds(max_memory_bytes=1 << 20))
+    assert "the nearest, onnxruntime, needs" in small.reason, "the nearest to the bound, not the fastest"
+    assert choose(trials, "p50", Bounds(max_latency_ns=10e3)).reason.endswith("passed and keeps within the bounds")
 
 
 def test_memory_and_size_are_compared_exactly(trial_of) -> None:

@@ -140,7 +140,7 @@ def study(
 
         if output is not None:
             if not any(verdict.winner for verdict in verdicts.values()):
-                raise _interrupted_early() if interrupted else _nothing_passed(trials)
+                raise _interrupted_early() if interrupted else _nothing_passed(trials, settings)
             _tell(on_event, "writing the bundle")
             bundle.write(output, ship.contents(source, graphs.tidy, (plan, settings), (trials, verdicts)))
 
@@ -258,11 +258,13 @@ def _interrupted_early() -> KeyboardInterrupt:
     return KeyboardInterrupt("before any candidate had passed, so nothing was written; run it again to go on")
 
 
-def _nothing_passed(trials: Sequence[Trial]) -> VerifyError:
+def _nothing_passed(trials: Sequence[Trial], settings: Settings) -> VerifyError:
+    if choose(trials, settings.objective).winner is not None:  # but for the bounds
+        return VerifyError(choose(trials, settings.objective, settings.bounds).reason)
     order = ("wrong", "failed", "unstable", "skipped")
     told = sorted((t for t in trials if t.reason and t.status in order), key=lambda t: order.index(t.status))
     why = f"{told[0].candidate.label}: {told[0].reason}" if told else "no engine reads it"
-    return VerifyError(f"no candidate gave the source's answers within the bounds asked for; {why}")
+    return VerifyError(f"no candidate gave the source's answers; {why}")
 
 
 def _must_be_writable(output: Path) -> None:

@@ -131,7 +131,7 @@ def choose(
         original_stays=original_stays,
         reason="",
     )
-    return replace(verdict, reason=_why(verdict, best, table))
+    return replace(verdict, reason=_why(verdict, best, table, bounds or Bounds()))
 
 
 def _undecided(table: _Table, shippable: Sequence[Trial]) -> list[Trial]:
@@ -218,16 +218,19 @@ class _Table:
         return [t for t in self._measured if t.status == "ok" and not _is_framework(t) and not self._breaks(t, bounds)]
 
     def _breaks(self, trial: Trial, bounds: Bounds) -> bool:
+        return self.by_bounds(trial, bounds) > 1
+
+    def by_bounds(self, trial: Trial, bounds: Bounds) -> float:
+        """What it costs by what it may cost, latency or memory, whichever is the more; 0 without bounds."""
         assert trial.measurement is not None
-        resident = trial.measurement.resident_bytes or 0
-        if bounds.max_memory_bytes is not None and resident > bounds.max_memory_bytes:
-            return True
-        if bounds.max_latency_ns is None:
-            return False
-        if self.objective in _PERCENTILES:
-            return self.cost(trial) > bounds.max_latency_ns
-        latency = trial.measurement.p99_ns or trial.measurement.p50_ns
-        return latency.value > bounds.max_latency_ns
+        found = [0.0]
+        if bounds.max_memory_bytes is not None:
+            found.append((trial.measurement.resident_bytes or 0) / bounds.max_memory_bytes)
+        if bounds.max_latency_ns is not None:
+            latency = trial.measurement.p99_ns or trial.measurement.p50_ns
+            cost = self.cost(trial) if self.objective in _PERCENTILES else latency.value
+            found.append(cost / bounds.max_latency_ns)
+        return max(found)
 
     def original(self) -> Trial | None:
         """The framework's best call; one whose answers stray from the reference only where none other is there."""
@@ -315,7 +318,7 @@ def _is_framework(trial: Trial) -> bool:
     return bool(trial.artefact is not None and trial.artefact.details.get("framework"))
 
 
-def _why(verdict: Verdict, best: Trial, table: _Table) -> str:
+def _why(verdict: Verdict, best: Trial, table: _Table, bounds: Bounds) -> str:
     assert verdict.winner is not None
     name, what = verdict.winner.candidate.label, verdict.statistic
     if verdict.statistic != verdict.objective:
@@ -324,7 +327,8 @@ def _why(verdict: Verdict, best: Trial, table: _Table) -> str:
         call = verdict.original.candidate.label
         return f"the original stays: {name} does not beat '{call}' beyond the noise at {what} ({_times(verdict.gain)})"
     if verdict.runner_up is None or verdict.ratio is None:
-        return f"{name} is the only candidate that was timed and passed"
+        within = "" if bounds == Bounds() else " and keeps within the bounds"
+        return f"{name} is the only candidate that was timed and passed{within}"
     other = verdict.runner_up.candidate.label
     if verdict.tie:
         how = "as the simpler one" if best is not verdict.winner else "as the better and simpler of equals"
@@ -343,9 +347,12 @@ def _why_none(trials: Sequence[Trial], table: _Table, bounds: Bounds) -> str:
     passed = table.eligible(Bounds())
     if passed:
         asked = [f"latency {bounds.max_latency_ns / 1e3:g} µs"] if bounds.max_latency_ns is not None else []
-        asked += [f"memory {bounds.max_memory_bytes / 2**20:g} MiB"] if bounds.max_memory_bytes is not None else []
-        best = min(passed, key=table.cost).candidate.label
-        return f"none of {len(passed)} verified candidates keeps within {' and '.join(asked)}; the nearest is {best}"
+        asked += [f"memory {bounds.max_memory_bytes / 2**20:.4g} MiB"] if bounds.max_memory_bytes is not None else []
+        nearest = min(passed, key=lambda t: table.by_bounds(t, bounds))
+        return (
+            f"none of {len(passed)} verified candidates keeps within {' and '.join(asked)}; the nearest, "
+            f"{nearest.candidate.label}, needs {table.by_bounds(nearest, bounds):.3g} times as much"
+        )
     counts = {s: sum(t.status == s for t in trials) for s in ("wrong", "unstable", "failed", "skipped")}
     words = ", ".join(f"{n} {s}" for s, n in counts.items() if n)
     return f"no candidate that can be shipped passed verification ({words or 'none was tried'})"
