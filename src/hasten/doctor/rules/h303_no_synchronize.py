@@ -67,8 +67,10 @@ def _has_device(code: Code) -> bool:
 
 
 def _is_on_cpu(run: ast.Call, code: Code) -> bool:
-    """True where a function makes its own model and names no device."""
+    """True where a function says so by its name, or makes its own model and names no device."""
     function, kind = code.function(run), code.runs_model(run)
+    if function is not None and "cpu" in function.name.lower().split("_"):
+        return True
     if function is None or kind is None or kind.made is None or code.function(kind.made) is not function:
         return False
     return not any(word in code.source(function) for word in ("cuda", "device"))
