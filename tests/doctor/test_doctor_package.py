@@ -185,3 +185,26 @@ def test_a_folder_says_what_its_files_make(package: Path) -> None:
     write(package, "files/write.py", text)
     assert rules_in(package / "torch_jit/write.py") == []
     assert rules_in(package / "files/write.py") == [("H206", 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "found"),
+    [
+        ("pyproject.toml", 'dependencies = ["numpy", "torch>=2.6"]', 0),
+        ("pyproject.toml", 'torch = "^2.7.1"', 0),
+        ("requirements.txt", "torch==2.8.0\ntorchvision", 0),
+        ("setup.py", "setup(install_requires=['torch>=2.5'])", 1),
+        ("requirements.txt", "torchvision>=2.6\ntorch", 1),
+        ("requirements.txt", "torch>=2.6\ntorch>=1.13; python_version < '3.9'", 1),
+    ],
+)
+def test_an_unsafe_default_is_no_finding_where_the_project_asks_for_a_safe_torch(
+    tmp_path: Path, name: str, line: str, found: int
+) -> None:
+    write(tmp_path, name, line)
+    write(
+        tmp_path,
+        "src/pack/read.py",
+        'import torch\na = torch.load("a.pt")\nb = torch.load("b.pt", weights_only=False)\n',
+    )
+    assert rules_in(tmp_path / "src/pack/read.py") == [("H501", 2)] * found + [("H501", 3)]

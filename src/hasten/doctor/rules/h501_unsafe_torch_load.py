@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
-saved, and for a path that the lines before have just written.
+saved, for a path that the lines before have just written, and for projects whose own files ask for torch 2.6 or newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -32,12 +32,14 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.requirements import least_torch
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 from hasten.doctor.samples import comes_from, is_buffer
 from hasten.doctor.words import words
 
 _TEMPORARY = words("tempfile.NamedTemporaryFile tempfile.TemporaryFile tempfile.SpooledTemporaryFile tempfile.mkstemp")
 
+_SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
 _OPENS = re.compile(r"load|restore|resume|read|from|open|init|setup|predict|infer")
 
@@ -52,7 +54,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if value is None and (keyword(node, "pickle_module") is not None or _is_fallback(node, code)):
         return
-    if _is_own_copy(node, code) or _is_just_written(node, code):
+    if _is_own_copy(node, code) or _is_just_written(node, code) or _is_of_dataset(node):
+        return
+    if value is None and (least_torch(code.file) or (0, 0)) >= _SAFE:
         return
     reason = (
         "`weights_only=False` lets the file run code"
@@ -115,6 +119,11 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
         if own and path.startswith("self.") and not _OPENS.search(around.name):
             return True
     return False
+
+
+def _is_of_dataset(node: ast.Call) -> bool:
+    """True for what a torch_geometric dataset wrote in its `process`: graphs, which the safe reader refuses."""
+    return bool(node.args) and ast.unparse(node.args[0]).startswith("self.processed_paths")
 
 
 def _is_temporary(node: ast.AST, code: Code) -> bool:
