@@ -10,9 +10,9 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hasten.engines.apart import Operators, answer, ask
 from hasten.errors import EngineError
@@ -37,6 +37,7 @@ _INDUCTOR = ("compile", "aot_inductor")
 # A kernel that Inductor wrote; it is recorded where TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE=1 when it was.
 _WRITTEN = re.compile(r"(?:graph_\d+_)?(cpp_.*)")
 
+_T = TypeVar("_T")
 Call = tuple[tuple[tuple[str, str], ...], tuple[float, ...]]
 """Name and type of each operator in the order they ran; their times, and last that of what was between them."""
 
@@ -81,7 +82,7 @@ def _operators(artefact: Artefact, arrays: Sequence[Array]) -> tuple[Operators, 
         count = max(_LEAST, min(_EVENTS // (_INSIDE * len(found[0][1])), int(_TURN_S * 1e9 / max(1, min(wholes)))))
         if time.perf_counter() > end:
             break
-    return typical(calls, str(artefact.candidate.option("path"))), statistics.median(wholes)
+    return typical(calls, str(artefact.candidate.option("path"))), statistics.median(_calm(wholes, float))
 
 
 def _turn(call: Callable[..., Any], arrays: Sequence[Array], count: int) -> Iterator[int]:
@@ -131,6 +132,11 @@ def _type(name: str) -> str:
     return name.rpartition("::")[2].removeprefix("aoti_torch_cpu_").removeprefix("aoti_torch_")
 
 
+def _calm(found: Iterable[_T], cost: Callable[[_T], float]) -> list[_T]:
+    ordered = sorted(found, key=cost)
+    return ordered[: (len(ordered) + 1) // 2]
+
+
 def _told(event: Any) -> str:
     """The shapes of its tensors; of a kernel that was generated, its name, which says what it fuses."""
     if written := _WRITTEN.match(event.name):
@@ -146,9 +152,9 @@ def _is_shape(given: Any) -> bool:
 
 
 def typical(calls: Sequence[Call], path: str) -> Operators:
-    """Each operator's median over the calls that ran what the last one ran, and that of what was between them."""
+    """Each operator's time in the calmer half of the calls that ran what the last one ran, and what was between."""
     names = calls[-1][0]
-    alike = [times for found, times in calls if found == names]
+    alike = _calm((times for found, times in calls if found == names), sum)
     *each, between = (statistics.median(times) for times in zip(*alike, strict=True))
     least = _SEEN * (sum(each) + between)
     told = tuple((*name, nanos) for name, nanos in zip(names, each, strict=True) if nanos >= least)
