@@ -18,8 +18,11 @@ from program import Run
 import hasten
 import small_onnx
 from hasten import host
+from hasten.api import Settings, explaining
 from hasten.bundle import Contents, Entry, read, write
 from hasten.bundle.unpack import unpack
+from hasten.engines.onnxruntime import OnnxRuntimeEngine
+from hasten.errors import UnsupportedOpError
 from hasten.records import Candidate
 
 FAST = ("--quick", "--engine", "onnxruntime", "--threads", "1")
@@ -200,3 +203,58 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so(model: Path, tmp_path: Path) 
     assert f"the best so far is in {tmp_path / 'm.hasten'}" in rest
     assert "Traceback" not in rest
     assert hasten.load(tmp_path / "m.hasten")(np.ones((1, 4), np.float32)).shape == (1, 3)
+
+
+def test_explain_tells_the_engine_of_a_bundle_first(run: Run, bundle: Path) -> None:
+    ran = run("explain", bundle)
+    assert ran.code == 0, ran.err
+    engine, native = ran.out.split("The same model compiled to native code:")
+    assert "The bundle runs on onnxruntime" in engine and "MatMul" in engine and "Softmax" in engine
+    assert "One call takes" in native
+    facts = json.loads(run("explain", bundle, "--json").out)
+    assert {op["op"] for op in facts["shipped"]["times"]} == {"MatMul", "Softmax"}
+    assert sum(op["share"] for op in facts["shipped"]["times"]) == pytest.approx(1)
+    assert facts["profile"]["steps"]
+
+
+def test_explain_tells_the_engine_where_native_code_lacks_an_operator(
+    run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise UnsupportedOpError("cannot lower node 'a' (Odd): no kernel")
+
+    monkeypatch.setattr(explaining, "explain", refused)
+    ran = run("explain", bundle)
+    assert ran.code == 0, ran.err
+    assert "MatMul" in ran.out and ran.out.rstrip().endswith("none: cannot lower node 'a' (Odd): no kernel")
+    facts = json.loads(run("explain", bundle, "--json").out)
+    assert facts["shipped"]["times"] and facts["error"].startswith("cannot lower")
+
+
+def test_explain_says_why_an_engine_tells_nothing(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(OnnxRuntimeEngine, "operators")
+    ran = run("explain", bundle)
+    assert ran.code == 0, ran.err
+    assert "unknown: onnxruntime's Python library has no profiler" in " ".join(ran.out.split())
+    assert "One call takes" in ran.out
+
+
+def test_explain_of_a_bundle_runs_no_code_that_it_brings(tmp_path: Path, bundle: Path) -> None:
+    opened = read(bundle)
+    held = opened.entries[0]
+    artefact = dataclasses.replace(unpack(opened, held), details={"trust": True})
+    contents = Contents(
+        inputs=opened.inputs,
+        outputs=opened.outputs,
+        entries=(dataclasses.replace(held, artefact=artefact),),
+        graph=opened.graph(),
+        samples=tuple(given for given, _ in opened.checks()),
+        expected=tuple(answers for _, answers in opened.checks()),
+        tolerance=opened.tolerance,
+        facts=opened.facts,
+    )
+    write(tmp_path / "code.hasten", contents)
+    found = explaining.shipped(tmp_path / "code.hasten")
+    assert found is not None and "--trust" in found.note and not found.times
+    trusting = explaining.shipped(tmp_path / "code.hasten", settings=Settings(trust=True))
+    assert trusting is not None and trusting.times

@@ -1,26 +1,32 @@
-"""Where the time of a model goes, by its compiled program."""
+"""Where the time of a model goes: by its compiled program, and by the engine that a bundle runs on."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 
-from hasten import host
+from hasten import bundle, host
 from hasten.api.settings import Settings
 from hasten.api.subject import subject
-from hasten.errors import HastenError
+from hasten.bundle import Bundle, Entry
+from hasten.bundle.unpack import unpack
+from hasten.engines import engine
+from hasten.errors import EngineError, HastenError
 from hasten.native.explain import Profile, StepTime, profile
 from hasten.native.isa import for_host
 from hasten.native.peaks import measure
-from hasten.records import Candidate
+from hasten.records import Artefact, Candidate
 from hasten.report import OpTime, Peaks
 from hasten.types import Array
 
-__all__ = ["Explanation", "explain", "op_times", "shown_peaks"]
+__all__ = ["Explanation", "Shipped", "explain", "op_times", "operators_told", "shares", "shipped", "shown_peaks"]
+
+Tells = Callable[[Artefact, Sequence[Array]], tuple[tuple[str, str, float], ...]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,70 @@ def explain(model: Any, sample: Any = None, *, settings: Settings | None = None)
         found = subject(model, sample, used, Path(work))
         timed = profile(found.model, for_host(), found.checks[0][0], peaks, math=used.math)
     return Explanation(found.name, timed, peaks, for_host().name)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What a bundle runs on, operator by operator, as its engine's own profiler tells it."""
+
+    candidate: str
+    times: tuple[OpTime, ...] = ()
+    """Nanoseconds under the profiler, which slows operators down."""
+    note: str = ""
+    """Why there are none."""
+
+
+def shipped(model: Any, *, settings: Settings | None = None) -> Shipped | None:
+    """Time by operator of what a bundle runs on; None where that is native code, or ``model`` is no bundle.
+
+    Raises:  BundleError: a damaged bundle
+    """
+    used = settings or Settings()
+    if not isinstance(model, (str, Path)) or not str(model).endswith(".hasten"):
+        return None
+    opened = bundle.read(Path(model))
+    entry = next((e for e in opened.entries if e.artefact.candidate.batch == used.batch[0]), None)
+    if entry is None or entry.artefact.candidate.engine == "native":
+        return None
+    label = entry.artefact.candidate.label
+    try:
+        spent = _spent(opened, entry, used.trust)
+    except HastenError as error:
+        return Shipped(label, note=f"time by operator of {label} is unknown: {error}")
+    return Shipped(label, shares(spent, sum(nanos for *_, nanos in spent)))
+
+
+def _spent(opened: Bundle, entry: Entry, trust: bool) -> tuple[tuple[str, str, float], ...]:
+    """Raises HastenError where the engine cannot tell, or telling would run what the bundle brings."""
+    artefact = entry.artefact
+    told = operators_told(artefact.candidate.engine)
+    if not trust and (artefact.details.get("trust") or not artefact.portable):
+        raise HastenError("the bundle brings code of its own: expected trust=True (--trust)")
+    shapes = [spec.static_shape for spec in artefact.inputs]
+    fitting = (given for given, _ in opened.checks() if [array.shape for array in given] == shapes)
+    arrays = next(fitting, None)
+    if arrays is None:
+        raise HastenError(f"the bundle holds no stored inputs at batch {artefact.candidate.batch}")
+    return told(unpack(opened, entry), arrays)
+
+
+def operators_told(name: str) -> Tells:
+    """The engine's own ``operators``.
+
+    Raises:  EngineError: it has none, or its library is not installed
+    """
+    found = engine(name)
+    missing = found.missing()
+    told = getattr(found, "operators", None)
+    if told is None or missing:
+        raise EngineError(missing or f"{name}'s Python library has no profiler")
+    return cast("Tells", told)
+
+
+def shares(spent: Sequence[tuple[str, str, float]], call_ns: float) -> tuple[OpTime, ...]:
+    """Each operator's part of a call of ``call_ns``: profilers slow operators down, their times are shares alone."""
+    total = sum(part for *_, part in spent) or 1.0
+    return tuple(OpTime(name, op, part / total * call_ns, part / total) for name, op, part in spent)
 
 
 def op_times(timed: Profile) -> tuple[OpTime, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hasten import graph
-from hasten.api.explaining import winner_profile
-from hasten.engines import engine
+from hasten.api.explaining import operators_told, shares, winner_profile
 from hasten.engines.torch_profile import GENERATED
 from hasten.errors import HastenError
 from hasten.records import Candidate, Trial
@@ -43,24 +42,15 @@ def by_op(plan: Plan, winner: Trial) -> ByOp:
         if found is None:
             return _unknown(winner, "its program could not be compiled again")
         return ByOp(found[0], candidate, found[1])
-    operators = getattr(engine(candidate.engine), "operators", None)
-    if operators is None:
-        return _unknown(winner, f"{candidate.engine}'s Python library has no profiler")
+    assert winner.artefact is not None and winner.measurement is not None
     try:
-        spent = operators(winner.artefact, arrays)
+        spent = operators_told(candidate.engine)(winner.artefact, arrays)
     except HastenError as error:
         return _unknown(winner, str(error))
     # Kernels that Inductor wrote are recorded one by one only where it was asked to when it wrote them.
     whole = spent[-1:] and spent[-1][1] == GENERATED
-    return ByOp(_shares(winner, spent), candidate, note=_HOW_APART if whole else "")
+    return ByOp(shares(spent, winner.measurement.p50_ns.value), candidate, note=_HOW_APART if whole else "")
 
 
 def _unknown(winner: Trial, reason: str) -> ByOp:
     return ByOp(note=f"time by operator of {winner.candidate.label} is unknown: {reason}")
-
-
-def _shares(winner: Trial, spent: tuple[tuple[str, str, float], ...]) -> tuple[OpTime, ...]:
-    """Each operator's part of the call. Profilers slow operators down: their times count as shares alone."""
-    assert winner.measurement is not None
-    call_ns, total = winner.measurement.p50_ns.value, sum(part for *_, part in spent) or 1.0
-    return tuple(OpTime(name, op, part / total * call_ns, part / total) for name, op, part in spent)

@@ -10,7 +10,7 @@ import typer
 from hasten.cli import options as o
 
 if TYPE_CHECKING:
-    from hasten.api.explaining import Explanation
+    from hasten.api.explaining import Explanation, Shipped
 
 __all__ = ["explain"]
 
@@ -26,25 +26,65 @@ def explain(
     code: Annotated[bool, typer.Option("--code", help="Print the emitted C instead.")] = False,
     json: o.AsJson = False,
 ) -> None:
-    """Show the compiled program of MODEL step by step: time, arithmetic, bytes, and the machine's limit."""
+    """Show the compiled program of MODEL step by step: time, arithmetic, bytes, and the machine's limit.
+
+    Of a bundle that runs on another engine, the time of that engine's operators comes first.
+    """
     from hasten.api.explaining import explain as explain_model  # noqa: PLC0415  (numpy, onnx: not for --help)
+    from hasten.api.explaining import shipped  # noqa: PLC0415
     from hasten.api.settings import Settings  # noqa: PLC0415
     from hasten.cli.progress import working  # noqa: PLC0415
+    from hasten.errors import HastenError  # noqa: PLC0415
 
     settings = Settings(batch=o.whole_numbers_of("batch", batch), shapes=o.shapes_of(shapes), math=math, trust=trust)
-    with working("compiling and timing its steps"):
-        found = explain_model(model, settings=settings)
+    other = None
+    if not code:
+        with working("timing the operators of its engine"):
+            other = shipped(model, settings=settings)
+    if other is not None and not json:
+        _show_shipped(other)
+    found, failed = None, ""
+    try:
+        with working("compiling and timing its steps"):
+            found = explain_model(model, settings=settings)
+    except HastenError as error:
+        if other is None or not other.times:
+            raise
+        failed = str(error)
     if json:
         import json as json_module  # noqa: PLC0415  (the option has taken its name)
 
         from hasten.records import to_json  # noqa: PLC0415
         from hasten.report.jsonreport import finite  # noqa: PLC0415
 
-        print(json_module.dumps(finite(to_json(found)), indent=1))
+        print(json_module.dumps(finite({**(to_json(found) or {"error": failed}), "shipped": to_json(other)}), indent=1))
+    elif found is None:
+        print(f"none: {failed}")
     elif code:
         print(found.profile.source)
     else:
         _show(found)
+
+
+def _show_shipped(found: Shipped) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from hasten.report.units import time_text  # noqa: PLC0415
+
+    console = Console()
+    if found.times:
+        console.print(f"The bundle runs on {found.candidate}; its operators, under that engine's profiler:\n")
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name, justify in (("operator", "left"), ("type", "left"), ("time", "right"), ("share", "right")):
+            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for op in found.times:
+            table.add_row(Text(op.name), Text(op.op), time_text(op.time_ns), f"{op.share:.0%}")
+        console.print(table)
+    else:
+        console.print(Text(f"The bundle runs on {found.candidate}; {found.note}"))
+    console.print("\nThe same model compiled to native code:\n")
 
 
 def _show(found: Explanation) -> None:
