@@ -261,6 +261,8 @@ def test_command_line(tmp_path):
         (["policy.onnx", "-o", "other", "--target", "z80"], "unknown target 'z80'"),
         (["missing.onnx", "-o", "other"], "missing.onnx"),
         (["policy.onnx", "-o", "."], "expected an empty or new folder"),
+        (["policy.onnx", "-o", "other", "--batch", "8"], "batch: expected none"),
+        (["policy.onnx", "-o", "other", "--shape", "q=1,2"], "'q'"),
     ):
         done = run([*start, *arguments], tmp_path)
         assert done.returncode == 2

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from hasten import bundle, graph
 from hasten.api import prepare
 from hasten.api.settings import Settings
-from hasten.errors import SourceError
+from hasten.errors import SettingsError, SourceError
 from hasten.sources.detect import open_source
 from hasten.sources.determinism import check_deterministic
 from hasten.sources.samples import samples
@@ -33,15 +33,20 @@ class Subject:
 
 
 def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
-    """The optimised graph of a bundle or of anything that ``open_source`` reads, at the first batch size asked for.
+    """The optimised graph of a bundle or of anything that ``open_source`` reads, at the one batch size asked for.
 
-    Raises:  SourceError: no importer reads it as a graph; BundleError: a damaged bundle
+    Raises:  SourceError: no importer reads it as a graph; BundleError: a damaged bundle; SettingsError: several batch
+             sizes, or another than that of a model whose batch is fixed
     """
-    size = settings.batch[0]
+    if len(settings.batch) > 1:
+        received = ", ".join(map(str, settings.batch))
+        raise SettingsError(f"batch: expected one size, received {received}; run it once for each")
+    (size,) = settings.batch
     if isinstance(model, (str, Path)) and str(model).endswith(".hasten"):
         return _of_bundle(Path(model), size)
     request = prepare.request(sample, settings, work)
     source = open_source(model, request)
+    prepare.batches(source, settings)
     given = prepare.ordered(source, sample)
     examples = samples(source, replace(request, sample=given), settings.seed, 2)
     check_deterministic(source, examples)

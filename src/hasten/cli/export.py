@@ -26,7 +26,8 @@ def export(
             help="Instruction set: x86-64-v2 … x86-64-v4, zen4, aarch64, aarch64-dotprod, c-vector, c (no vectors)."
         ),
     ] = None,
-    batch: o.Batch = "1",
+    batch: o.OneBatch = 1,
+    shapes: o.Shapes = None,
     math: o.Math = "default",
     trust: o.Trust = False,
     json: o.AsJson = False,
@@ -36,7 +37,7 @@ def export(
     from hasten.api.settings import Settings  # noqa: PLC0415
     from hasten.cli.progress import working  # noqa: PLC0415
 
-    settings = Settings(batch=o.whole_numbers_of("batch", batch), math=math, trust=trust)
+    settings = Settings(batch=(batch,), shapes=o.shapes_of(shapes), math=math, trust=trust)
     with working("reading, compiling and testing the library"):
         files = export_model(model, output, target=target, instruction_set=isa, settings=settings)
     if json:

@@ -27,6 +27,7 @@ __all__ = [
     "Metric",
     "ModelPath",
     "Objective",
+    "OneBatch",
     "Precision",
     "Quick",
     "Sample",
@@ -43,6 +44,7 @@ __all__ = [
 
 ModelPath = Annotated[Path, typer.Argument(help="Model file: .keras .h5 .tflite .onnx .pt2 .pt, or a SavedModel.")]
 Batch = Annotated[str, typer.Option(help="Batch sizes to compile for: [bold]1,8,32[/].")]
+OneBatch = Annotated[int, typer.Option("--batch", help="Batch size to compile for.")]
 Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", help="All dimensions of an input, where more than the batch is free: [bold]x=1,250,40[/]."),
