@@ -83,6 +83,8 @@ def _is_out_of_sight(data: ast.expr, code: Code) -> bool:
     if owner is not None and isinstance(data, ast.Attribute):
         kept = code.names.attributes.get(owner, {}).get(data.attr, [])
         return not all(isinstance(b.value, ast.Call) and _builds(b.value, b.path, code) for b in kept)
+    if isinstance(data, ast.Attribute) and owner is None:
+        return not code.qualified(data)  # what another object holds; a module's own is in its name
     if not isinstance(data, ast.Name):
         return isinstance(data, ast.Call) and not _builds(data, (), code)
     bindings = code.names.find(data.id, data)[1]
