@@ -3,7 +3,7 @@
 ## What it does
 Finds a pipeline with work in it (a `map` that shows it, `interleave`, files) that `fit`, `evaluate`, `predict` or a
 loop consumes and that nowhere prefetches. Only pipelines seen from their source on; a loop that runs no model and takes
-no step over the bare records of a file is left alone.
+no step over the bare records of a file is left alone, and so is a pipeline that ends in a `map` on several cores.
 
 ## Why is this bad
 Without it preparing the next batch and computing on this one take turns instead of overlapping.
@@ -37,7 +37,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.pipelines import consumed, pipeline_of, shows_work
-from hasten.doctor.rule import Edit, Hit, Rule, hit
+from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 _OPENS = frozenset(("interleave", "flat_map"))
 _IN_LOOPS = _OPENS | {"batch", "padded_batch", "ragged_batch"}
@@ -59,11 +59,17 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if isinstance(node, ast.For) and not works and not (pipeline.steps & _IN_LOOPS and _computes(node, code)):
         return  # records as they lie in a file, or that are only looked at
-    if pipeline.last is None or (pipeline.steps & {"cache"} and not pipeline.steps & {"shuffle"}):
+    if pipeline.last is None or _runs_ahead(pipeline.last) or (pipeline.steps & {"cache"} and not pipeline.steps & {"shuffle"}):
         return
     yield hit(
         pipeline.last, "reading and computing take turns: nothing is prefetched", *_edit(pipeline.last, code), safe=True
     )
+
+
+def _runs_ahead(last: ast.Call) -> bool:
+    """True for a last `map` on several cores: it fills a buffer of its own meanwhile."""
+    name = last.func.attr if isinstance(last.func, ast.Attribute) else ""
+    return name in ("map", "interleave") and keyword(last, "num_parallel_calls") is not None
 
 
 def _computes(loop: ast.For, code: Code) -> bool:
