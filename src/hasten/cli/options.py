@@ -57,7 +57,11 @@ Precision = Annotated[
     typer.Option(help="float32 float16 bfloat16 int8-weights int8-dynamic int8, or [bold]auto[/] to try them all."),
 ]
 Math = Annotated[
-    str, typer.Option(help="How exact exp, tanh … are in native code: default (6 ULP), strict (2 ULP) or fast (5e-4).")
+    str,
+    typer.Option(
+        help="How exact exp, tanh … are in native code: default (6 ULP; 1e-6 where terms cancel), strict (2 ULP) or "
+        "fast (5e-4)."
+    ),
 ]
 Tolerance = Annotated[
     float | None, typer.Option(help="Absolute and relative error allowed, such as 1e-3; default: rounding alone.")
