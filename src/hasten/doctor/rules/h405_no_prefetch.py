@@ -59,7 +59,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if isinstance(node, ast.For) and not works and not (pipeline.steps & _IN_LOOPS and _computes(node, code)):
         return  # records as they lie in a file, or that are only looked at
-    if pipeline.last is None or _runs_ahead(pipeline.last) or (pipeline.steps & {"cache"} and not pipeline.steps & {"shuffle"}):
+    if pipeline.last is None or _runs_ahead(pipeline.last):
+        return
+    if "cache" in pipeline.steps and "shuffle" not in pipeline.steps:
         return
     yield hit(
         pipeline.last, "reading and computing take turns: nothing is prefetched", *_edit(pipeline.last, code), safe=True
