@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from hasten.errors import SourceError
 from hasten.graph import clone, to_bytes
+from hasten.graph.walk import all_nodes
 from hasten.types import Array
 
 __all__ = ["MANY_NODES", "observe", "run", "runner", "sums_exactly", "with_own_zero_points"]
@@ -107,7 +108,7 @@ def with_own_zero_points(model: ir.Model) -> ir.Model:
 def _runner(model: ir.Model, data: bytes, wanted: list[str] | None) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
-    multiplies_bytes = any(node.op_type in _BYTE_PRODUCTS for node in model.graph.all_nodes())
+    multiplies_bytes = any(node.op_type in _BYTE_PRODUCTS for node in all_nodes(model.graph))
     options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if multiplies_bytes else levels.ORT_DISABLE_ALL
     sums_exactly(options)
     options.intra_op_num_threads, options.log_severity_level = 1, 4

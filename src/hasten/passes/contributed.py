@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.contributed_place import DOMAIN, FLOAT, Place, Results, Rewrite, Value, rewrite_all
 from hasten.passes.opset import raise_to
@@ -327,7 +328,7 @@ _REWRITES: dict[str, Rewrite] = {
 
 
 def _apply(model: ir.Model) -> int:
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if node.domain == DOMAIN and raise_to(model, _SINCE.get(node.op_type, 0)):
             return 1 + _apply(model)  # other nodes now
     return rewrite_all(model, _REWRITES)

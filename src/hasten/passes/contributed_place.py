@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes.surgery import Editor, attribute, constant, input_of
 
 __all__ = ["DOMAIN", "FLOAT", "Place", "Results", "Rewrite", "Value", "rewrite_all"]
@@ -115,13 +116,13 @@ Rewrite = Callable[[Place], Results]
 def rewrite_all(model: ir.Model, rewrites: Mapping[str, Rewrite]) -> int:
     """Replaces nodes of the operators in the table, wherever their rewrite gives results; returns how many results."""
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if node.op_type not in rewrites or (node.domain != DOMAIN and node.op_type != _WITHOUT_DOMAIN):
             continue
         for old, new in zip(node.outputs, rewrites[node.op_type](Place(editor, node)), strict=False):
             if new is not None:
                 editor.swap(old, new)
     changes = editor.finish()
-    if changes and not any(node.domain == DOMAIN for node in model.graph.all_nodes()):
+    if changes and not any(node.domain == DOMAIN for node in all_nodes(model.graph)):
         model.graph.opset_imports.pop(DOMAIN, None)
     return changes

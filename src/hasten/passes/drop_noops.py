@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import (
     Editor,
@@ -40,7 +41,7 @@ _HOLDS = {
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if node.domain not in ("", "ai.onnx") or not node.outputs:
             continue
         kept = _SAME_AS.get(node.op_type, _never)(node)

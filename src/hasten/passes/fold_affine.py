@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, is_op, rank, sole_consumer
 from hasten.types import Array
@@ -41,7 +42,7 @@ class _Affine:
 
 def _after(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         linear = _source_node(node)
         if linear is None:
             continue
@@ -164,7 +165,7 @@ _FOLDS_AFTER = {"Conv": _conv_after, "ConvTranspose": _conv_after, "Gemm": _gemm
 
 def _before(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if not is_op(node, "BatchNormalization", "Mul", "Add", "Sub", "Div"):
             continue
         users = [user for user, _ in node.outputs[0].uses()]

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from hasten.errors import SourceError
 from hasten.graph import reference
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.extract import extract
 from hasten.passes.shape_arithmetic import is_known, known_elements
@@ -31,7 +32,7 @@ def _apply(model: ir.Model) -> int:
     editor = Editor(model)
     _fold_shapes(editor)
     _fold_values(editor)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, "Reshape"):
             _settle_reshape(editor, node)
         elif is_op(node, "Expand"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, is_op, opset, scalar
 from hasten.types import Array
@@ -21,7 +22,7 @@ _AXIS_IS_AN_INPUT = 20
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, "DFT"):
             _dft(editor, node)
         elif is_op(node, "STFT"):

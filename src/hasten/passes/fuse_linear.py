@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import (
     Dim,
@@ -27,7 +28,7 @@ _NEVER_NEGATIVE = ("Relu", "Sigmoid", "Softmax", "Exp", "Abs", "Sqrt", "HardSigm
 
 def _bias(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, "Add"):
             _fuse_bias(editor, node)
     return editor.finish()
@@ -66,7 +67,7 @@ def _row(editor: Editor, bias: ir.Value | None, weights: tuple[Dim, ...] | None)
 
 def _padding(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, "Conv", "MaxPool", "AveragePool"):
             _fuse_padding(editor, node)
     return editor.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Editor, dims, input_of, is_op, scalar, sole_consumer
 
@@ -15,7 +16,7 @@ _Bounds = tuple[float, float]
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         inner = node.inputs[0].producer() if is_op(node, "Relu", "Clip") and node.inputs[0] is not None else None
         if inner is not None and sole_consumer(inner.outputs[0]) is node and node.outputs[0].dtype == ir.DataType.FLOAT:
             first, second = _bounds(inner), _bounds(node)

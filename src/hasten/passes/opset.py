@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 from onnx import version_converter
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import opset
 
@@ -41,7 +42,7 @@ def raise_to(model: ir.Model, version: int) -> bool:
 
 def _means_the_same(model: ir.Model, old: int, new: int) -> bool:
     """True where no operator of the graph was redefined in between: then only the number changes."""
-    used = {node.op_type for node in model.graph.all_nodes() if node.domain in ("", "ai.onnx")}
+    used = {node.op_type for node in all_nodes(model.graph) if node.domain in ("", "ai.onnx")}
     return all(_defined(op, old) == _defined(op, new) for op in used)
 
 

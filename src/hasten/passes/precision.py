@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes, subgraphs
 from hasten.passes import Pass
 from hasten.passes.surgery import Editor, constant, dims
 
@@ -20,15 +21,15 @@ _DOUBLE, _SINGLE = ir.DataType.DOUBLE, ir.DataType.FLOAT
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
     doubles = [value for value in model.graph.outputs if value.dtype == _DOUBLE]
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in (model.graph, *subgraphs(model.graph)):
         for value in list(graph.initializers.values()):
             contents = constant(value)
             if value.dtype == _DOUBLE and contents is not None:
                 value.const_value = ir.tensor(contents.astype(np.float32), name=value.name)
                 editor.changes += _retype(value)
-    for node in model.graph.all_nodes():
+    for node in all_nodes(model.graph):
         editor.changes += _retype_attributes(node) + sum(_retype(value) for value in node.outputs)
-    for graph in model.graph.subgraphs():
+    for graph in subgraphs(model.graph):
         editor.changes += sum(_retype(value) for value in graph.inputs)
     _cast_inputs(editor, model.graph)
     _cast_outputs(editor, model.graph, doubles)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, sole_consumer, static_dims
 from hasten.passes.views import VIEWS
@@ -17,7 +18,7 @@ __all__ = ["views_as_integers"]
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, *VIEWS):
             _hoist(editor, node)
         elif is_op(node, "QuantizeLinear"):

@@ -11,6 +11,7 @@ from typing import Any as Anything
 
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.opset import raise_to
 from hasten.passes.pattern import Any, Match, Op, Pattern, find, product
@@ -61,7 +62,7 @@ _ENDS = ("Mul", "Div")
 def _apply(model: ir.Model) -> int:
     found = [
         (node, known, match)
-        for node in model.graph.all_nodes()
+        for node in all_nodes(model.graph)
         if is_op(node, *_ENDS)
         for known in _KNOWN
         if (match := find(node, known.pattern)) is not None and known.holds(match)
@@ -74,7 +75,7 @@ def _apply(model: ir.Model) -> int:
         if not taken & match.nodes:
             taken |= match.nodes
             _replace(editor, node, known, match)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, "Div"):
             _softmax(editor, node)
     return editor.finish()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.opset import raise_to
 from hasten.passes.pattern import Any, Match, Op, Pattern, find
@@ -65,9 +66,9 @@ _FORMS = (
 
 def _apply(model: ir.Model) -> int:
     for form in _FORMS:
-        places = [node for node in model.graph.all_nodes() if _fits(node, form) is not None]
+        places = [node for node in all_nodes(model.graph) if _fits(node, form) is not None]
         if places and raise_to(model, form.opset):
-            places = [node for node in model.graph.all_nodes() if _fits(node, form) is not None]
+            places = [node for node in all_nodes(model.graph) if _fits(node, form) is not None]
         if places:
             editor = Editor(model)
             for node in places:

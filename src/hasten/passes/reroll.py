@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.lanes import BATCHED, Operand, Stacked, stack
 from hasten.passes.surgery import Dim, Editor, attribute, constant, dims, input_of, ints, is_op
@@ -197,7 +198,7 @@ def _cut_of_slice(node: ir.Node, source: ir.Value, shape: tuple[Dim, ...]) -> tu
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, "Concat") and len(node.inputs) >= _FEWEST_LANES:
             _roll(editor, node)
     return editor.finish()

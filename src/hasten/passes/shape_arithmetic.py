@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from hasten.graph.walk import all_nodes
 from hasten.passes.surgery import attribute, constant, dims, input_of, is_op
 
 __all__ = ["Elements", "is_known", "known_elements"]
@@ -28,7 +29,7 @@ _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 def known_elements(model: ir.Model) -> dict[ir.Value, Elements]:
     """Elements of every small integer value that follows from shapes; constants are left out."""
     known: dict[ir.Value, Elements] = {}
-    for node in model.graph.all_nodes():
+    for node in all_nodes(model.graph):
         rule = _RULES.get(node.op_type)
         if rule is None or not is_op(node, node.op_type) or len(node.outputs) != 1:
             continue

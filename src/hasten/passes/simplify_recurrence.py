@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, ints, is_op
 from hasten.passes.views import VIEWS, trace
@@ -20,7 +21,7 @@ _COPIES = ("Expand", "Tile", "Cast", "Identity", *VIEWS)
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, *_RECURRENT) and attribute(node, "layout", 0) == 0:
             _drop_defaults(editor, node)
             _use_final_state(editor, node)

@@ -11,6 +11,7 @@ import itertools
 import onnx_ir as ir
 
 from hasten.graph.operators import BROADCAST, UNARY
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Dim, Editor, constant, dims, is_op, sole_consumer
 
@@ -21,7 +22,7 @@ _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, *UNARY, *BROADCAST) and len(node.outputs) == 1:
             _sink(editor, node)
     return editor.finish()

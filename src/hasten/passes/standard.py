@@ -7,6 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from hasten.graph.walk import subgraphs
 from hasten.passes import Pass
 from hasten.passes.surgery import sweep
 
@@ -41,7 +42,7 @@ def _weights_alone(model: ir.Model) -> int:
 
 
 def _sort(model: ir.Model) -> int:
-    graphs = (model.graph, *model.graph.subgraphs())
+    graphs = (model.graph, *subgraphs(model.graph))
     before = [list(graph) for graph in graphs]
     model.graph.sort()
     return int(any(old != list(graph) for old, graph in zip(before, graphs, strict=True)))

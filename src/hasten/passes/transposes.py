@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.graph.operators import BROADCAST
+from hasten.graph.walk import subgraphs
 from hasten.passes import Pass
 from hasten.passes.agnostic import Perm, Rule, inverse, layout_rule
 from hasten.passes.mincut import FORBIDDEN, SINK, SOURCE, Cut
@@ -36,7 +37,7 @@ def _apply(model: ir.Model) -> int:
     changes = 0
     for _ in range(_MOST_ROUNDS):
         editor = Editor(model)
-        if not any(_improve(editor, graph) for graph in (model.graph, *model.graph.subgraphs())):
+        if not any(_improve(editor, graph) for graph in (model.graph, *subgraphs(model.graph))):
             break
         changes += editor.finish()
     return changes

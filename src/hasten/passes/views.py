@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Dim, Editor, attribute, dims, input_of, ints, is_op, sole_consumer
 
@@ -159,7 +160,7 @@ def _unit_dims(node: ir.Node, arrangement: Arrangement) -> bool:
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in reversed(list(model.graph.all_nodes())):
+    for node in reversed(list(all_nodes(model.graph))):
         if is_op(node, *VIEWS) and not _continues(node):
             _merge(editor, node)
     return editor.finish()

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.graph.operators import UNARY
+from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import Editor, attribute, constant, dims, input_of, is_op, sole_consumer
 from hasten.passes.views import VIEWS, Arrangement, trace
@@ -20,7 +21,7 @@ __all__ = ["views_into_weights"]
 
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
-    for node in list(model.graph.all_nodes()):
+    for node in list(all_nodes(model.graph)):
         if is_op(node, "MatMul", "Gemm"):
             _rows(editor, node)
         elif is_op(node, *VIEWS):
