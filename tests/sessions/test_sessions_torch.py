@@ -123,3 +123,12 @@ def test_inductor_packages_answer_as_the_module(tmp_path: Path) -> None:
     wanted = module(torch.from_numpy(a), torch.from_numpy(b))["out"].detach().numpy()
     np.testing.assert_allclose(session.call(a, b)[0], wanted, rtol=1e-5, atol=1e-6)
     assert (tmp_path / "out" / "inductor").is_dir()
+
+
+@pytest.mark.parametrize("path", ["inference_mode", "scripted_frozen"])
+def test_an_exported_program_takes_every_path(tmp_path: Path, path: str) -> None:
+    module, (a, b) = Net().eval(), (torch.ones(1, 6), torch.ones(1, 3))
+    torch.export.save(torch.export.export(module, (a, b)), tmp_path / "net.pt2")
+    session = open_session(ENGINE.build(asked(tmp_path / "out", tmp_path / "net.pt2", way(path))))
+    wanted = module(a, b)["out"].detach().numpy()
+    np.testing.assert_allclose(session.call(a.numpy(), b.numpy())[0], wanted, rtol=1e-5, atol=1e-6)

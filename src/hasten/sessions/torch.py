@@ -107,6 +107,13 @@ def flat_module(module: Any) -> Any:
         def forward(self, *tensors: Any) -> tuple[Any, ...]:
             return flatten(self.module(*tensors))
 
+        def train(self, mode: bool = True) -> Any:
+            try:
+                return super().train(mode)
+            except NotImplementedError:  # an exported program's: it keeps the mode that it was exported in
+                self.training = mode
+                return self
+
     return Flat()
 
 
