@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from graph_text import lines, model_of, ops, probe_of
 
 from hasten.errors import PassError
+from hasten.graph import check, shapes
 from hasten.passes import Pass
 from hasten.passes.drop_noops import drop_noops
 from hasten.passes.phases import OPTIMISE, TIDY
@@ -124,3 +126,21 @@ def test_a_nan_that_was_not_there_is_a_difference() -> None:
     model = model_of("(float[2] x) => (float[2] y) { a = Relu (x) y = Neg (a) }")
     with pytest.raises(PassError, match="NaN"):
         run_phases(model, ((_replace_relu("Log"),),), probe=[np.array([-1.0, 1.0], np.float32)], strict=True)
+
+
+def test_a_graph_is_described_once_for_a_check_and_for_each_start_that_none_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[ir.Model] = []
+    plain = shapes.skeleton
+
+    def counted(model: ir.Model) -> onnx.ModelProto:
+        made.append(model)
+        return plain(model)
+
+    model = model_of(MODEL)
+    monkeypatch.setattr(shapes, "skeleton", counted)
+    monkeypatch.setattr(check, "skeleton", counted)
+    run_phases(model, ([_replace_relu("Exp")], [drop_noops], ()), strict=True)
+    # The start of the first phase, the change in it, and the one in the second: never a start that was checked before.
+    assert len(made) == 3

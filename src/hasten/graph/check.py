@@ -19,11 +19,12 @@ def check(model: ir.Model) -> None:
 
     Raises:  PassError: what is wrong, in one line
     """
+    proto = skeleton(model)
     try:
-        onnx.checker.check_model(skeleton(model))
+        onnx.checker.check_model(proto)
     except Exception as error:
         raise PassError(f"graph is invalid: {' '.join(str(error).split())[:300]}") from error
-    infer(model, strict=True)
+    infer(model, strict=True, proto=proto)
 
 
 def signature(model: ir.Model) -> Signature:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from hasten.errors import PassError, SourceError
 from hasten.graph import reference
+from hasten.graph.walk import all_nodes
 from hasten.types import Array
 
 __all__ = ["complete", "fix", "free_dims", "infer", "set_shape", "skeleton"]
@@ -29,15 +30,17 @@ _HOLD_BODIES = ("If", "Loop", "Scan", "SequenceMap")
 _DATA_SIZED = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
 
 
-def infer(model: ir.Model, *, strict: bool = False) -> None:
+def infer(model: ir.Model, *, strict: bool = False, proto: onnx.ModelProto | None = None) -> None:
     """Types and shapes on every value of the graph and its subgraphs; a value that none can tell keeps what it had.
+
+    ``proto`` is the ``skeleton`` of the model where the caller has it already.
 
     Raises:  PassError: with ``strict``, an operator contradicts the types or shapes that reach it
     """
-    proto = _inferred(skeleton(model), strict)
-    if proto is None:
+    found = _inferred(skeleton(model) if proto is None else proto, strict)
+    if found is None:
         return
-    _merge(model.graph, proto.graph)
+    _merge(model.graph, found.graph)
     _unify(model)
 
 
@@ -85,7 +88,7 @@ def fix(model: ir.Model, dims: Mapping[str, int]) -> int:
     if not changed:
         return 0
     # What was inferred under the old dimensions may name them by symbols that nothing defines any more.
-    for node in model.graph.all_nodes():
+    for node in all_nodes(model.graph):
         for value in node.outputs:
             if value.shape is not None and not value.shape.is_static():
                 fixed = [dims.get(d.value, d) if not isinstance(d, int) and d.value else d for d in value.shape]
@@ -103,7 +106,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     """The graph as ONNX's tools take it: weights over 2 KB stand as inputs, inferred types are left out."""
     proto = onnx.ModelProto(ir_version=model.ir_version or 8)
     opsets = dict(model.opset_imports)
-    for domain in sorted({node.domain for node in model.graph.all_nodes()} - set(opsets)):
+    for domain in sorted({node.domain for node in all_nodes(model.graph)} - set(opsets)):
         opsets[domain] = 1
     proto.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items())
     proto.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
@@ -187,7 +190,7 @@ def _annotate(value: ir.Value, told: onnx.TypeProto.Tensor) -> None:
 def _unify(model: ir.Model) -> None:
     """Gives the free dimension that a Reshape carries on its name back; inference makes a new one at each Reshape."""
     same: dict[str, str] = {}
-    for node in model.graph.all_nodes():
+    for node in all_nodes(model.graph):
         if node.op_type == "Reshape" and node.inputs[0] is not None:
             before, after = (_renamed(value, same) for value in (node.inputs[0], node.outputs[0]))
             old, new = ([d for d in dims if not isinstance(d, int)] for dims in (before, after))
@@ -196,7 +199,7 @@ def _unify(model: ir.Model) -> None:
                 same[new[0]] = old[0]
     if not same:
         return
-    for node in model.graph.all_nodes():
+    for node in all_nodes(model.graph):
         for value in node.outputs:
             if value.shape is not None and not value.shape.is_static() and not value.is_graph_output():
                 set_shape(value, _renamed(value, same))

@@ -47,7 +47,7 @@ def run_phases(
     expected = None if arrays is None else _answers(current, arrays)
     rewrites: list[Rewrite] = []
     for phase in phases:
-        attempt = _Attempt(tuple(phase), strict)
+        attempt = _Attempt(tuple(phase), strict, inferred=current is not model)
         result = attempt.run(current)
         while arrays is not None and expected is not None:
             fault = _difference(expected, _answers(result, arrays))
@@ -73,6 +73,8 @@ class _Attempt:
 
     passes: tuple[Pass, ...]
     strict: bool
+    inferred: bool = False
+    """What it starts from comes from a phase before it, whose every change was checked, and so inferred."""
     left_out: dict[str, str] = field(default_factory=dict)
     tallies: dict[str, _Tally] = field(default_factory=dict)
     steps: int = 0
@@ -83,7 +85,8 @@ class _Attempt:
         """The phase applied to a copy of ``start``; with ``limit``, only so many steps that change something."""
         while True:
             model = clone(start)
-            infer(model)
+            if not self.inferred:
+                infer(model)
             self.steps, self.tallies = 0, {}
             fault = self._rounds(model, limit)
             if fault is None:
