@@ -8,12 +8,14 @@ dead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from hasten.graph.shapes import set_shape
+from hasten.graph.walk import all_nodes, subgraphs
 from hasten.types import Array
 
 __all__ = [
@@ -123,13 +125,19 @@ class Editor:
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         self.changes = 0
-        self._used = {value.name for value in model.graph.inputs} | set(model.graph.initializers)
-        for node in model.graph.all_nodes():
-            self._used.update(value.name for value in node.outputs)
-            self._used.add(node.name)
-        for graph in model.graph.subgraphs():
-            self._used.update(graph.initializers)
-            self._used.update(value.name for value in graph.inputs)
+
+    @cached_property
+    def _used(self) -> set[str | None]:
+        """Every name in the model; most applications of a pass change nothing, and never ask."""
+        model = self.model
+        used = {value.name for value in model.graph.inputs} | set(model.graph.initializers)
+        for node in all_nodes(model.graph):
+            used.update(value.name for value in node.outputs)
+            used.add(node.name)
+        for graph in subgraphs(model.graph):
+            used.update(graph.initializers)
+            used.update(value.name for value in graph.inputs)
+        return used
 
     def name(self, hint: str) -> str:
         """A name that nothing in the model has."""
@@ -232,7 +240,7 @@ class Editor:
 
 def sweep(model: ir.Model) -> int:
     """Removes nodes that no output needs and weights that no node reads; returns how many."""
-    return sum(_sweep(graph) for graph in (*model.graph.subgraphs(), model.graph))
+    return sum(_sweep(graph) for graph in (*subgraphs(model.graph), model.graph))
 
 
 def _sweep(graph: ir.Graph) -> int:
@@ -253,6 +261,6 @@ def _sweep(graph: ir.Graph) -> int:
 
 def _detach(graph: ir.Graph) -> None:
     """Nodes of a subgraph that goes away still count as readers of outer values until they let go of them."""
-    for node in graph.all_nodes():
+    for node in all_nodes(graph):
         for index in range(len(node.inputs)):
             node.replace_input_with(index, None)
