@@ -36,7 +36,25 @@ def is_loader(node: ast.Call, code: Code) -> bool:
     """True for a torch DataLoader, its options in sight, in a file that uses CUDA."""
     if code.qualified(node.func) != "torch.utils.data.DataLoader" or not code.uses_gpu or not code.fact(_moves):
         return False
-    return not any(k.arg is None for k in node.keywords) and not any(isinstance(a, ast.Starred) for a in node.args)
+    if any(k.arg is None for k in node.keywords) or any(isinstance(a, ast.Starred) for a in node.args):
+        return False
+    return not _gives_device_tensors(node, code)
+
+
+def _gives_device_tensors(node: ast.Call, code: Code) -> bool:
+    """True where `__getitem__` puts items on the device: they can't be pinned, nor cross from a forked worker."""
+    data = argument(node, 0, "dataset")
+    kind = code.kind(data) if data is not None else None
+    lookup = code.definitions.method(kind.local, "__getitem__") if kind is not None and kind.local is not None else None
+    return lookup is not None and any(_is_move(n) for n in ast.walk(lookup))
+
+
+def _is_move(node: ast.AST) -> bool:
+    """True for `.cuda()` and `.to("cuda")`, `.to(self.device)`."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    places = " ".join(ast.unparse(a) for a in node.args)
+    return node.func.attr == "cuda" or (node.func.attr == "to" and re.search("cuda|device", places) is not None)
 
 
 def _moves(code: Code) -> bool:
