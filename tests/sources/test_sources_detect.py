@@ -70,12 +70,19 @@ def test_a_folder_with_a_saved_model_is_one(tmp_path: Path) -> None:
     assert kind_of_file(tmp_path) == "saved_model"
 
 
+def parts(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     whole = tiny_onnx().SerializeToString()
     return {
         "missing": (folder / "nothing.onnx", "no such file"),
         "empty": (write(folder / "empty.keras", b""), "empty file"),
         "folder": (folder, "saved_model.pb"),
+        "part of a folder": (write(parts(folder, "whole") / "saved_model.pb", b"\x08\x01"), "hand in the folder"),
+        "hollow folder": (write(parts(folder, "hollow") / "saved_model.pb", b"").parent, "empty saved_model.pb"),
         "text": (write(folder / "notes.onnx", b"hello, this is no model"), "not a model in any known format"),
         "truncated onnx": (write(folder / "cut.onnx", whole[: len(whole) // 2]), "cut"),
         "truncated zip": (write(folder / "cut.keras", b"PK\x03\x04" + bytes(100)), "cut short or damaged"),
@@ -88,7 +95,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 BAD = (
-    "missing", "empty", "folder", "text", "truncated onnx", "truncated zip", "other zip", "other json",
+    "missing", "empty", "folder", "part of a folder", "hollow folder", "text", "truncated onnx", "truncated zip", "other zip", "other json",
     "damaged json", "bundle", "truncated tflite",
 )  # fmt: skip
 

@@ -38,6 +38,7 @@ _LIBRARIES = {"keras": "keras", "tensorflow": "keras", "tf2onnx": "keras", "h5py
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TFLITE = b"TFL3"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before zip archives: its magic number
+_SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 _ZIP = b"PK\x03\x04"
 
 
@@ -68,6 +69,8 @@ def kind_of_file(path: Path) -> str:
         raise SourceError(f"cannot read '{path}': no such file; check the path") from error
     except OSError as error:
         raise SourceError(f"cannot read '{path}': {error.strerror or error}") from error
+    if path.name in _SAVED_MODEL:
+        raise SourceError(f"cannot read '{path}' alone: it is a part of a SavedModel; hand in the folder it lies in")
     if not head:
         raise SourceError(f"cannot read '{path}': expected a model, received an empty file (0 bytes)")
     if head[4:8] == _TFLITE:
@@ -133,7 +136,10 @@ def _missing(error: ModuleNotFoundError) -> SourceError:
 
 
 def _kind_of_folder(path: Path) -> str:
-    if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
+    found = next((path / name for name in _SAVED_MODEL if (path / name).is_file()), None)
+    if found is not None and not found.stat().st_size:
+        raise SourceError(f"cannot read '{path}': expected a SavedModel, received an empty {found.name} (0 bytes)")
+    if found is not None:
         return "saved_model"
     raise SourceError(
         f"cannot read '{path}': expected a model file or a SavedModel folder (with saved_model.pb), "
