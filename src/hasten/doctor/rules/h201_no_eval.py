@@ -2,9 +2,9 @@
 
 ## What it does
 Finds a torch model run for inference in a file where nothing calls `.eval()` on the way to it, nor does another file
-of the package that runs the same function. Models whose layers are all seen, and hold neither dropout nor batch norm,
-are left alone, as are `from_pretrained` models (they come in eval mode). In a package, and where a class is handed its
-model, the file must show layers that care; in a package also that this function or class loads the weights.
+of the package that runs the same function. The file must show layers that care (dropout, batch norm, a network of
+torchvision, timm or a hub), or a script must load the weights right where it runs the model; in a package both are
+asked for. `from_pretrained` models are left alone: they come in eval mode.
 
 ## Why is this bad
 In training mode dropout throws activations away at random and batch norm takes its statistics from the batch, and
@@ -68,7 +68,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if code.calls_named("eval") and not _stands_alone(call, code):
             continue
-        elsewhere = _is_in_package(call, code) or not _is_loaded_by_owner(call, code) or _plays(call, code)
+        elsewhere = _is_in_package(call, code) or not _is_loaded_there(call, code) or _plays(call, code)
         if elsewhere and not _shows_state(call, code):
             continue
         if _is_in_package(call, code) and not is_loaded_here(call, code):
@@ -121,11 +121,13 @@ def _is_in_package(call: ast.Call, code: Code) -> bool:
     return is_in_package(code.file) and code.function(call) is not None
 
 
-def _is_loaded_by_owner(call: ast.Call, code: Code) -> bool:
-    """False for a method whose class loads no weights: another file hands it the model, in what mode is not seen."""
-    owner = code.klass(call)
-    own = (c for c in ast.walk(owner) if isinstance(c, ast.Call)) if owner is not None else iter(())
-    return owner is None or any(isinstance(c.func, ast.Attribute) and c.func.attr == "load_state_dict" for c in own)
+def _is_loaded_there(call: ast.Call, code: Code) -> bool:
+    """True where the very model is given its weights in the function that runs it, or in a method of its class."""
+    model, owner = code.names.dotted(call.func), code.klass(call)
+    scope = owner or code.function(call) or code.tree
+    calls = (c for c in ast.walk(scope) if isinstance(c, ast.Call)) if owner is not None else own_calls(scope)
+    given = (c.func for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "load_state_dict")
+    return any(owner is not None or code.names.dotted(f.value) == model for f in given)
 
 
 def _plays(call: ast.Call, code: Code) -> bool:
