@@ -68,6 +68,7 @@ def answers(scope: ast.AST, code: Code) -> Iterator[ast.Call]:
             and not _is_for_loss(call, code)
             and not _is_run_to_train(scope, code)
             and not _is_trial(call, code)
+            and not _takes_no_tensor(call, code)
         ):
             yield call
 
@@ -103,6 +104,17 @@ def _is_trial(call: ast.Call, code: Code) -> bool:
     if _is_untrained(call, code):
         return True
     return bool(made) and all(m is not None and code.qualified(m.func) in _MADE_UP for m in made)
+
+
+def _takes_no_tensor(call: ast.Call, code: Code) -> bool:
+    """True for a model given arrays, texts or a list of them: that is a wrapper, and sees to modes and gradients."""
+    data = value_of(call.args[0], code) if call.args else None
+    first = data.elts[0] if isinstance(data, ast.List) and data.elts else None
+    return any(_is_text(d) or (d is not None and code.is_a(d, makers.NUMPY)) for d in (data, first))
+
+
+def _is_text(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _is_untrained(call: ast.Call, code: Code) -> bool:
