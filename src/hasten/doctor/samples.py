@@ -35,6 +35,7 @@ _CALLED_MODEL = re.compile(r"(^|[._])(\w*model|net|network|nn|cnn|rnn|lstm|autoe
 _CHUNK = re.compile("batch|chunk|block")
 _EMPTY = frozenset(f"numpy.{f}" for f in ("zeros", "empty", "ones", "full"))
 _KERAS_ONLY = frozenset(("verbose", "steps"))
+_KERAS_TAKES = _KERAS_ONLY | {"x", "batch_size", "callbacks", "max_queue_size", "workers", "use_multiprocessing"}
 _RENEWS = ("set_weights", "load_weights")
 
 
@@ -48,9 +49,16 @@ def is_keras_predict(call: ast.Call, code: Code, *names: str) -> bool:
     if not code.imports("keras", "tensorflow", "tf_keras"):
         return False
     # Nobody else's predict takes these, in a file that uses Keras and no other library of that habit.
+    if code.names.class_of_self(call.func.value) is not None or _takes_more(call):
+        return False  # the class' own method, or another library's
     if any(k.arg in _KERAS_ONLY for k in call.keywords) and not code.imports(*_OTHERS_THAT_PREDICT):
         return True
     return _is_handed_model(call.func.value, code) and is_one_sample(first_argument(call), code)
+
+
+def _takes_more(call: ast.Call) -> bool:
+    """True where `predict` is given what Keras' own does not take."""
+    return call.func.attr == "predict" and any(k.arg and k.arg not in _KERAS_TAKES for k in call.keywords)  # type: ignore[attr-defined]
 
 
 def _is_handed_model(node: ast.expr, code: Code) -> bool:
