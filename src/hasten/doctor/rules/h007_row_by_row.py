@@ -58,6 +58,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return  # a language model goes on from what it has read
     if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code) or _measures_row(loop):
         return
+    if _is_run_whole_too(node, data, code) or _is_layer_of_many(node, loop, code):
+        return
     if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop)):
         return
     yield hit(node, "the model runs on one row a round; one batch of all rows does the same work once")
@@ -72,6 +74,31 @@ def _carries_state(node: ast.Call, loop: ast.AST, code: Code) -> bool:
     written = {n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
     reads = (n for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
     return bool(written) and not any(n.id in written for n in reads)
+
+
+def _is_layer_of_many(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True where an outer loop picks the model: layers run one after the other, of a model too large for more."""
+    outer = [around for around in code.loops(node) if around is not loop]
+    return any(model_changes(node.func, around, code) for around in outer) or _frees(code.function(node))
+
+
+def _frees(function: ast.AST | None) -> bool:
+    """True for a function that empties the device's cache: it runs what just fits."""
+    named = (n.attr for n in ast.walk(function) if isinstance(n, ast.Attribute)) if function is not None else iter(())
+    return "empty_cache" in named
+
+
+def _is_run_whole_too(node: ast.Call, data: ast.expr, code: Code) -> bool:
+    """True where the function runs the model on all rows as well, `net(rows)`: one by one is one of two ways."""
+    rows = value_of(data, code)
+    whole = code.names.dotted(rows.value) if isinstance(rows, ast.Subscript) else ""
+    model, function = code.names.dotted(node.func), code.function(node)
+    others = (c for c in code.calls if c is not node and code.function(c) is function)
+    return bool(whole) and any(
+        code.names.dotted(c.func) == model and code.names.dotted(d) == whole
+        for c in others
+        if (d := input_of(c)) is not None
+    )
 
 
 def _differs_in_length(data: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
