@@ -46,6 +46,7 @@ _OWN = ("__init__", "tolist", "item", "numpy")  # a tensor class' own conversion
 _JOINS = words("concatenate concat cat stack vstack hstack array asarray tensor mean sum")
 _REDUCES = frozenset(("argmax", "topk"))
 _SEVERAL = frozenset(words("linspace arange split chunk unbind meshgrid topk sort tensor_split broadcast_tensors"))
+_LIBRARIES = frozenset(words("torch torchvision torchaudio tensorflow keras numpy math einops tqdm"))
 _TAKES_OFF = re.compile("^numpy$|^tolist$|to_?list$|(to|2)_?(np|numpy)$")
 _TRAINING = frozenset(("backward", "step", "train_on_batch", "apply_gradients", "minimize", "zero_grad"))
 
@@ -145,10 +146,32 @@ def _waits_anyway(loop: ast.AST, code: Code) -> bool:
     ):
         return True
     calls = [n for n in ast.walk(loop) if isinstance(n, ast.Call)]
+    if any(_last_name(c.func) == "isnan" or _is_tested(c, code) for c in calls):
+        return True
     helpers = {code.function_run(c) for c in calls} - {None}
+    if any(_is_unseen(c, code) and any(_from_model(a, loop, code) for a in c.args) for c in calls):
+        return True  # the measures of other files give numbers, more often than not
     calls += [n for h in helpers if h is not None for n in ast.walk(h) if isinstance(n, ast.Call)]
     named = (c.func.attr if isinstance(c.func, ast.Attribute) else getattr(c.func, "id", "") for c in calls)
     return any(_TAKES_OFF.search(name) for name in named)
+
+
+def _is_unseen(call: ast.Call, code: Code) -> bool:
+    """True for a function of another file of the project: `from metrics import score`."""
+    if not isinstance(call.func, ast.Name) or call.func.id[:1].isupper():
+        return False
+    origins = [b.origin for b in code.names.find(call.func.id, call.func)[1] if b.role == "import"]
+    return any(o.split(".")[0] not in _LIBRARIES for o in origins)
+
+
+def _is_tested(call: ast.Call, code: Code) -> bool:
+    """True for a conversion in the test of an `if`: the round waits for it there."""
+    if _last_name(call.func) not in _CONVERSIONS:
+        return False
+    inside, at = call, code.parent(call)
+    while isinstance(at, ast.expr):
+        inside, at = at, code.parent(at)  # type: ignore[assignment]
+    return isinstance(at, (ast.If, ast.While)) and at.test is inside
 
 
 def _is_read_each_round(node: ast.AST, loop: ast.AST, code: Code) -> bool:
