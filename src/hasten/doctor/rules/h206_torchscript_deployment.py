@@ -52,7 +52,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if code.qualified(node.func) not in _MAKERS or not node.args or not _is_shipped(node, code):
         return
-    if _is_asked_for(node, code) or _goes_to_onnx(node, code) or _is_bare(node, code):
+    if _is_asked_for(node, code) or _is_read_on(node, code) or _is_bare(node, code):
         return
     yield hit(node, "TorchScript is deprecated as a way to deploy")
 
@@ -73,8 +73,11 @@ def _is_bare(node: ast.Call, code: Code) -> bool:
     return isinstance(made, ast.Call) and code.qualified(made.func) == "torch.nn.Module"
 
 
-def _goes_to_onnx(node: ast.Call, code: Code) -> bool:
-    """True where the traced thing is what the ONNX exporter reads."""
+def _is_read_on(node: ast.Call, code: Code) -> bool:
+    """True where the ONNX exporter reads the traced thing, or the same lines make Core ML of it as well."""
+    function = code.function(node)
+    if any(code.function(c) is function and code.qualified(c.func) == "coremltools.convert" for c in code.calls):
+        return True
     statement = code.statement(node)
     name = code.names.dotted(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
     exports = (c for c in code.calls_named("export") if code.qualified(c.func).startswith("torch.onnx.") and c.args)
