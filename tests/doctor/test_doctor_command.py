@@ -32,7 +32,15 @@ def test_exits_with_zero_when_clean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nowhere.py"], ["--format", "xml", "."], ["--select", "H999", "."], ["--explain", "X1"]]
+    "arguments",
+    [
+        ["nowhere.py"],
+        ["--format", "xml", "."],
+        ["--select", "H999", "."],
+        ["--explain", "X1"],
+        ["--diff", "--json", "."],
+        ["--diff", "--format", "sarif", "."],
+    ],
 )
 def test_misuse_exits_with_two_and_one_line(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(

@@ -53,6 +53,8 @@ def doctor(
     output = "json" if json else output
     if output not in out.FORMATS:
         raise SettingsError(f"unknown --format '{output}': expected one of {', '.join(out.FORMATS)}")
+    if diff and output != "text":
+        raise SettingsError(f"--diff prints a diff alone: expected no other format, received {output}; leave one out")
     code, models = _sorted_out(paths or ["."])
     settings = _settings(code or ["."], select, ignore)
     how = "unsafe" if unsafe_fixes else "safe" if fix or diff else ""
