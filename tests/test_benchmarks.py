@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
 
+from benchmarks import exported_c  # noqa: E402
 from benchmarks.peers import _compared, _row  # noqa: E402
 from benchmarks.peers_table import write_docs  # noqa: E402
 from benchmarks.turns import take_turns  # noqa: E402
@@ -90,3 +91,23 @@ def test_list_of_benchmarks():
     assert done.returncode == 0
     assert "  peers " in done.stdout
     assert "  turns " not in done.stdout
+
+
+def test_the_exported_c_is_left_out_where_the_other_side_is_not_here(tmp_path, capsys):
+    exported_c.main([f"--rtneural={tmp_path}"])
+    assert capsys.readouterr().out.startswith("left out: --rtneural names no source tree")
+
+
+def test_both_sides_of_the_exported_c_have_the_same_layers():
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((5, 3)), layers.LSTM(4), layers.Dropout(0.5), layers.Dense(2, "elu")])
+    parts = exported_c._parts(model)
+    assert [part["types"] for part in parts] == [
+        ["RTNeural::LSTMLayerT<float, 3, 4>"],
+        ["RTNeural::DenseT<float, 4, 2>", "RTNeural::ELuActivationT<float, 2>"],
+    ]
+    driver = exported_c._driver("small", model, parts)
+    assert "for (int t = 0; t < 5; t++) part0.forward(x + t * 3);" in driver
+    assert "small_infer(arena, x, ours);" in driver
+    assert "@" not in driver
