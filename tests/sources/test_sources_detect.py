@@ -81,7 +81,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "missing": (folder / "nothing.onnx", "no such file"),
         "empty": (write(folder / "empty.keras", b""), "empty file"),
         "folder": (folder, "saved_model.pb"),
-        "part of a folder": (write(parts(folder, "whole") / "saved_model.pb", b"\x08\x01"), "hand in the folder"),
+        "part of a folder": (write(parts(folder, "whole") / "saved_model.pb", b"\x08"), "the folder it"),
         "hollow folder": (write(parts(folder, "hollow") / "saved_model.pb", b"").parent, "empty saved_model.pb"),
         "text": (write(folder / "notes.onnx", b"hello, this is no model"), "not a model in any known format"),
         "truncated onnx": (write(folder / "cut.onnx", whole[: len(whole) // 2]), "cut"),
@@ -95,8 +95,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 BAD = (
-    "missing", "empty", "folder", "part of a folder", "hollow folder", "text", "truncated onnx", "truncated zip", "other zip", "other json",
-    "damaged json", "bundle", "truncated tflite",
+    "missing", "empty", "folder", "part of a folder", "hollow folder", "text", "truncated onnx", "truncated zip",
+    "other zip", "other json", "damaged json", "bundle", "truncated tflite",
 )  # fmt: skip
 
 
