@@ -219,10 +219,10 @@ def _one_by_subscript(index: ast.expr) -> bool:
 
 def is_chunked(loop: Loop) -> bool:
     """True for ``range(0, n, step)``: whole chunks a round, which is right for data larger than memory."""
-    iterable = loop.iter if isinstance(loop, (ast.For, ast.AsyncFor)) else None
-    while (
-        isinstance(iterable, ast.Call) and getattr(iterable.func, "id", "") in ("tqdm", "enumerate") and iterable.args
-    ):
+    if isinstance(loop, ast.While):
+        return False
+    iterable = loop.iter if isinstance(loop, (ast.For, ast.AsyncFor)) else loop.generators[0].iter
+    while isinstance(iterable, ast.Call) and iterable.args and _last_name(iterable.func) in ("tqdm", "enumerate"):
         iterable = iterable.args[0]
     if not isinstance(iterable, ast.Call) or not isinstance(iterable.func, (ast.Name, ast.Attribute)):
         return False
@@ -230,6 +230,10 @@ def is_chunked(loop: Loop) -> bool:
         return True
     name = iterable.func.attr if isinstance(iterable.func, ast.Attribute) else iterable.func.id
     return name in ("range", "trange", "arange") and len(iterable.args) == 3 and not _is(iterable.args[2], 1)
+
+
+def _last_name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _is_counted_out(loop: ast.For, name: str) -> bool:
