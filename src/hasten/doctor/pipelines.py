@@ -10,7 +10,7 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.words import words
 
-__all__ = ["Pipeline", "consumed", "pipeline_of", "shows_work"]
+__all__ = ["Pipeline", "consumed", "only_arranges", "pipeline_of", "shows_work"]
 
 _CONSUMERS = ("fit", "evaluate", "predict")
 _WRAPPERS = ("enumerate", "tqdm", "iter", "list", "zip")
@@ -122,6 +122,16 @@ def shows_work(function: ast.expr, code: Code) -> bool:
     if isinstance(local, ast.FunctionDef) and any(scales):
         return True
     return not named <= _ARRANGES and (_is_work(function, code) or any(_is_work(f, code) for f in called))
+
+
+def only_arranges(function: ast.expr, code: Code) -> bool:
+    """True for a function in sight that picks and renames what it is given, and computes nothing."""
+    local = function if isinstance(function, ast.Lambda) else code.definitions.function_named(function)
+    if local is None:
+        return False
+    nodes = list(ast.walk(local))
+    named = {_last_name(n.func) for n in nodes if isinstance(n, ast.Call)}
+    return named <= _ARRANGES and not any(isinstance(n, ast.BinOp) for n in nodes)
 
 
 def _is_work(function: ast.expr, code: Code) -> bool:

@@ -1,7 +1,7 @@
 """A `tf.data` pipeline without `prefetch`.
 
 ## What it does
-Finds a pipeline with work in it (a `map` that shows it, `interleave`, files) that `fit`, `evaluate`, `predict` or a
+Finds a pipeline with work in it (a `map` that computes, `interleave`, files) that `fit`, `evaluate`, `predict` or a
 loop consumes and that nowhere prefetches. Only pipelines seen from their source on; a loop that runs no model and takes
 no step over the bare records of a file is left alone, and so is a pipeline that ends in a `map` on several cores.
 
@@ -36,7 +36,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import consumed, pipeline_of, shows_work
+from hasten.doctor.pipelines import consumed, only_arranges, pipeline_of
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 _OPENS = frozenset(("interleave", "flat_map"))
@@ -54,7 +54,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     files = any("TFRecord" in s or "TextLine" in s or s.endswith("list_files") for s in pipeline.sources)
     if not pipeline.is_whole or "prefetch" in pipeline.steps:
         return
-    works = any(shows_work(m, code) for m in pipeline.maps)
+    works = any(not only_arranges(m, code) for m in pipeline.maps)
     if not files and not pipeline.steps & _OPENS and not works:
         return
     if isinstance(node, ast.For) and not works and not (pipeline.steps & _IN_LOOPS and _computes(node, code)):
