@@ -15,6 +15,7 @@ import pytest
 
 from hasten import host, sessions
 from hasten.bundle import Contents, Entry, write
+from hasten.bundle import contents as bundle_contents
 from hasten.errors import EngineError
 from hasten.records import Artefact, Candidate
 from hasten.runtime import Model, load
@@ -69,6 +70,7 @@ def linear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         module.open_session = LinearSession  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setitem(sessions.SESSIONS, name, module.__name__)
+    monkeypatch.setattr(bundle_contents, "DATA_ENGINES", bundle_contents.DATA_ENGINES | {"linear"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(host, "host_key", lambda: "this-host")

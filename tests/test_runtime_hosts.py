@@ -43,6 +43,19 @@ def test_machine_code_of_another_user_needs_trust(linear: Path, monkeypatch: pyt
     assert load(path, trust=True).info()["engine"] == "steel"
 
 
+def test_code_that_calls_itself_portable_needs_trust_all_the_same(
+    linear: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = entry(linear, machine="x86-64-v3")
+    posing = dataclasses.replace(code, artefact=dataclasses.replace(code.artefact, portable=True, target="any"))
+    path = write(linear / "m", contents(posing))
+    assert load(path).info()["engine"] == "steel"  # its maker's own
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(linear / "another"))
+    with pytest.raises(BundleError, match="not built by this user; trust=True"):
+        load(path)
+    assert load(path, trust=True).info()["engine"] == "steel"
+
+
 def test_rebuilt_code_must_give_the_stored_answers(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = entry(linear, machine="x86-64-v3", wrong=True).artefact
     monkeypatch.setattr(loading_module, "rebuild", lambda bundle, candidate: built)

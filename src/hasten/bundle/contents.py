@@ -18,6 +18,9 @@ FORMAT = 1
 
 MANIFEST, GRAPH, MEASUREMENTS = "manifest.json", "graph.onnx", "measurements.json"
 
+# Engines whose files are data. What any other engine opens runs as code: libraries, pickles, packages, SavedModels.
+DATA_ENGINES = frozenset({"onnxruntime", "openvino", "litert"})
+
 # The archive's comment, and so its last bytes: the hash of every byte that no member's own hash covers.
 SEAL = b"hasten-sha256:"
 
@@ -46,7 +49,12 @@ class Entry:
     hashes: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file; filled by ``write`` and ``read``."""
     mac: str | None = None
-    """For machine code: the signature by its maker's own key; filled by ``write`` and ``read``."""
+    """Where opening it runs code: the signature by its maker's own key; filled by ``write`` and ``read``."""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether opening it runs code, told by its engine: ``portable`` is but what the bundle says of itself."""
+        return self.artefact.candidate.engine not in DATA_ENGINES or not self.artefact.portable
 
     @property
     def member(self) -> str:

@@ -1,7 +1,7 @@
-"""Vouching for machine code: a signature by a secret that only this user's account can read.
+"""Vouching for code: a signature by a secret that only this user's account can read.
 
-Loading a shared library runs it. A library that this user's own hasten built carries a matching signature; any other
-is rebuilt from the portable graph, or needs ``trust=True`` (docs/decisions/0003-machine-code-in-bundles.md).
+Loading a shared library runs it, and so does opening a pickle. An artefact that this user's own hasten built carries a
+matching signature; any other is rebuilt from the portable graph, or needs ``trust=True`` (docs/decisions/0003-machine-code-in-bundles.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BYTES = 32
 
 
 def sign(entry: Entry) -> str | None:
-    """The signature of a machine-code entry; None where this account can keep no secret."""
+    """The signature of an entry that runs code; None where this account can keep no secret."""
     key = _key(make=True)
     return None if key is None else hmac.new(key, canonical(entry.facts), "sha256").hexdigest()
 
@@ -35,7 +35,7 @@ def is_ours(entry: Entry) -> bool:
 
 
 def _key_path() -> Path:
-    from platformdirs import user_config_dir  # noqa: PLC0415  (only machine code needs it)
+    from platformdirs import user_config_dir  # noqa: PLC0415  (only code needs it)
 
     return Path(user_config_dir("hasten", appauthor=False)) / "bundle.key"
 

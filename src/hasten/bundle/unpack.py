@@ -52,7 +52,7 @@ def _holds(folder: Path, entry: Entry, bundle: Bundle) -> bool:
         file = folder / name
         if not file.is_file() or file.stat().st_size != stop - start:
             return False
-        if not entry.artefact.portable and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        if entry.runs_code and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
             return False
     return True
 
@@ -77,7 +77,7 @@ def _write_files(folder: Path, bundle: Bundle, entry: Entry) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(bundle.member(f"{entry.member}/{name}"))
-        if not entry.artefact.portable:
+        if entry.runs_code:
             file.chmod(0o700)
 
 

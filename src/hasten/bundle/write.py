@@ -61,7 +61,7 @@ def _sealed(entry: Entry) -> Entry:
     artefact = entry.artefact
     hashes = {name: _hash_file(artefact.folder / name) for name in artefact.files}
     hashed = dataclasses.replace(entry, hashes=hashes, mac=None)
-    return hashed if artefact.portable else dataclasses.replace(hashed, mac=signing.sign(hashed))
+    return dataclasses.replace(hashed, mac=signing.sign(hashed)) if hashed.runs_code else hashed
 
 
 def _hash_file(path: Path) -> str:

@@ -34,9 +34,9 @@ LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "tor
 def load(path: str | Path, *, trust: bool = False, engine: str | None = None) -> Model:
     """The model of a bundle, ready to answer, without the framework it came from.
 
-    Machine code runs only where it was built by this user for this kind of processor, or with ``trust=True``;
-    elsewhere it is rebuilt from the portable graph if its compiler is installed, or the next verified engine answers,
-    with a warning. ``engine`` asks for one engine by name.
+    Code runs only where it was built by this user for this kind of processor, or with ``trust=True``; elsewhere it is
+    rebuilt from the portable graph if its compiler is installed, or the next verified engine answers, with a warning.
+    ``engine`` asks for one engine by name.
 
     Raises:  BundleError: missing, damaged, newer, or nothing in it runs here; SettingsError: no engine of that name
     """
@@ -141,7 +141,7 @@ class Opening:
     def _ways(self, entry: Entry) -> Sequence[tuple[bool, Callable[[], Artefact]]]:
         """How its artefact can be had, and whether that is the very one that was verified."""
         if entry.artefact.portable:
-            return [(True, partial(unpack, self.bundle, entry))]
+            return [(True, partial(self._vouched, entry))]
         build = partial(rebuild, self.bundle, entry.artefact.candidate)
         if not entry.artefact.files:
             return [(False, build)]
@@ -155,8 +155,15 @@ class Opening:
         artefact = entry.artefact
         if not runs_here(artefact.target, self.host_matches()):
             raise BundleError(f"its machine code is for {artefact.target}, this processor is {host.isa().name}")
-        if not self.trust and not is_ours(entry):
-            raise BundleError("its machine code was not built by this user; trust=True runs it all the same")
+        return self._vouched(entry)
+
+    def _vouched(self, entry: Entry) -> Artefact:
+        """The stored files.
+
+        Raises:  BundleError: opening them runs code that somebody else made, and that is not trusted
+        """
+        if entry.runs_code and not self.trust and not is_ours(entry):
+            raise BundleError("its code was not built by this user; trust=True runs it all the same")
         return unpack(self.bundle, entry)
 
     def _checked(self, runner: Runner, library: str | None) -> Runner:
