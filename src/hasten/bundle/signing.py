@@ -1,7 +1,8 @@
 """Vouching for code: a signature by a secret that only this user's account can read.
 
 Loading a shared library runs it, and so does opening a pickle. An artefact that this user's own hasten built carries a
-matching signature; any other is rebuilt from the portable graph, or needs ``trust=True`` (docs/decisions/0003-machine-code-in-bundles.md).
+matching signature; any other is rebuilt from the portable graph, or needs ``trust=True``
+(docs/decisions/0003-machine-code-in-bundles.md).
 """
 
 from __future__ import annotations
