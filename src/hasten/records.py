@@ -118,7 +118,9 @@ class Artefact:
 
     @property
     def nbytes(self) -> int:
-        """Total size of its files, in bytes."""
+        """Total size of its files, in bytes; of the source's own where those are what it opens."""
+        if not self.files:
+            return int(self.details.get("source_bytes", 0))
         return sum((self.folder / f).stat().st_size for f in self.files)
 
     def path(self, suffix: str) -> Path:

@@ -31,6 +31,23 @@ def test_a_baseline_that_won_is_not_called_beaten():
     assert headline(report) == "tiny.onnx answers in 42.9 ms (p50) with keras predict: nothing beats it for certain"
 
 
+def test_where_the_original_stays_its_own_time_is_told_first():
+    report = made.full_report()
+    stays = replace(report, verdict=replace(report.verdict, outcome="original"))
+    assert headline(stays) == (
+        "model.keras answers in 36.2 µs (p50) with keras tf.function xla: nothing beats it for certain; "
+        "of those to ship, native takes 0.310 µs"
+    )
+
+
+@pytest.mark.parametrize(("objective", "column"), [("memory", "resident"), ("size", "size"), ("throughput", "rate")])
+def test_what_decided_is_shown_in_a_narrow_terminal_too(objective: str, column: str):
+    report = made.full_report()
+    narrow = shown(replace(report, verdict=replace(report.verdict, objective=objective)), width=80)
+    assert column in narrow
+    assert column not in shown(report, width=80)
+
+
 def test_slower_is_said_and_the_objective_does_not_mix_in():
     report = made.full_report()
     xla_won = replace(report.verdict, winner=made.HONEST, honest=made.NATIVE, over_honest=Interval(3.0, 2.0, 4.0))

@@ -126,6 +126,12 @@ def test_bounds_keep_candidates_out(trial_of) -> None:
     assert choose(trials, "p50", Bounds(max_latency_ns=10e3)).reason.endswith("passed and keeps within the bounds")
 
 
+def test_memory_that_was_not_measured_is_not_within_a_bound(trial_of) -> None:
+    unknown, known = trial_of("native", 1), trial_of("openvino", 5)
+    unknown = replace(unknown, measurement=replace(unknown.measurement, resident_bytes=None))
+    assert choose([unknown, known], "p50", Bounds(max_memory_bytes=100 << 20)).winner is known
+
+
 def test_memory_and_size_are_compared_exactly(trial_of) -> None:
     trials = [trial_of("native", 9, nbytes=5000, resident=70 << 20), trial_of("openvino", 1, nbytes=9000)]
     assert choose(trials, "size").winner is trials[0]

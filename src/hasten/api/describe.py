@@ -96,6 +96,7 @@ def _shown(finished: Finished) -> Shown:
         over_today=_ratio(today, winner),
         over_honest=verdict.gain,
         reason=verdict.reason,
+        objective=verdict.objective,
     )
 
 

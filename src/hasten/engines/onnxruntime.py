@@ -19,6 +19,7 @@ import numpy as np
 from hasten.engines import BuildRequest, Offer
 from hasten.engines.apart import counted, turns
 from hasten.errors import EngineError, HastenError, MissingLibraryError
+from hasten.graph.external import data_files
 from hasten.records import Artefact, Candidate
 from hasten.types import Array
 
@@ -73,7 +74,9 @@ class OnnxRuntimeEngine:
         """
         candidate = request.candidate
         if candidate.option("call"):
-            return _artefact(request, (), {"framework": True, "source": str(request.source)})
+            size = sum(file.stat().st_size for file in (request.source, *data_files(request.source)))
+            details = {"framework": True, "source": str(request.source), "source_bytes": size}
+            return _artefact(request, (), details)
         if request.graph is None:
             raise EngineError("onnxruntime: expected a graph, but no importer could read the source")
         path = request.folder / "model.onnx"

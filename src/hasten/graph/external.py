@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from hasten.errors import SourceError
 
-__all__ = ["refuse_bad_files"]
+__all__ = ["data_files", "refuse_bad_files"]
 
 
 def refuse_bad_files(model: ir.Model, path: Path) -> None:
@@ -22,6 +22,11 @@ def refuse_bad_files(model: ir.Model, path: Path) -> None:
         wrong = _wrong(tensor, path.parent)
         if wrong is not None:
             raise SourceError(f"cannot read ONNX model '{path}': its data file '{tensor.location}' {wrong}")
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The files beside the ONNX file at ``path`` that hold its weights."""
+    return tuple({path.parent / tensor.location: None for tensor in _external(ir.load(path))})
 
 
 def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:

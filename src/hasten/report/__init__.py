@@ -99,6 +99,8 @@ class Verdict:
     over_honest: Interval | None = None
     reason: str = ""
     """One line: what decided."""
+    objective: str = "p99"
+    """What was to be best: a percentile, or *throughput*, *memory*, *size*."""
 
 
 @dataclass(frozen=True)

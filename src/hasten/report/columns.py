@@ -9,7 +9,7 @@ from hasten.records import Interval, Measurement, Trial
 from hasten.report.facts import p50_text, size_bytes
 from hasten.report.units import bytes_text, error_text, rate_text, share_text, time_text
 
-__all__ = ["COLUMNS", "Column"]
+__all__ = ["COLUMNS", "Column", "in_order"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ COLUMNS = (
     Column("spikes", "calls beyond the median by half of it and by ten robust standard deviations",
            lambda _, m: m.spike_share, lambda _, m: share_text(m.spike_share)),
     _size("memory", "peak resident memory of the candidate's process", lambda _, m: m.peak_bytes, 8),
-    _size("resident", "memory of that process before timing began", lambda _, m: m.resident_bytes, None),
+    _size("resident", "memory of that process before timing began", lambda _, m: m.resident_bytes, 11),
     _size("size", "files of the artefact", lambda t, _: size_bytes(t), 10),
     _error("max error", "largest absolute error of any output element against the source",
            lambda t: t.comparison.max_abs_error if t.comparison else None, 2),
@@ -72,3 +72,12 @@ COLUMNS = (
     Column("samples", "timed calls, or groups of them where one is too short for the clock",
            lambda _, m: m.samples, lambda _, m: f"{m.samples:,}"),
 )  # fmt: skip
+
+# The column in which each objective is decided; the median is what the sentence on top tells.
+_DECIDES = {"p99": "p99", "p99.9": "p99.9", "throughput": "rate", "memory": "resident", "size": "size"}
+
+
+def in_order(objective: str) -> tuple[tuple[int, Column], ...]:
+    """The terminal's columns, each with its rank: what decided gives way last of all."""
+    decides = _DECIDES.get(objective)
+    return tuple((0 if c.head == decides else c.rank, c) for c in COLUMNS if c.rank is not None)

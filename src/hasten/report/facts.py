@@ -105,7 +105,7 @@ def headline(report: Report) -> str:
         return _no_winner(report)
     latency = time_text(winner.measurement.p50_ns.value)
     if verdict.outcome == "original":
-        return f"{report.model} answers in {latency} (p50) with {winner.candidate.label}: nothing beats it for certain"
+        return _stays(report, winner)
     sentence = f"{report.model} answers in {latency} (p50) with {winner.candidate.label}"
     today = _trial(report, verdict.today)
     if today is not None and today.measurement is not None and today is not winner:
@@ -116,6 +116,19 @@ def headline(report: Report) -> str:
     if winner.comparison is not None:
         sentence += f"; largest error {error_text(winner.comparison.max_abs_error)}"
     return f"{sentence}; a tie: the simpler of equals was taken" if verdict.outcome == "tie" else sentence
+
+
+def _stays(report: Report, winner: Trial) -> str:
+    """Nothing beats the user's own call for certain: that call, and the best of those that can be shipped."""
+    own = _trial(report, report.verdict.honest)
+    kept = winner if own is None or own.measurement is None else own
+    assert kept.measurement is not None
+    assert winner.measurement is not None
+    latency = time_text(kept.measurement.p50_ns.value)
+    sentence = f"{report.model} answers in {latency} (p50) with {kept.candidate.label}: nothing beats it for certain"
+    if kept is winner:
+        return sentence
+    return f"{sentence}; of those to ship, {winner.candidate.label} takes {time_text(winner.measurement.p50_ns.value)}"
 
 
 def _no_winner(report: Report) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hasten.records import Trial
 from hasten.report import Report
-from hasten.report.columns import COLUMNS, Column
+from hasten.report.columns import Column, in_order
 from hasten.report.facts import answered, headline, left_out, role, title
 from hasten.report.operators import render_operators, rewrites_line
 
@@ -27,9 +27,6 @@ _ROLES = {
     "": ("", "", ""),
 }
 _STATUS_STYLES = {"ok": "", "unstable": "yellow", "wrong": "bold red", "failed": "red", "skipped": "dim"}
-
-
-_SHOWN = tuple(c for c in COLUMNS if c.rank is not None)
 
 
 def render(report: Report, console: Console) -> None:
@@ -58,19 +55,20 @@ def render(report: Report, console: Console) -> None:
 
 
 def _fitting(report: Report, rows: Sequence[Trial], console: Console) -> Table:
-    for most in sorted({c.rank or 0 for c in _SHOWN}, reverse=True):
-        table = _table(report, rows, [c for c in _SHOWN if (c.rank or 0) <= most], console.width // 2)
+    ranked = in_order(report.verdict.objective)
+    for most in sorted({rank for rank, _ in ranked}, reverse=True):
+        shown = [column for rank, column in ranked if rank <= most]
+        table = _table(report, rows, shown, console.width // 2, roomy=len(shown) == len(ranked))
         needed = Width.get(console, console.options.update(width=10_000), table).maximum
         if needed <= console.width:
             break
     return table
 
 
-def _table(report: Report, rows: Sequence[Trial], columns: Sequence[Column], widest: int) -> Table:
+def _table(report: Report, rows: Sequence[Trial], columns: Sequence[Column], widest: int, *, roomy: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("", width=1)
     table.add_column("candidate", overflow="fold", min_width=16, max_width=max(16, widest))
-    roomy = len(columns) == len(_SHOWN)
     for column in columns:
         table.add_column(column.head, justify="right", no_wrap=True)
     table.add_column("status" if roomy else "", no_wrap=True)

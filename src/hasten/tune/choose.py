@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from hasten.engines import ENGINES
 from hasten.errors import SettingsError
 from hasten.measure import statistics
-from hasten.records import Artefact, Candidate, Interval, Trial
+from hasten.records import Candidate, Interval, Trial
 from hasten.tune.plan import Bounds
 from hasten.tune.playoff import Rounds
 from hasten.tune.store import raw_samples
@@ -210,7 +209,7 @@ class _Table:
         if self.objective == "memory":
             return float(trial.measurement.resident_bytes or np.inf)
         if self.objective == "size":
-            return float(_nbytes(trial.artefact))
+            return float(trial.artefact.nbytes)
         return float(np.percentile(self._samples[trial.candidate.key], _PERCENTILES[self.statistic]))
 
     def eligible(self, bounds: Bounds) -> list[Trial]:
@@ -225,7 +224,7 @@ class _Table:
         assert trial.measurement is not None
         found = [0.0]
         if bounds.max_memory_bytes is not None:
-            found.append((trial.measurement.resident_bytes or 0) / bounds.max_memory_bytes)
+            found.append((trial.measurement.resident_bytes or np.inf) / bounds.max_memory_bytes)
         if bounds.max_latency_ns is not None:
             latency = trial.measurement.p99_ns or trial.measurement.p50_ns
             cost = self.cost(trial) if self.objective in _PERCENTILES else latency.value
@@ -304,14 +303,6 @@ class _Table:
         value = float(means[0].mean() / means[1].mean())
         low, high = (float(v) for v in np.quantile(above / below, [0.025, 0.975]))
         return Interval(value, min(low, value), max(high, value))
-
-
-def _nbytes(artefact: Artefact) -> int:
-    """Bytes of the artefact, or of the source's own file where that is what the framework opens."""
-    source = artefact.details.get("source")
-    if artefact.files or not source or not Path(source).is_file():
-        return artefact.nbytes
-    return Path(source).stat().st_size
 
 
 def _is_framework(trial: Trial) -> bool:
