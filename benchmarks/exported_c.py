@@ -225,7 +225,7 @@ alignas(64) static float x[@ELEMENTS@], y[@OUTPUTS@], ours[@OUTPUTS@];
 static void rtneural() {
     @RUN@
 }
-static void exported() { @NAME@_infer(arena, x, ours); }
+static void exported() { @NAME@_run(arena, x, ours); }
 
 template <typename Call> static double block(Call call, int calls) {
     const auto from = std::chrono::steady_clock::now();

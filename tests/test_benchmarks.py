@@ -109,5 +109,5 @@ def test_both_sides_of_the_exported_c_have_the_same_layers():
     ]
     driver = exported_c._driver("small", model, parts)
     assert "for (int t = 0; t < 5; t++) part0.forward(x + t * 3);" in driver
-    assert "small_infer(arena, x, ours);" in driver
+    assert "small_run(arena, x, ours);" in driver
     assert "@" not in driver

@@ -18,7 +18,7 @@ from test_native_math import EXACT, UNARY, check, sweep
 from hasten.graph import reference
 from hasten.native.build import weights_assembly
 from hasten.native.compile import program_of
-from hasten.native.emit import emit
+from hasten.native.emit import ARGUMENTS, emit, inner
 from hasten.native.isa import isa
 from hasten.native.vectors import MATH, helpers
 
@@ -95,7 +95,9 @@ def sources(target, folder):
         program = program_of(made(), name, target)
         emitted = emit(program, target, name)
         assert emitted.arena_bytes <= 1 << 20
-        (folder / f"{name}.c").write_text(emitted.source)
+        entry = f"void {name}_run({ARGUMENTS})"
+        text = f"{emitted.source}{entry};\n{entry} {{ {inner(name)}(weights, arena, inputs, outputs); }}\n"
+        (folder / f"{name}.c").write_text(text)
         (folder / f"{name}.bin").write_bytes(emitted.weights or b"\0")
         (folder / f"{name}.S").write_text(weights_assembly(name, f"{name}.bin"))
         files += [f"{name}.c", f"{name}.S"]

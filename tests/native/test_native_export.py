@@ -20,6 +20,7 @@ from hasten.errors import SettingsError, UnsupportedOpError
 from hasten.graph import reference
 from hasten.native.build import compiler
 from hasten.native.export import Check, Target, export
+from hasten.native.export_names import argument_names
 
 GCC = ("gcc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
@@ -198,11 +199,45 @@ def test_shared_library_needs_nothing(tmp_path):
     arena = np.zeros(size + 64, np.uint8)
     start = (arena.ctypes.data + 63) // 64 * 64
     library.mlp_init(ctypes.c_void_p(start))
-    library.mlp_infer(*(ctypes.c_void_p(p) for p in (start, x.ctypes.data, y.ctypes.data)))
+    library.mlp_run(*(ctypes.c_void_p(p) for p in (start, x.ctypes.data, y.ctypes.data)))
     np.testing.assert_allclose(y, check.outputs[0], rtol=1e-5, atol=1e-6)
     if shutil.which("nm"):
         undefined = run(["nm", "-D", "--undefined-only", "libmlp.so"], folder).stdout.split()
         assert not [name for name in undefined if name not in ("U", "w")]
+
+
+def test_header_names_the_arguments_as_the_model_does(tmp_path):
+    """Names that C does not take, and those that frameworks make up, become positions; the header tells them."""
+    nodes = [
+        helper.make_node("Sub", ["arm/pose", "keras_tensor_24"], ["float"]),
+        helper.make_node("Mul", ["arm/pose", "keras_tensor_24"], ["*/ #error"]),
+    ]
+    inputs = {"arm/pose": (1, 3), "keras_tensor_24": (1, 3)}
+    model = graph(nodes, inputs, {"float": (1, 3), "*/ #error": (1, 3)}, {})
+    export(model, "two", Target.named("c"), checks(model), tmp_path / "lib")
+    header = (tmp_path / "lib" / "two.h").read_text()
+    arguments = "const float *arm_pose, const float *input1, float *float_output, float *error"
+    assert f"void two_run(void *arena, {arguments});" in header
+    assert '   input1 (input 1, "keras_tensor_24" in the model): float32, shape 1x3, row-major' in header
+    assert '   arm_pose (input 0, "arm/pose" in the model): float32' in header
+    assert re.findall(r"^void (\w+)", header, re.MULTILINE) == ["two_init", "two_run", "two_reset"]
+    if shutil.which("gcc"):
+        assert selftest(tmp_path / "lib", "two").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "expected"),
+    [
+        (["x", "x"], ["x", "x_output"], (("x", "x_input"), ("x_output", "x_output_output"))),
+        (["a.b", "a/b", "a b"], ["y"], (("a_b", "a_b_input", "input2"), ("y",))),
+        (["input1", "onnx::Add_3"], ["Identity:0", "output_1"], (("input0", "input1"), ("output0", "output1"))),
+        (["arena", "x_t", "_3"], ["", "ü"], (("arena_input", "x_t_input", "input2"), ("output0", "output1"))),
+        (["y" * 50], ["I"], (("input0",), ("I_output",))),
+        (["dense/BiasAdd:0"], ["2d"], (("dense_BiasAdd",), ("output0",))),
+    ],
+)  # fmt: skip
+def test_argument_names(inputs, outputs, expected):
+    assert argument_names(inputs, outputs) == expected
 
 
 def test_same_model_same_files(tmp_path):
@@ -215,7 +250,7 @@ def test_same_model_same_files(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["lib"], "no working folder stays behind"
 
 
-@pytest.mark.parametrize("name", ["main", "selftest", "8 bit/ü", "a-b.c"])
+@pytest.mark.parametrize("name", ["main", "selftest", "8 bit/ü", "a-b.c", "hasten"])
 def test_any_name_becomes_an_identifier(name, tmp_path):
     model = MODELS["mlp"]()
     files = {p.name for p in export(model, name, Target.named("c"), checks(model), tmp_path / "lib")}

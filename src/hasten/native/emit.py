@@ -16,7 +16,19 @@ from hasten.native.program import C_TYPES, Program, Tensor, View
 from hasten.native.vectors import helpers, narrowed
 from hasten.types import Array
 
-__all__ = ["ARGUMENTS", "C_TYPES", "SPLIT_MACS", "Call", "Emitted", "Emitter", "emit", "run_body", "written"]
+__all__ = [
+    "ARGUMENTS",
+    "BUILT",
+    "C_TYPES",
+    "SPLIT_MACS",
+    "Call",
+    "Emitted",
+    "Emitter",
+    "emit",
+    "inner",
+    "run_body",
+    "written",
+]
 
 # Two threads meet in about 0.1 µs; a step below this is over sooner than the meeting pays.
 SPLIT_MACS = 24_000
@@ -24,6 +36,8 @@ SPLIT_MACS = 24_000
 _MOST_INLINED = 32
 # What every function of the library is given first.
 ARGUMENTS = "const unsigned char *weights, unsigned char *arena, const void *const *inputs, void *const *outputs"
+# What symbols begin with in a library that a session opens; an exported one has its own name.
+BUILT = "hasten"
 # Stands for a function's own name until it is known whether one that reads the same is there already.
 _OWN_NAME = "OWN_NAME"
 
@@ -260,7 +274,7 @@ def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[
     declared = f"const unsigned char *{prefix}_weights(void);"
     weights = (
         declared
-        if out.isa.portable and prefix != "hasten"
+        if out.isa.portable and prefix != BUILT
         else (
             f"extern const unsigned char {prefix}_weight_data[];\nAPI const unsigned char *{prefix}_weights(void);\n"
             f"const unsigned char *{prefix}_weights(void) {{ return {prefix}_weight_data; }}"
@@ -270,9 +284,10 @@ def _file(out: Emitter, prefix: str, head: str, functions: str, calls: Sequence[
     if any(c.split for c in calls):
         parts.append(_MEET)
     parts += [functions, api, weights]
+    # A session looks this up by name; in an exported library another is the interface.
+    run = f"void {inner(prefix)}({ARGUMENTS})"
     parts += [
-        f"API void {prefix}_run({ARGUMENTS});",
-        f"void {prefix}_run({ARGUMENTS}) {{",
+        *([f"API {run};", f"{run} {{"] if prefix == BUILT else [f"static {run} {{"]),
         *run_body(out, calls, team=False),
         "}",
     ]
@@ -347,7 +362,12 @@ def _tensors_and_calls(out: Emitter, calls: Sequence[Call], *, team: bool) -> li
     return lines
 
 
-def emit(program: Program, isa: Isa, prefix: str = "hasten", *, threads: int = 1, math: str = "default") -> Emitted:
+def inner(prefix: str) -> str:
+    """The function that runs the whole program: the interface itself, or what an exported one calls."""
+    return f"{prefix}_run" if prefix == BUILT else f"{prefix}_program"
+
+
+def emit(program: Program, isa: Isa, prefix: str = BUILT, *, threads: int = 1, math: str = "default") -> Emitted:
     """The C source and weights of a program for an instruction set, a team of ``threads`` and a tier of mathematics."""
     return written(program, isa, plan(program), threads, math).text(prefix)
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from hasten.errors import CompilerError, SettingsError
 from hasten.native.build import compiler, weights_assembly
 from hasten.native.compile import program_of
-from hasten.native.emit import emit
+from hasten.native.emit import BUILT, emit
 from hasten.native.export_text import (
     Check,
     Library,
@@ -81,7 +81,9 @@ def export(
     _must_be_ours(folder, identifier)
     program = program_of(model, name, target.isa)
     emitted = emit(program, target.isa, identifier, math=math)
-    library = Library(identifier, program, emitted, target.triple, target.isa)
+    given = tuple(v.name or "" for v in model.graph.inputs if v.name not in model.graph.initializers)
+    made = tuple(v.name or "" for v in model.graph.outputs)
+    library = Library(identifier, program, emitted, target.triple, target.isa, given, made)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -108,7 +110,8 @@ def _identifier(name: str) -> str:
     return f"model_{found}" if found[0].isdigit() or found.lower() in _TAKEN else found
 
 
-_TAKEN = {"all", "clean", "edit_cache", "example", "help", "install", "main", "package", "selftest", "test"}
+# The last: what the symbols of a library that is not exported begin with.
+_TAKEN = {"all", "clean", "edit_cache", "example", "help", "install", "main", "package", "selftest", "test", BUILT}
 
 
 def _must_be_ours(folder: Path, name: str) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hasten.native.emit import C_TYPES, Emitted
+from hasten.native.emit import C_TYPES, Emitted, inner
+from hasten.native.export_names import argument_names, as_comment
 from hasten.native.isa import Isa
 from hasten.native.kernels.typed import NARROW
 from hasten.native.program import Program
@@ -38,26 +39,47 @@ class Library:
     emitted: Emitted
     triple: str
     isa: Isa
+    inputs: tuple[str, ...]
+    """As the source names them, in the order of the arguments."""
+    outputs: tuple[str, ...]
 
 
-def _parameters(library: Library) -> str:
-    def one(word: str, i: int, const: str, dtype: str) -> str:
-        return f"{const}{C_TYPES[dtype]} *{word}{i}"
-
+def _positions(library: Library) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names that clash with nothing, whatever the model's are: for all files but the header."""
     program = library.program
-    given = [one("input", i, "const ", v.dtype) for i, v in enumerate(program.inputs)]
-    return ", ".join(["void *arena", *given, *(one("output", i, "", v.dtype) for i, v in enumerate(program.outputs))])
+    return (
+        tuple(f"input{i}" for i in range(len(program.inputs))),
+        tuple(f"output{i}" for i in range(len(program.outputs))),
+    )
+
+
+def _parameters(library: Library, names: tuple[Sequence[str], Sequence[str]]) -> str:
+    program = library.program
+    given = [f"const {C_TYPES[v.dtype]} *{name}" for v, name in zip(program.inputs, names[0], strict=True)]
+    made = [f"{C_TYPES[v.dtype]} *{name}" for v, name in zip(program.outputs, names[1], strict=True)]
+    return ", ".join(["void *arena", *given, *made])
+
+
+def _told(library: Library, names: tuple[Sequence[str], Sequence[str]]) -> Iterator[str]:
+    """One line for each argument: what the source calls it, its type, shape and size."""
+    upper, program = library.name.upper(), library.program
+    for word, views, own, arguments in (
+        ("input", program.inputs, library.inputs, names[0]),
+        ("output", program.outputs, library.outputs, names[1]),
+    ):
+        for i, (view, source, argument) in enumerate(zip(views, own, arguments, strict=True)):
+            called = "" if source == argument else f', "{as_comment(source)}" in the model'
+            shape = "x".join(map(str, view.shape)) or "scalar"
+            size = f"{upper}_{word.upper()}{i}_SIZE"
+            yield f"   {argument} ({word} {i}{called}): {view.dtype}, shape {shape}, row-major, {size} elements"
 
 
 def header(library: Library) -> str:
     """``NAME.h``: the interface and every shape."""
     name, upper, program = library.name, library.name.upper(), library.program
+    names = argument_names(library.inputs, library.outputs)
     lines = [f"/* {name}: a model compiled by hasten for {library.triple}, {library.isa.name}.", ""]
-    for word, views in (("input", program.inputs), ("output", program.outputs)):
-        lines += [
-            f"   {word}{i}: {v.dtype}, shape {'x'.join(map(str, v.shape)) or 'scalar'}, row-major"
-            for i, v in enumerate(views)
-        ]
+    lines += ["   The arguments of a run, in order:", "   arena: what init prepared", *_told(library, names)]
     lines += [
         "",
         f"   Give every thread an arena of {upper}_ARENA_BYTES bytes, aligned to 64. Nothing is allocated, locked or",
@@ -78,7 +100,7 @@ def header(library: Library) -> str:
         "/* Prepares an arena, once, before its first run. */",
         f"void {name}_init(void *arena);",
         "/* Reads the inputs, writes the outputs. */",
-        f"void {name}_infer({_parameters(library)});",
+        f"void {name}_run({_parameters(library, names)});",
         "/* Puts an arena back to how init left it; a model without memory needs it never. */",
         f"void {name}_reset(void *arena);",
         "",
@@ -92,10 +114,9 @@ def header(library: Library) -> str:
 
 
 def wrapper(library: Library) -> str:
-    """The end of ``NAME.c``: the interface over the emitted ``run``."""
-    name, program = library.name, library.program
-    ins = ", ".join(f"input{i}" for i in range(len(program.inputs))) or "0"
-    outs = ", ".join(f"output{i}" for i in range(len(program.outputs)))
+    """The end of ``NAME.c``: the interface over the emitted function."""
+    name, names = library.name, _positions(library)
+    ins, outs = ", ".join(names[0]) or "0", ", ".join(names[1])
     api = '__attribute__((visibility("default"))) ' if not library.isa.portable else ""
     size = max(64, -(-library.emitted.arena_bytes // 64) * 64)
     return f"""
@@ -104,10 +125,10 @@ def wrapper(library: Library) -> str:
     for (long i = 0; i < {size}; i++) p[i] = 0;
 }}
 {api}void {name}_reset(void *arena) {{ {name}_init(arena); }}
-{api}void {name}_infer({_parameters(library)}) {{
+{api}void {name}_run({_parameters(library, names)}) {{
     const void *inputs[] = {{{ins}}};
     void *outputs[] = {{{outs}}};
-    {name}_run({name}_weights(), arena, inputs, outputs);
+    {inner(name)}({name}_weights(), arena, inputs, outputs);
 }}
 """
 
@@ -124,9 +145,8 @@ def _storage(library: Library) -> list[str]:
 
 
 def _call(library: Library) -> str:
-    program = library.program
-    names = [f"input{i}" for i in range(len(program.inputs))] + [f"output{i}" for i in range(len(program.outputs))]
-    return f"{library.name}_infer(arena, {', '.join(names)});"
+    given, made = _positions(library)
+    return f"{library.name}_run({', '.join(('arena', *given, *made))});"
 
 
 def example(library: Library) -> str:
