@@ -33,13 +33,18 @@ class Ends:
 
 
 def settle_rows(
-    graph: ir.Model | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], request: SourceRequest
+    graph: ir.Model | None,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    request: SourceRequest,
+    *,
+    mixes: bool = False,
 ) -> Ends:
     """The ends as they are, or with the sample's number of rows (1 without a sample), which ``graph`` then gets too.
 
-    The graph is asked: the framework itself may take seconds a call.
+    The graph is asked, unless rows are known to mix: the framework itself may take seconds a call.
     """
-    if graph is None or not _mix(graph, inputs, outputs):
+    if graph is None or not (mixes or _mix(graph, inputs, outputs)):
         return Ends(tuple(inputs), tuple(outputs))
     size = {"batch": len(request.sample[0]) if request.sample else 1}
     fix(graph, size)

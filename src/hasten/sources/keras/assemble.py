@@ -27,6 +27,8 @@ class Imported:
     notes: tuple[str, ...]
     opened: bool
     """True where code that is not Keras' own was traced: then the graph's answers must be checked."""
+    mixes: bool
+    """True where the answer to a row depends on the rows beside it, though random rows may not show it."""
 
 
 _STAND_IN = 7919
@@ -76,8 +78,9 @@ def _import(
     )
     written = ir.Model(graph, ir_version=10, producer_name="hasten")
     RemoveUnusedNodesPass()(written)
+    mixes = importer.mixes and all(spec.is_batched for spec in inputs)
     specs = tuple(TensorSpec(name, t.dtype, _dims(t)) for name, t in zip(names, outputs, strict=True))
-    return Imported(written, specs, tuple(importer.notes), opened=bool(importer.opened or batch))
+    return Imported(written, specs, tuple(importer.notes), opened=bool(importer.opened or batch), mixes=mixes)
 
 
 def _input(spec: TensorSpec) -> Tensor:

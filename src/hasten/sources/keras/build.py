@@ -92,6 +92,8 @@ class Builder:
         self.initializers: dict[str, ir.Value] = {}
         self.scope: tuple[str, ...] = ()
         self.notes: list[str] = []
+        self.mixes = False
+        """Whether one number, made of all rows, decides on the answer to each of them."""
         self._names: dict[str, int] = {}
         self._content: dict[tuple[bytes, str, tuple[int, ...]], Tensor] = {}
 

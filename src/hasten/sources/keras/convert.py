@@ -72,7 +72,7 @@ class Importer(Scope):
         for node in _in_order([t for t in keras.tree.flatten(outputs) if _is_symbol(t)], known):
             self._recorded.append(node)
             self._node(node, known)
-        return keras.tree.map_structure(lambda t: known[id(t)] if _is_symbol(t) else self.tensor(t), outputs)
+        return keras.tree.map_structure(lambda t: _found(t, known) if _is_symbol(t) else self.tensor(t), outputs)
 
     def forget(self) -> None:
         """Takes the recorded calls out of the model again, so that importing leaves no trace in it."""
@@ -86,7 +86,7 @@ class Importer(Scope):
         import keras  # noqa: PLC0415
 
         filled = keras.tree.map_structure(
-            lambda v: known[id(v)] if _is_symbol(v) else v, (node.arguments.args, node.arguments.kwargs)
+            lambda v: _found(v, known) if _is_symbol(v) else v, (node.arguments.args, node.arguments.kwargs)
         )
         operation = node.operation
         if isinstance(operation, keras.layers.Layer):
@@ -284,6 +284,16 @@ def _in_order(outputs: Sequence[Any], known: Mapping[int, Tensor]) -> list[Any]:
             stack.append((node, True))
             stack += [(_producer(t), False) for t in node.input_tensors if id(t) not in known]
     return found
+
+
+def _found(symbol: Any, known: Mapping[int, Tensor]) -> Tensor:
+    """The tensor of the graph that a symbol stands for.
+
+    Raises:  Unsupported: Keras recorded nothing that makes it
+    """
+    if id(symbol) not in known:
+        raise Unsupported(f"Keras does not record what makes its tensor '{symbol.name}'")
+    return known[id(symbol)]
 
 
 def _producer(tensor: Any) -> Any:

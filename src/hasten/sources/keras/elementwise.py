@@ -123,6 +123,7 @@ def _where(g: Scope, call: Call) -> Tensor:
     if call["x1"] is None:
         raise Unsupported("where of a condition alone has an output of unknown length")
     condition = g.tensor(call["condition"], "bool")
+    g.mixes |= condition.rank == 0 and condition.constant is None
     a, b = g.tensor(call["x1"], call.dtype), g.tensor(call["x2"], call.dtype)
     return g.op("Where", [condition, a, b], broadcast(condition.shape, a.shape, b.shape), dtype=call.dtype)
 

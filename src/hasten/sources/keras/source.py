@@ -49,8 +49,8 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
     model = opened.model
     taken = _freed(model, signature(model, request))
     reference = flat_call(model, taken)
-    graph, outputs, notes = _graph(model, taken, reference)
-    ends = settle_rows(graph, taken.inputs, outputs, request)
+    graph, outputs, notes, mixes = _graph(model, taken, reference)
+    ends = settle_rows(graph, taken.inputs, outputs, request, mixes=mixes)
     path, saved = (opened.path, ()) if opened.path else _save(model, graph, request)
     return Source(
         framework="keras",
@@ -69,7 +69,7 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
 
 def _graph(
     model: Any, taken: Signature, reference: Reference
-) -> tuple[ir.Model | None, tuple[TensorSpec, ...], tuple[str, ...]]:
+) -> tuple[ir.Model, tuple[TensorSpec, ...], tuple[str, ...], bool]:
     try:
         imported = import_model(model, taken.inputs, taken.pack)
         if imported.opened and not _agrees(imported, taken, reference):
@@ -78,8 +78,8 @@ def _graph(
         given = _examples(taken, (2, 2))
         # Random layers too have no converter.
         check_calls(reference, *given, where=partial(changing, model, reference, given[0]))
-        return export(model, taken, reference, error)
-    return imported.model, imported.outputs, imported.notes
+        return *export(model, taken, reference, error), False
+    return imported.model, imported.outputs, imported.notes, imported.mixes
 
 
 def _freed(model: Any, taken: Signature) -> Signature:

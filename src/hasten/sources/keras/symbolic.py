@@ -1,8 +1,9 @@
-"""Mends, for the time of one trace, two places where Keras' own symbolic tensors fall short.
+"""Mends, for the time of one trace, places where Keras' own symbolic tensors fall short.
 
 Keras sends the operators of its variables (``self.scale * x``) straight to the backend, which knows no
 ``KerasTensor``: they go through ``keras.ops`` where the other side is symbolic, and as before where it is not.
 ``EinsumDense`` forgets known lengths of its input: they are carried over by the letters of its equation.
+``keras.ops.cond`` forgets what is inside its two ways, ``fori_loop`` its steps: both are written out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _OPERATORS = {
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
     "mod": "mod", "pow": "power", "matmul": "matmul",
 }  # fmt: skip
+_MOST_STEPS = 100
+"""A loop of more would make a graph that takes longer to read than it is worth."""
 _COMPARISONS = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 
 
@@ -53,11 +56,63 @@ def tracing() -> Iterator[None]:
             replace(f"__r{stem}__", getattr(keras.ops, op), swapped=True)
         for stem, op in _COMPARISONS.items():
             replace(f"__{stem}__", getattr(keras.ops, op), swapped=False)
-        yield
+        with _written_out():
+            yield
     finally:
         keras.layers.EinsumDense.compute_output_shape = plain_shape
         for name, plain in replaced.items():
             setattr(Variable, name, plain)
+
+
+@contextmanager
+def _written_out() -> Iterator[None]:
+    """Inside, what Keras records as one node around functions is recorded as what the functions do."""
+    from keras.src.ops.core import Cond, ForiLoop  # noqa: PLC0415
+
+    def steps(self: Any, init_val: Any) -> Any:
+        numbers = (self.lower, self.upper)
+        if not all(isinstance(n, int) for n in numbers) or self.upper - self.lower > _MOST_STEPS:
+            return plain_steps(self, init_val)
+        for step in range(*numbers):
+            init_val = self.body_fun(step, init_val)
+        return init_val
+
+    plain_steps = ForiLoop.symbolic_call
+    before = {cls: vars(cls).get("symbolic_call") for cls in (Cond, ForiLoop)}
+    try:
+        Cond.symbolic_call, ForiLoop.symbolic_call = _either_way, steps
+        yield
+    finally:
+        for cls, own in before.items():
+            del cls.symbolic_call  # inherited, but inside another trace
+            if own is not None:
+                cls.symbolic_call = own
+
+
+def _either_way(self: Any, pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+    """Both ways, and of their results those of the way that holds.
+
+    Raises:  ValueError: the ways give different shapes or dtypes
+    """
+    import keras  # noqa: PLC0415
+
+    with keras.StatelessScope():  # a variable that only one way sets must stay as it is
+        yes, no = true_fn(), false_fn()
+    keras.tree.assert_same_structure(yes, no)
+    holds = keras.ops.cast(keras.ops.reshape(pred, ()), "bool")
+
+    def choose(a: Any, b: Any) -> Any:
+        if a is None and b is None:
+            return None
+        of_a, of_b = (f"{keras.backend.standardize_dtype(x.dtype)}{list(x.shape)}" for x in map(tensor, (a, b)))
+        if of_a != of_b:
+            raise ValueError(f"the two ways of cond give {of_a} and {of_b}")
+        return keras.ops.where(holds, a, b)
+
+    def tensor(x: Any) -> Any:
+        return x if hasattr(x, "shape") else keras.ops.convert_to_tensor(x)
+
+    return keras.tree.map_structure(choose, yes, no)
 
 
 def _carried(equation: str, given: Any, shape: Any) -> tuple[int | None, ...]:
