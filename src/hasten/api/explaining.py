@@ -8,23 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import onnx_ir as ir
-
 from hasten import bundle, host
 from hasten.api.settings import Settings
 from hasten.api.subject import subject
 from hasten.bundle import Bundle, Entry
 from hasten.bundle.unpack import unpack
-from hasten.engines import engine
+from hasten.engines import BuildRequest, engine
+from hasten.engines.native import graph_of, numerics
 from hasten.errors import EngineError, HastenError
 from hasten.native.explain import Profile, StepTime, profile
 from hasten.native.isa import for_host
 from hasten.native.peaks import measure
-from hasten.records import Artefact, Candidate
+from hasten.passes import Rewrite
+from hasten.records import Artefact
 from hasten.report import OpTime, Peaks
 from hasten.types import Array
 
 __all__ = ["Explanation", "Shipped", "explain", "op_times", "operators_told", "shares", "shipped", "shown_peaks"]
+
+_RECALIBRATED = (
+    "Its int8 ranges come of the bundle's stored inputs, not of the rows that it was calibrated with: the steps are "
+    "the same, the answers not quite."
+)
 
 Tells = Callable[[Artefact, Sequence[Array]], tuple[tuple[str, str, float], ...]]
 
@@ -37,6 +42,13 @@ class Explanation:
     profile: Profile
     peaks: host.Peaks
     instruction_set: str
+    threads: int = 1
+    """Of the team that the program is made for; it is timed on one."""
+    candidate: str = ""
+    """Whose program it is: the native winner of a bundle; empty for any other model."""
+    rewrites: tuple[Rewrite, ...] = ()
+    """What the passes that changed the graph saved; of a bundle, those since its portable form."""
+    note: str = ""
 
     @property
     def op_times(self) -> tuple[OpTime, ...]:
@@ -47,13 +59,20 @@ class Explanation:
 def explain(model: Any, sample: Any = None, *, settings: Settings | None = None) -> Explanation:
     """Time, arithmetic and bytes by step of the native program of a bundle or model, against this machine's limits.
 
+    Of a bundle whose winner is native code it is the winner's own: in its precision, by its mathematics, for its team.
+
     Raises:  UnsupportedOpError: the native compiler lacks an operator; SourceError: the model cannot be read
     """
     peaks, used = host.peaks(measure), settings or Settings()
     with tempfile.TemporaryDirectory(prefix="hasten-") as work:
         found = subject(model, sample, used, Path(work))
-        timed = profile(found.model, for_host(), found.checks[0][0], peaks, math=used.math)
-    return Explanation(found.name, timed, peaks, for_host().name)
+        timed = profile(
+            found.model, for_host(), found.checks[0][0], peaks, numerics=found.numerics, threads=found.threads
+        )
+    label = "" if found.candidate is None else found.candidate.label
+    note = _RECALIBRATED if found.is_recalibrated else ""
+    changed = tuple(rewrite for rewrite in found.rewrites if rewrite.changes or rewrite.detail)
+    return Explanation(found.name, timed, peaks, for_host().name, found.threads, label, changed, note)
 
 
 @dataclass(frozen=True)
@@ -151,14 +170,14 @@ def shown_peaks(peaks: host.Peaks) -> Peaks:
     return Peaks(peaks.gmac_per_s, dict(peaks.bandwidth), peaks.method)
 
 
-def winner_profile(
-    model: ir.Model, arrays: tuple[Array, ...], candidate: Candidate
-) -> tuple[tuple[OpTime, ...], Peaks] | None:
+def winner_profile(request: BuildRequest, arrays: tuple[Array, ...]) -> tuple[tuple[OpTime, ...], Peaks] | None:
     """What the report of a search shows of a native winner; None where it cannot be profiled."""
     try:
         peaks = host.peaks(measure)
-        math, activations = candidate.option("math", "default"), candidate.option("activations", "float32")
-        timed = profile(model, for_host(), arrays, peaks, math=math, activations=activations)
+        candidate = request.candidate
+        timed = profile(
+            graph_of(request), for_host(), arrays, peaks, numerics=numerics(candidate), threads=candidate.threads
+        )
         return op_times(timed), shown_peaks(peaks)
     except HastenError:
         return None

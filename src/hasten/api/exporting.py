@@ -6,10 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hasten.api.settings import Settings
-from hasten.api.subject import subject
+from hasten.api.subject import Subject, subject
+from hasten.errors import SettingsError
 from hasten.native.export import Check, Target
 from hasten.native.export import export as export_graph
+from hasten.types import Array
 from hasten.verify import Tolerance
 
 __all__ = ["export"]
@@ -28,13 +32,36 @@ def export(
     ``model`` is a bundle or anything that ``optimize`` reads; ``target`` a triple such as ``aarch64-linux-gnu``, or
     ``c`` for plain C.
 
-    Raises:  SettingsError: unknown target; UnsupportedOpError: an operator has no kernel; CompilerError: the C compiler
-             failed; SourceError, BundleError: the model cannot be read
+    That of a bundle whose winner is native code computes as the winner does: in its precision, by its mathematics; one
+    thread runs it. Its self-test allows what the bundle was held to.
+
+    Raises:  SettingsError: unknown target, or int8 by calibration rows that the bundle does not hold;
+             UnsupportedOpError: an operator has no kernel; CompilerError: the C compiler failed; SourceError,
+             BundleError: the model cannot be read
     """
     used = settings or Settings()
     chosen = Target.named(target, instruction_set)
-    allowed = used.allowed or Tolerance()
     with tempfile.TemporaryDirectory(prefix="hasten-") as work:
         found = subject(model, None, used, Path(work))
-        checks = [Check(given, expected, allowed.absolute, allowed.relative) for given, expected in found.checks]
-        return export_graph(found.model, found.name, chosen, checks, Path(output), math=used.math)
+        if found.is_recalibrated:
+            raise SettingsError(
+                f"cannot export '{model}': its int8 program needs the rows that it was calibrated with, which a bundle "
+                "does not hold; export the model file in float32, or one that is quantised"
+            )
+        checks = _checks(found, used.allowed)
+        return export_graph(found.model, found.name, chosen, checks, Path(output), numerics=found.numerics)
+
+
+def _checks(found: Subject, asked: Tolerance | None) -> list[Check]:
+    """Stored answers with their bounds: those asked for, else a bundle's own where it computes in less than float32."""
+    if asked is None and found.tolerance is not None:
+        own = found.tolerance
+        return [Check(x, y, own.absolute, own.relative, tuple(map(_size, y))) for x, y in found.checks]
+    allowed = asked or Tolerance()
+    return [Check(x, y, allowed.absolute, allowed.relative) for x, y in found.checks]
+
+
+def _size(output: Array) -> float:
+    """The largest finite magnitude, at least one: rounding errors grow with it."""
+    values = np.abs(output[np.isfinite(output)].astype(np.float64)) if output.dtype.kind == "f" else output[:0]
+    return float(max(1.0, values.max(initial=0.0)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
-from hasten import graph
 from hasten.api.explaining import operators_told, shares, winner_profile
+from hasten.engines import BuildRequest
 from hasten.engines.torch_profile import GENERATED
 from hasten.errors import HastenError
 from hasten.records import Candidate, Trial
@@ -38,7 +40,8 @@ def by_op(plan: Plan, winner: Trial) -> ByOp:
     candidate = winner.candidate
     arrays = read_groups(plan.checks[candidate.batch].inputs)[0]
     if candidate.engine == "native":
-        found = winner_profile(graph.read(plan.graphs[candidate.batch]), arrays, candidate)
+        with tempfile.TemporaryDirectory(prefix="hasten-") as work:
+            found = winner_profile(_request(plan, candidate, Path(work)), arrays)
         if found is None:
             return _unknown(winner, "its program could not be compiled again")
         return ByOp(found[0], candidate, found[1])
@@ -50,6 +53,13 @@ def by_op(plan: Plan, winner: Trial) -> ByOp:
     # Kernels that Inductor wrote are recorded one by one only where it was asked to when it wrote them.
     whole = spent[-1:] and spent[-1][1] == GENERATED
     return ByOp(shares(spent, winner.measurement.p50_ns.value), candidate, note=_HOW_APART if whole else "")
+
+
+def _request(plan: Plan, candidate: Candidate, work: Path) -> BuildRequest:
+    path = plan.graphs[candidate.batch]
+    return BuildRequest(
+        candidate, path, path, plan.framework, plan.inputs, plan.outputs, work, calibration=plan.calibration
+    )
 
 
 def _unknown(winner: Trial, reason: str) -> ByOp:

@@ -6,16 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from hasten import bundle, graph
 from hasten.api import prepare
 from hasten.api.settings import Settings
+from hasten.bundle import Bundle
+from hasten.engines import BuildRequest
+from hasten.engines.native import graph_of, numerics
 from hasten.errors import SettingsError, SourceError
+from hasten.native.compile import Numerics
+from hasten.passes import Rewrite
+from hasten.records import Candidate
 from hasten.sources.detect import open_source
 from hasten.sources.determinism import check_deterministic
 from hasten.sources.samples import samples
 from hasten.types import Array
+from hasten.verify import Tolerance
 
 __all__ = ["Subject", "subject"]
 
@@ -30,6 +38,20 @@ class Subject:
     name: str
     model: ir.Model
     checks: tuple[tuple[tuple[Array, ...], tuple[Array, ...]], ...]
+    rewrites: tuple[Rewrite, ...]
+    """What made the graph what it is; of a bundle, since its portable form."""
+    numerics: Numerics
+    threads: int = 1
+    """Of the team that a bundle's own program is made for."""
+    candidate: Candidate | None = None
+    """The winner of a bundle, where it is native code and so the very program that is looked at."""
+    tolerance: Tolerance | None = None
+    """What a bundle was held to, where its program computes in less than float32."""
+
+    @property
+    def is_recalibrated(self) -> bool:
+        """True where its int8 ranges come of the bundle's stored inputs: it does not hold those of its making."""
+        return self.candidate is not None and self.candidate.precision == "int8"
 
 
 def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
@@ -43,28 +65,29 @@ def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
         raise SettingsError(f"batch: expected one size, received {received}; run it once for each")
     (size,) = settings.batch
     if isinstance(model, (str, Path)) and str(model).endswith(".hasten"):
-        return _of_bundle(Path(model), size)
+        return _of_bundle(Path(model), size, settings, work)
     request = prepare.request(sample, settings, work)
     source = open_source(model, request)
     prepare.batches(source, settings)
     given = prepare.ordered(source, sample)
     examples = samples(source, replace(request, sample=given), settings.seed, 2)
     check_deterministic(source, examples)
-    tidy, _ = prepare.tidied(source, examples[0])
+    tidy, first = prepare.tidied(source, examples[0])
     if tidy is None:
         raise SourceError(f"cannot compile '{source.path.name}': {'; '.join(source.notes) or 'no importer reads it'}")
     checks = [prepare.stacked(source.inputs, [example], size) for example in examples]
-    optimised, _ = prepare.optimised(tidy, size, checks[0])
+    optimised, then = prepare.optimised(tidy, size, checks[0])
     name = Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__.lower()
-    return Subject(name, optimised, tuple((c, source.reference(c)) for c in checks))
+    answers = tuple((c, source.reference(c)) for c in checks)
+    return Subject(name, optimised, answers, (*first, *then), Numerics(math=settings.math))
 
 
-def _of_bundle(path: Path, size: int) -> Subject:
+def _of_bundle(path: Path, size: int, settings: Settings, work: Path) -> Subject:
     opened = bundle.read(path)
     data = opened.graph()
     if data is None:
         raise SourceError(f"bundle '{path}' holds no portable graph: expected one made from an importable model")
-    optimised, _ = prepare.optimised(graph.read(data), size, None)
+    optimised, rewrites = prepare.optimised(graph.read(data), size, None)
     inputs, _ = graph.specs(optimised)
     fitting = [
         (given, expected)
@@ -73,4 +96,28 @@ def _of_bundle(path: Path, size: int) -> Subject:
     ]
     if not fitting:
         raise SourceError(f"bundle '{path}' holds no stored answers at batch {size}: export at a batch it was made for")
-    return Subject(path.stem, optimised, tuple(fitting[:3]))
+    plain = Subject(path.stem, optimised, tuple(fitting[:3]), rewrites, Numerics(math=settings.math))
+    winner = next((e.artefact.candidate for e in opened.entries if e.artefact.candidate.batch == size), None)
+    if winner is None or winner.engine != "native":
+        return plain
+    return _as_won(plain, winner, opened, work)
+
+
+def _as_won(plain: Subject, winner: Candidate, opened: Bundle, work: Path) -> Subject:
+    """The winner's own program; ``math`` asked for goes before the winner's."""
+    path, rows = work / "optimised.onnx", work / "calibration.npz"
+    graph.write(plain.model, path)
+    given = [inputs for inputs, _ in plain.checks]
+    named = {s.name: np.concatenate([np.atleast_1d(g[i]) for g in given]) for i, s in enumerate(opened.inputs)}
+    np.savez(rows, **named)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
+    request = BuildRequest(winner, path, path, "onnx", opened.inputs, opened.outputs, work, calibration=rows)
+    asked, how = plain.numerics.math, numerics(winner)
+    lower = winner.precision != "float32" or how != Numerics()
+    return replace(
+        plain,
+        model=graph_of(request),
+        numerics=how if asked == "default" else replace(how, math=asked),
+        threads=winner.threads,
+        candidate=winner,
+        tolerance=Tolerance(**opened.tolerance) if lower and opened.tolerance else None,
+    )

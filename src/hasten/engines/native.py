@@ -7,16 +7,19 @@ import os
 import shutil
 from collections.abc import Sequence
 
+import onnx_ir as ir
+
 from hasten.engines import BuildRequest, Offer
 from hasten.engines.onnxruntime import QUANTISED, quantised_graph
 from hasten.errors import EngineError, HastenError, UnsupportedOpError
 from hasten.graph import read
-from hasten.native.compile import compile_graph, rounded_share
+from hasten.native.compile import Numerics, compile_graph, rounded_share
 from hasten.native.isa import for_host
 from hasten.native.precision import STORED
+from hasten.quiet import unlogged
 from hasten.records import Artefact, Candidate
 
-__all__ = ["ENGINE", "math_option"]
+__all__ = ["ENGINE", "graph_of", "math_option", "numerics"]
 
 # A call longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
 _RELEASE_GIL_MACS = 150_000
@@ -28,6 +31,27 @@ PRECISIONS = ("float32", *STORED, *QUANTISED)
 def math_option(tier: str) -> tuple[tuple[str, str], ...]:
     """A candidate's options for one tier of mathematics; none for the default."""
     return () if tier == "default" else (("math", tier),)
+
+
+def numerics(candidate: Candidate) -> Numerics:
+    """How the compiled program of a candidate computes."""
+    return Numerics(
+        candidate.precision if candidate.precision in STORED else "float32",
+        candidate.option("activations", "float32"),
+        candidate.option("math", "default"),
+    )
+
+
+def graph_of(request: BuildRequest) -> ir.Model:
+    """The graph that is compiled: the request's own, or in a quantiser's precision what that makes of it.
+
+    Raises:  EngineError: no calibration data for int8, or the quantiser refuses the graph
+    """
+    assert request.graph is not None
+    if request.candidate.precision not in QUANTISED:
+        return read(request.graph)
+    with unlogged("root"):  # where the quantiser tells of what was done to this graph already
+        return read(quantised_graph(request))
 
 
 class NativeEngine:
@@ -72,14 +96,10 @@ class NativeEngine:
             raise EngineError("native needs the portable graph: no importer could read this source")
         target = for_host()
         threads = request.candidate.threads
-        precision = request.candidate.precision
-        graph = request.graph
-        if precision in QUANTISED:
-            graph = quantised_graph(request)
+        how = numerics(request.candidate)
         built = compile_graph(
-            read(graph), target, request.folder, request.source.stem, threads=threads,
-            precision=precision if precision in STORED else "float32", math=request.candidate.option("math", "default"),
-            activations=request.candidate.option("activations", "float32"), schedule=request.schedule,
+            graph_of(request), target, request.folder, request.source.stem, threads=threads, precision=how.precision,
+            math=how.math, activations=how.activations, schedule=request.schedule,
         )  # fmt: skip
         if threads > 1 and not built.emitted.splits:
             raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")

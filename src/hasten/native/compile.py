@@ -21,7 +21,7 @@ from hasten.native.precision import as_they_are, in_words, reduce_weights
 from hasten.native.program import Program
 from hasten.native.schedule import scheduled
 
-__all__ = ["Compiled", "compile_graph", "for_team", "program_of", "rounded_share"]
+__all__ = ["Compiled", "Numerics", "compile_graph", "for_team", "program_of", "rounded_share"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,17 @@ class Compiled:
     library: Path
     emitted: Emitted
     program: Program
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a program computes: its weights in ``precision`` ("float32", or one of ``precision.STORED``), ``activations``
+    of "float32" or, where they meet weights that are exactly int8, "int16"; and its tier of mathematics.
+    """
+
+    precision: str = "float32"
+    activations: str = "float32"
+    math: str = "default"
 
 
 def program_of(

@@ -12,9 +12,12 @@ from hasten.native.program import Program
 __all__ = ["emit_apart", "emit_profiled"]
 
 
-def emit_profiled(program: Program, isa: Isa, *, math: str = "default") -> Emitted:
-    """The program with a ``hasten_profile`` beside it, which also stamps the time after every call."""
-    out = written(program, isa, plan(program), math=math)
+def emit_profiled(program: Program, isa: Isa, *, threads: int = 1, math: str = "default") -> Emitted:
+    """The program with a ``hasten_profile`` beside it, which also stamps the time after every call.
+
+    That of a team of ``threads`` is run by one thread, which does all the parts.
+    """
+    out = written(program, isa, plan(program), threads, math)
     emitted = out.text("hasten")
     return replace(emitted, source=emitted.source + _profile(out))
 

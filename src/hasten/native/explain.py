@@ -20,7 +20,7 @@ import onnx_ir as ir
 from hasten.errors import InputError
 from hasten.host import Peaks, host
 from hasten.native.build import compile_library
-from hasten.native.compile import program_of
+from hasten.native.compile import Numerics, for_team, program_of
 from hasten.native.emit_timed import emit_profiled
 from hasten.native.isa import Isa, for_host
 from hasten.native.program import Program
@@ -29,6 +29,7 @@ from hasten.types import Array
 __all__ = ["Profile", "StepTime", "profile"]
 
 _SECONDS, _MOST, _LEAST = 0.5, 4000, 5
+_PLAIN = Numerics()
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,24 @@ class Profile:
 
 
 def profile(
-    model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None, *, math: str = "default",
-    activations: str = "float32",
+    model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None, *,
+    numerics: Numerics = _PLAIN, threads: int = 1,
 ) -> Profile:  # fmt: skip
-    """The profile of a graph with static shapes on ``arrays``; ``activations``: as of ``program_of``.
+    """The profile of a graph with static shapes on ``arrays``, timed on one thread.
 
-    Steps are computed as a build for this machine would: in the ways that were found the fastest, where those are kept.
+    ``threads``: of the team that the program is made for. Steps are computed as a build for this machine would: in the
+    ways that were found the fastest, where those are kept.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = program_of(
-        model, "model", isa, activations=activations, schedule="kept" if isa == for_host() else "model"
-    )
-    emitted = emit_profiled(program, isa, math=math)
+    program = for_team(
+        program_of(
+            model, "model", isa, precision=numerics.precision, activations=numerics.activations,
+            schedule="kept" if isa == for_host() and threads == 1 else "model",
+        ),
+        threads,
+    )  # fmt: skip
+    emitted = emit_profiled(program, isa, threads=threads, math=numerics.math)
     if len(arrays) != len(program.inputs):
         raise InputError(f"cannot profile: expected {len(program.inputs)} arrays, received {len(arrays)}")
     with tempfile.TemporaryDirectory(prefix="hasten-") as folder:

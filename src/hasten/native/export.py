@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from hasten.errors import CompilerError, SettingsError
 from hasten.native.build import compiler, weights_assembly
-from hasten.native.compile import program_of
+from hasten.native.compile import Numerics, program_of
 from hasten.native.emit import BUILT, emit
 from hasten.native.export_text import (
     Check,
@@ -41,6 +41,7 @@ TARGETS: dict[str, str] = {
     "x86_64-linux-gnu": "x86-64-v3", "x86_64-linux-musl": "x86-64-v3", "aarch64-linux-gnu": "aarch64",
     "aarch64-linux-musl": "aarch64", "c": "c-vector",
 }  # fmt: skip
+_PLAIN = Numerics()
 _GLIBC = "2.17"  # the oldest that zig's headers cover on both machines
 
 
@@ -69,9 +70,11 @@ class Target:
 
 
 def export(
-    model: ir.Model, name: str, target: Target, checks: Sequence[Check], folder: Path, *, math: str = "default"
+    model: ir.Model, name: str, target: Target, checks: Sequence[Check], folder: Path, *, numerics: Numerics = _PLAIN
 ) -> tuple[Path, ...]:
     """The files of the library in ``folder``, which appears whole or not at all; an older export there is replaced.
+
+    Activations are rounded only where the target has instructions that gain by it.
 
     Shapes:  model: static shapes
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed; SettingsError: the
@@ -79,8 +82,9 @@ def export(
     """
     identifier = _identifier(name)
     _must_be_ours(folder, identifier)
-    program = program_of(model, name, target.isa)
-    emitted = emit(program, target.isa, identifier, math=math)
+    rounded = numerics.activations if "vnni" in target.isa.features else "float32"
+    program = program_of(model, name, target.isa, precision=numerics.precision, activations=rounded)
+    emitted = emit(program, target.isa, identifier, math=numerics.math)
     given = tuple(v.name or "" for v in model.graph.inputs if v.name not in model.graph.initializers)
     made = tuple(v.name or "" for v in model.graph.outputs)
     library = Library(identifier, program, emitted, target.triple, target.isa, given, made)

@@ -28,6 +28,8 @@ class Check:
     outputs: tuple[Array, ...]
     absolute: float = 1e-5
     relative: float = 1e-4
+    scales: tuple[float, ...] = ()
+    """For each output, by what its absolute bound is multiplied; empty: by one."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,8 @@ def _checked(library: Library, number: int, check: Check) -> Iterator[str]:
         read = view.dtype if view.dtype in _READ_HALF else "(double)"
         values = f"{read}(out{number}_{i}[i]), {read}(output{i}[i])"
         yield f"    for (int i = 0; i < {view.size}; i++)"
-        yield f'        compare("check {number} output{i}", {values}, {check.absolute:g}, {check.relative:g});'
+        absolute = check.absolute * (check.scales[i] if check.scales else 1)
+        yield f'        compare("check {number} output{i}", {values}, {absolute:g}, {check.relative:g});'
 
 
 def cmake(library: Library) -> str:
