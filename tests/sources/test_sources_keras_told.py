@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -50,3 +53,76 @@ def test_converters_log_nothing(capfd: pytest.CaptureFixture[str], caplog: pytes
         open_keras(model, SourceRequest())
     assert not [record for record in caplog.records if record.name.startswith("tf2onnx")]
     assert capfd.readouterr() == ("", "")
+
+
+class Transforming(L.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.math.lgamma(tf.sort(x))
+
+
+def test_an_operation_that_onnx_lacks_is_named_with_its_layer() -> None:
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="first"), Transforming(name="own"), L.Dense(2)])
+    with pytest.raises(SourceError, match="ONNX has no operation 'Lgamma', which layer 'own' calls") as refused:
+        open_keras(model, SourceRequest())
+    assert "ONNXRuntime" not in str(refused.value)
+
+
+class Inverting(L.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return keras.ops.erfinv(keras.ops.tanh(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (Transforming, "pip install jax2onnx$"),
+        (Inverting, "pip install jax2onnx, or run with KERAS_BACKEND=tensorflow$"),
+    ],
+    ids=["own code", "keras.ops"],
+)
+def test_on_jax_the_stock_export_wants_another_package(layer: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(*args: Any, **named: Any) -> None:
+        raise ImportError("This requires the jax2onnx module. You can install it via `pip install jax2onnx`")
+
+    model = keras.Sequential([keras.Input((4,)), layer()])
+    monkeypatch.setattr(model, "export", export)
+    with pytest.raises(SourceError, match=words) as refused:
+        open_keras(model, SourceRequest())
+    assert "`" not in str(refused.value)
+
+
+ON_TORCH = """
+import keras, torch
+from hasten.errors import SourceError
+from hasten.sources import SourceRequest
+from hasten.sources.keras import open_keras
+
+class Raw(keras.layers.Layer):
+    def call(self, x):
+        return torch.cumsum(x, -1) if self.name == "raw" else keras.ops.erfinv(x)
+
+for name in ("raw", "inverse"):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), Raw(name=name)])
+    try:
+        told = open_keras(model, SourceRequest()).notes[0]
+    except SourceError as error:
+        told = str(error)
+    print(told)
+"""
+
+
+def test_what_torch_says_of_its_export_stays_off_the_terminal() -> None:
+    pytest.importorskip("torch")
+    run = subprocess.run(
+        [sys.executable, "-c", ON_TORCH],
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    raw, inverse = run.stdout.splitlines()
+    assert "because layer 'raw' (Raw): its code calls the backend itself" in raw
+    assert "aten::erfinv" in inverse
+    assert "Warning" not in run.stderr

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hasten.sources.keras.build import Shape, Tensor, Unsupported
+from hasten.sources.keras.reference import told
 from hasten.sources.keras.scope import Call, Converter, Scope
 from hasten.sources.keras.symbolic import tracing
 from hasten.sources.keras.table import LAYERS, OPERATIONS
@@ -166,7 +167,7 @@ class Importer(Scope):
             return layer.compute_output_spec(args.pop(next(iter(args))), **args)
         except Exception as error:
             raise Unsupported(
-                f"layer '{layer.name}' ({type(layer).__name__}): its output shape is unknown ({_first_line(error)})"
+                f"layer '{layer.name}' ({type(layer).__name__}): its output shape is unknown ({told(error)})"
             ) from error
 
     def _carry_masks(self, layer: Any, bound: dict[str, Any], previous: Any, result: Any) -> Any:
@@ -208,7 +209,7 @@ def _naming(layer: Any, convert: Callable[[], Any]) -> Any:
             raise
         raise Unsupported(f"layer '{layer.name}' ({type(layer).__name__}): {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, NotImplementedError) as error:
-        raise Unsupported(f"layer '{layer.name}' ({type(layer).__name__}): {_first_line(error)}") from error
+        raise Unsupported(f"layer '{layer.name}' ({type(layer).__name__}): {told(error)}") from error
 
 
 def _bind(layer: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,12 +331,7 @@ def _dtype(symbol: Any) -> str:
 
 
 def _why_untraceable(error: Exception) -> str:
-    reason = _first_line(error)
-    if "KerasTensor" in reason:
+    reason = told(error)
+    if "KerasTensor" in reason or "__jax_array__" in reason:
         return "its code calls the backend itself, not keras.ops"
     return f"its code cannot be traced with symbolic tensors ({reason})"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -15,7 +15,7 @@ from hasten.sources.keras.signature import Signature
 from hasten.sources.keras.steps import steps_merged
 from hasten.types import Array
 
-__all__ = ["equal", "flat_call"]
+__all__ = ["equal", "flat_call", "told"]
 
 _SLOW_S, _VERY_SLOW_S = 0.3, 1.0
 """Two slow calls, or one that no warming-up explains, are worth compiling, which costs as much as several of them."""
@@ -39,7 +39,7 @@ def flat_call(model: Any, taken: Signature) -> Reference:
         except HastenError:
             raise
         except Exception as error:
-            raise SourceError(f"cannot run the Keras model: {_told(error)}; check the model and the sample") from error
+            raise SourceError(f"cannot run the Keras model: {told(error)}; check the model and the sample") from error
         return tuple(np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(result) if t is not None)
 
     slow: list[float] = []
@@ -109,7 +109,7 @@ def _compiled(model: Any, taken: Signature) -> Reference:
     return call
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """What a model's own code raised, in one line: Keras sets it in bold between the layer and its arguments."""
     lines = [line for line in map(str.strip, _STYLES.sub("", str(error)).splitlines()) if line]
     where = re.match(r"Exception encountered when calling (\S+?)(\.call)?\(\)", lines[0]) if lines else None

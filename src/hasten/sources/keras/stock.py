@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
+import re
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.defs
 import onnx_ir as ir
 
 from hasten.errors import SourceError
 from hasten.graph import read
 from hasten.graph.reference import run
+from hasten.graph.walk import all_nodes
 from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference
 from hasten.sources.keras.build import Unsupported
 from hasten.sources.keras.signature import Signature
 from hasten.types import Array, TensorSpec
 
-__all__ = ["dress", "example", "export"]
+__all__ = ["NoOperator", "dress", "example", "export"]
+
+
+class NoOperator(SourceError):
+    """A converter copied an operation of its framework that ONNX does not have; ``node`` is where."""
+
+    def __init__(self, operation: str, node: str) -> None:
+        super().__init__(f"ONNX has no operation '{operation}', written for '{node}'")
+        self.operation, self.node = operation, node
 
 
 def export(
@@ -34,27 +48,68 @@ def export(
 
     signature = [keras.InputSpec(shape=_free(spec), dtype=spec.dtype, name=spec.name) for spec in taken.inputs]
     try:
-        # tf2onnx logs a traceback of every operator that it cannot convert; what comes of it is in our own message.
-        with tempfile.TemporaryDirectory() as folder, quiet_start(), unlogged("tf2onnx"):
+        with tempfile.TemporaryDirectory() as folder, _unheard(keras.backend.backend()):
             path = Path(folder) / "model.onnx"
             model.export(path, format="onnx", verbose=False, input_signature=[taken.pack(signature)])
             graph = read(path.read_bytes())
         outputs = dress(graph, taken.inputs, reference)
     except Exception as error:
+        raise SourceError(f"cannot import model '{model.name}': {reason}; {_failed(model, reason, error)}") from error
+    return graph, outputs, (f"imported by Keras' own ONNX export, because {reason}",)
+
+
+@contextlib.contextmanager
+def _unheard(backend: str) -> Iterator[None]:
+    """The exporters print graphs and tracebacks of what they cannot convert; what comes of it is in our own message."""
+    with (
+        quiet_start(),
+        unlogged("tf2onnx", "tensorflow", "absl"),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.ExitStack() as stack,
+    ):
+        warnings.simplefilter("ignore")
+        if backend == "torch":
+            from hasten.sources.torch.quiet import exporting_quietly, voiceless  # noqa: PLC0415
+
+            stack.enter_context(exporting_quietly())
+            stack.enter_context(voiceless())
+        yield
+
+
+def _failed(model: Any, reason: Unsupported, error: Exception) -> str:
+    """Why the stock export gave nothing either, and what to do."""
+    own = "its code" in str(reason)
+    if isinstance(error, ImportError) and "jax2onnx" in str(error):
+        # Code that calls JAX runs on JAX alone.
+        other = "" if own else ", or run with KERAS_BACKEND=tensorflow"
+        return f"Keras' own ONNX export needs jax2onnx on JAX: pip install jax2onnx{other}"
+    if isinstance(error, NoOperator):
+        detail = f"ONNX has no operation '{error.operation}', {_whose(model, error.node)}"
+    else:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         detail = lines[0][:160] if lines else type(error).__name__
-        raise SourceError(
-            f"cannot import model '{model.name}': {reason}; Keras' own ONNX export failed too ({detail}); replace that "
-            "layer, or write its call with keras.ops"
-        ) from error
-    return graph, outputs, (f"imported by Keras' own ONNX export, because {reason}",)
+    instead = ", or write its call with keras.ops" if own else ""
+    return f"Keras' own ONNX export failed too ({detail}); replace that layer or operation{instead}"
+
+
+def _whose(model: Any, node: str) -> str:
+    """The layer that a node of the stock export is in: TensorFlow numbers all names of the path when traced again."""
+    first, *_ = path = node.split("/")
+    again = first.removeprefix(model.name) if re.fullmatch(re.escape(model.name) + r"(_\d+)?", first) else ""
+    known = {layer.name for layer in model._flatten_layers(include_self=False)}
+    found = [name for name in (part.removesuffix(again) for part in path) if name in known]
+    return f"which layer '{found[-1]}' calls" if found else f"written for '{node}'"
 
 
 def dress(model: ir.Model, inputs: Sequence[TensorSpec], reference: Reference) -> tuple[TensorSpec, ...]:
     """Gives a converted graph the source's input names, a free dimension called batch, and outputs in its order.
 
-    Raises:  SourceError: the graph's answers are not the source's
+    Raises:  NoOperator: the converter made an operation up; SourceError: the graph's answers are not the source's
     """
+    for node in all_nodes(model.graph):
+        if not node.domain and not onnx.defs.has(node.op_type):
+            raise NoOperator(node.op_type, node.name or "")
     _name_inputs(model, inputs)
     rng = np.random.default_rng(0)
     answers = []

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +16,11 @@ import onnx
 import onnx_ir as ir
 
 from hasten.errors import SourceError
-from hasten.quiet import quiet_start, unlogged
 from hasten.sessions.torch import flat_module
 from hasten.sources.torch.complexes import decompositions
 from hasten.sources.torch.observed import operators, read_in, runs_complex
 from hasten.sources.torch.opening import Opened, evaluating
+from hasten.sources.torch.quiet import exporting_quietly, voiceless
 from hasten.sources.torch.translations import translations
 
 __all__ = ["Ports", "export"]
@@ -44,7 +42,7 @@ def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
 
     Raises:  SourceError: the exporter fails; the message is its first line
     """
-    with _quiet(), evaluating(opened.module):
+    with exporting_quietly(), evaluating(opened.module):
         try:
             if opened.kind == "script":
                 return _from_script(opened.module, tensors, ports)
@@ -126,7 +124,7 @@ def _from_script(module: Any, tensors: Sequence[Any], ports: Ports) -> ir.Model:
     target = io.BytesIO()
     axes = {name: {0: "batch"} for name, batched in zip(ports.inputs, ports.batched, strict=True) if batched}
     axes |= {name: {0: "batch"} for name in ports.outputs} if axes else {}
-    with _voiceless():
+    with voiceless():
         torch.onnx.export(
             module,
             tuple(tensors),
@@ -140,40 +138,6 @@ def _from_script(module: Any, tensors: Sequence[Any], ports: Ports) -> ir.Model:
         )
     found: ir.Model = ir.from_proto(onnx.load_model_from_string(target.getvalue()))
     return found
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torch's exporters print progress and warn of what they do by themselves; failures still raise."""
-    with (
-        unlogged("torch.onnx", "torch.export", "torch.fx", "torch._dynamo"),
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
-def _voiceless() -> Iterator[None]:
-    """What the exporter for TorchScript writes from C++ (its warnings, a graph that it gives up on) goes nowhere."""
-    import torch  # noqa: PLC0415 - heavy and optional
-
-    if os.environ.get("HASTEN_DEBUG"):
-        yield
-        return
-    with quiet_start(), contextlib.ExitStack() as stack:
-        # Its log goes to stdout and stays on whatever it is told; stderr has no buffer to outlive this.
-        torch._C._jit_set_onnx_log_output_stream("stderr")
-        stack.callback(torch._C._jit_set_onnx_log_output_stream, "stdout")
-        with contextlib.suppress(OSError):  # no stderr at all
-            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-            stack.callback(os.close, kept)
-            stack.callback(os.close, nowhere)
-            stack.callback(os.dup2, kept, 2)
-            os.dup2(nowhere, 2)
-        yield
 
 
 def _cause(error: BaseException) -> str:
