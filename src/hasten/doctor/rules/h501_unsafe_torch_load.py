@@ -85,9 +85,11 @@ def _asks_version(branch: ast.If) -> bool:
 
 
 def _is_own_copy(node: ast.Call, code: Code) -> bool:
-    """True for bytes in memory and temporary files, in a file that writes such itself by `torch.save`."""
+    """True for a package's own bytes, and bytes in memory and temporary files where the file writes such itself."""
     if not node.args:
         return False
+    if any(code.qualified(n.func) == "pkgutil.get_data" for n in ast.walk(node.args[0]) if isinstance(n, ast.Call)):
+        return True  # a package's own bytes came with its code
     if comes_from(node.args[0], code, lambda n: _is_temporary(n, code)):
         saved = (c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save")
         written = any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
@@ -106,11 +108,11 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
     Not where anything asks whether the file is there already: then another run, or another person, may have made it.
     """
     around = code.function(node)
-    if around is None or not node.args or isinstance(node.args[0], ast.Constant) or _EXISTS.search(code.source(around)):
+    if around is None or not node.args or _EXISTS.search(code.source(around)):
         return False
-    path = code.source(node.args[0])
+    path = ast.unparse(node.args[0])  # (quotes of either kind)
     for save in code.calls_named("save"):
-        if code.qualified(save.func) != "torch.save" or len(save.args) < 2 or code.source(save.args[1]) != path:
+        if code.qualified(save.func) != "torch.save" or len(save.args) < 2 or ast.unparse(save.args[1]) != path:
             continue
         if code.function(save) is around and save.lineno < node.lineno:
             return True
