@@ -28,7 +28,7 @@ _READS = re.compile(
 # What the calls of `__getitem__` say where reading or preparing an item takes time.
 _PREPARES = re.compile(
     r"open|read|load|fetch|decode|parse|transform|augment|process|prepare|resiz|crop|flip|rotat|warp|tokeni|encode"
-    r"|librosa|soundfile|sample|mel|stft|spec|noise|image|img|frame|video|audio|wav|photo|cv2|pil|pickle|h5py|sql"
+    r"|librosa|soundfile|resampl|mel|stft|spec|noise|image|img|frame|video|audio|wav|photo|cv2|pil|pickle|h5py|sql"
 )
 
 
