@@ -56,7 +56,17 @@ def _is_light(node: ast.Call, code: Code) -> bool:
     local = code.definitions.function_named(node.args[0])
     unseen = local is None and not isinstance(node.args[0], ast.Lambda)
     reads = isinstance(node.func, ast.Attribute) and node.func.attr == "interleave" and unseen
-    return not reads and not shows_work(node.args[0], code)
+    return not reads and (_ignores_element(local or node.args[0]) or not shows_work(node.args[0], code))
+
+
+def _ignores_element(function: ast.AST) -> bool:
+    """True for `lambda _: tf.random.normal(shape)`: the same few numbers each time, and no element to work on."""
+    if not isinstance(function, (ast.Lambda, ast.FunctionDef)) or function.args.vararg is not None:
+        return False
+    given = {a.arg for a in (*function.args.posonlyargs, *function.args.args)}
+    parts = [function.body] if isinstance(function, ast.Lambda) else function.body
+    named = {n.id for p in parts for n in ast.walk(p) if isinstance(n, ast.Name)}
+    return bool(given) and not given & named
 
 
 def _is_single(node: ast.Call, code: Code) -> bool:
