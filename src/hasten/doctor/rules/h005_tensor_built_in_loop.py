@@ -57,6 +57,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     loop = code.loop(node)
     if not isinstance(loop, (ast.For, ast.While)) or code.varies(node, loop) or not _has_content(node):
         return
+    if _draws(loop):
+        return
     if _is_rare(node, loop, code) or _is_kept(node, code) or _is_passed_on(node, loop, code) or _is_traced(node, code):
         return
     statement = code.statement(node)
@@ -68,6 +70,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 def _has_content(node: ast.Call) -> bool:
     """Not for `torch.Tensor(3, 4)`-like allocation of scratch memory."""
     return not (isinstance(node.func, ast.Attribute) and node.func.attr.endswith("Tensor") and len(node.args) > 1)
+
+
+def _draws(loop: ast.AST) -> bool:
+    """True for a loop that shows pictures: drawing one costs a thousand small tensors."""
+    return any(isinstance(n, ast.Attribute) and n.attr in ("imshow", "savefig") for n in ast.walk(loop))
 
 
 def _is_rare(node: ast.AST, loop: ast.AST, code: Code) -> bool:
