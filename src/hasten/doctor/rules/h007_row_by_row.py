@@ -141,6 +141,8 @@ def _is_mask(index: ast.expr, code: Code) -> bool:
 
 def _is_span(index: ast.expr, loop: ast.AST, code: Code) -> bool:
     """True for `x[start:end]`, both from the round; `x[i : i + n]` is as long in every round."""
+    if isinstance(index, ast.Tuple):  # one part of the bounds is enough: tiles at the edges are cut
+        return any(_is_span(part, loop, code) for part in index.elts)
     if not isinstance(index, ast.Slice) or index.lower is None or index.upper is None:
         return False
     return all(not isinstance(b, ast.BinOp) and code.depends_on_round(b, loop) for b in (index.lower, index.upper))
