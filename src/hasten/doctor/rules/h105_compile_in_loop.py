@@ -65,6 +65,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if loop is None and (_from_outside(node, code) or _is_fresh(node, code)):
         return
     hot, function = code.hot(node), code.function(node)
+    if hot is not None and _is_of_new_owner(node, hot.loop, code):
+        return
     if hot is not None:
         yield hit(node, f"the model is compiled again, {hot.reason}", *hoist(node, code), safe=True)
     elif at_once and function is not None and not _ONCE.match(function.name):
@@ -84,6 +86,15 @@ def _is_new(node: ast.Call, loop: ast.AST, code: Code) -> bool:
         statement = code.statement(node)
         return any(b.node is not statement for b in code.bound_in(model, loop))
     return code.depends_on_round(model, loop)
+
+
+def _is_of_new_owner(node: ast.Call, loop: ast.AST | None, code: Code) -> bool:
+    """True for `self.model` of an object that each round of a loop elsewhere makes: `Exporter(model).export()`."""
+    if loop is None or code.loop(node) is not None or not code.names.dotted(node.args[0]).startswith("self."):
+        return False
+    owner = code.klass(node)
+    made = (c for c in ast.walk(loop) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name))
+    return owner is not None and any(getattr(c.func, "id", "") == owner.name for c in made)
 
 
 def _is_fresh(node: ast.Call, code: Code) -> bool:
