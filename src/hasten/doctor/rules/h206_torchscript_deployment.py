@@ -74,14 +74,15 @@ def _is_bare(node: ast.Call, code: Code) -> bool:
 
 
 def _is_read_on(node: ast.Call, code: Code) -> bool:
-    """True where the ONNX exporter reads the traced thing, or the same lines make Core ML of it as well."""
+    """True where an exporter or a converter reads the traced thing, or the same lines make Core ML of it as well."""
     function = code.function(node)
     if any(code.function(c) is function and code.qualified(c.func) == "coremltools.convert" for c in code.calls):
         return True
     statement = code.statement(node)
     name = code.names.dotted(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
     exports = (c for c in code.calls_named("export") if code.qualified(c.func).startswith("torch.onnx.") and c.args)
-    return any(name and code.names.dotted(c.args[0]) == name for c in exports)
+    converters = (c for c in code.calls if c.args and code.names.dotted(c.func).endswith("Converter"))
+    return any(name and code.names.dotted(c.args[0]) == name for c in (*exports, *converters))
 
 
 def _is_shipped(node: ast.Call, code: Code) -> bool:
