@@ -50,4 +50,12 @@ def _is_serving_method(function: Function, owner: ast.ClassDef, kinds: Kinds) ->
         return True
     if owner.name == "TritonPythonModel" and function.name == "execute":
         return True
-    return function.name in _METHODS and any(_BASES.search(b) for b in bases)
+    return function.name in _METHODS and any(_serves(b, kinds) for b in bases)
+
+
+def _serves(base: str, kinds: Kinds, depth: int = 4) -> bool:
+    """True for a server's class by its name; of one that this file writes, its own bases say it."""
+    local = next((n for n in kinds.names.nodes if isinstance(n, ast.ClassDef) and n.name == base), None)
+    if local is None or not depth:
+        return _BASES.search(base) is not None
+    return any(_serves(kinds.names.dotted(b), kinds, depth - 1) for b in local.bases)
