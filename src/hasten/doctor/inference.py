@@ -134,7 +134,7 @@ def _origin(node: ast.expr) -> ast.Call | None:
     while isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
             node = node.func.value
-        elif getattr(node.func, "id", "") == "Variable" and node.args:
+        elif getattr(node.func, "id", getattr(node.func, "attr", "")) == "Variable" and node.args:
             node = node.args[0]
         else:
             return node
