@@ -24,6 +24,7 @@ from hasten.graph.reference import MANY_NODES, sums_exactly, with_own_zero_point
 from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import Resolution, resolve, rows_independent, rows_mix
+from hasten.sources.refusals import refusal
 from hasten.sources.samples import draw, index_limits
 from hasten.types import Array, TensorSpec
 
@@ -109,14 +110,14 @@ def session_reference(path: Path, model: ir.Model) -> Reference:
         held = str(path) if apart is model else graph.to_bytes(apart)
         session = ort.InferenceSession(held, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise SourceError(f"cannot open ONNX model '{path}': {_reason(error)}") from error
+        raise SourceError(f"cannot open ONNX model '{path}': {refusal(error)}") from error
     names = [value.name for value in session.get_inputs()]
 
     def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
         try:
             return tuple(map(np.asarray, session.run(None, dict(zip(names, arrays, strict=True)))))
         except Exception as error:
-            raise SourceError(f"cannot run ONNX model '{path}': {_reason(error)}") from error
+            raise SourceError(f"cannot run ONNX model '{path}': {refusal(error)}") from error
 
     return call
 
@@ -313,15 +314,6 @@ def _output_specs(model: ir.Model, inputs: Sequence[TensorSpec], answers: Sequen
         )
         for value, answer in zip(model.graph.outputs, answers, strict=True)
     )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    unknown = ("No Op registered for", "is not a registered function/op", "No opset import for domain")
-    first = next((line for line in text.splitlines() if any(u in line for u in unknown)), _first_line(error))
-    if any(u in first for u in unknown):
-        return f"unknown operator: {first.split(' : ')[-1].strip()}"
-    return first
 
 
 def _first_line(error: Exception) -> str:

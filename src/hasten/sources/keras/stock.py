@@ -24,6 +24,7 @@ from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference
 from hasten.sources.keras.build import Unsupported
 from hasten.sources.keras.signature import Signature
+from hasten.sources.refusals import refusal
 from hasten.types import Array, TensorSpec
 
 __all__ = ["NoOperator", "dress", "example", "export"]
@@ -88,7 +89,8 @@ def _failed(model: Any, reason: Unsupported, error: Exception) -> str:
         detail = f"ONNX has no operation '{error.operation}', {_whose(model, error.node)}"
     else:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        detail = lines[0][:160] if lines else type(error).__name__
+        detail = lines[0].removeprefix("cannot run graph as a reference: ") if lines else type(error).__name__
+        detail = refusal(RuntimeError(detail)) if detail.startswith("[ONNXRuntimeError]") else detail[:160]
     instead = ", or write its call with keras.ops" if own else ""
     return f"Keras' own ONNX export failed too ({detail}); replace that layer or operation{instead}"
 
