@@ -12,8 +12,10 @@ from hasten.errors import PassError
 from hasten.graph import check, shapes
 from hasten.passes import Pass
 from hasten.passes.drop_noops import drop_noops
+from hasten.passes.fix_shapes import fix_shapes
 from hasten.passes.phases import OPTIMISE, TIDY
 from hasten.passes.run import run_phases
+from hasten.passes.standard import dead_nodes
 
 MODEL = "(float[2,4] x) => (float[2,4] y) { a = Identity (x) b = Relu (a) c = Identity (b) y = Neg (c) }"
 
@@ -31,6 +33,45 @@ def _replace_relu(op: str) -> Pass:
 
 def _raises(model: ir.Model) -> int:
     raise KeyError("no such thing")
+
+
+SQUARE = """
+(float[2,4] x) => (float[2,4] y) {
+  w = Constant <value = float[4,4] {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}> ()
+  a = MatMul (x, w)
+  y = Relu (a)
+}
+"""
+
+
+def _without_product(model: ir.Model) -> int:
+    found = next((node for node in model.graph if node.op_type == "MatMul"), None)
+    if found is None:
+        return 0
+    ir.convenience.replace_all_uses_with(found.outputs[0], found.inputs[0])
+    model.graph.remove(found, safe=True)
+    return 1
+
+
+def test_a_rewrite_tells_what_it_saved():
+    """Multiply-adds, what nodes write, and weights that nobody reads any more."""
+    product = Pass("drop a product with the unit matrix", _without_product)
+    _, rewrites = run_phases(model_of(SQUARE), ((*TIDY, product, dead_nodes),), strict=True)
+    by_name = {r.name: r for r in rewrites}
+    made = by_name[product.name]
+    assert (made.macs_saved, made.written_bytes_saved, made.weight_bytes_saved) == (2 * 4 * 4, 2 * 4 * 4, 4 * 4 * 4)
+    assert by_name[dead_nodes.name].macs_saved == 0
+
+
+def test_what_shapes_do_not_tell_counts_as_nothing_saved():
+    """A free batch: shapes that become known are no arithmetic gained or lost."""
+    free = SQUARE.replace("float[2,4]", "float[n,4]")
+    product = Pass("drop a product with the unit matrix", _without_product)
+    _, rewrites = run_phases(model_of(free), ((*TIDY, product),), strict=True)
+    (made,) = (r for r in rewrites if r.name == product.name)
+    assert (made.changes, made.macs_saved, made.written_bytes_saved, made.weight_bytes_saved) == (1, 0, 0, 64)
+    _, rewrites = run_phases(model_of(free), ((fix_shapes({"n": 8}),),), strict=True)
+    assert rewrites[0].changes and rewrites[0].macs_saved == 0
 
 
 def _renames_output(model: ir.Model) -> int:

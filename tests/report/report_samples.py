@@ -162,12 +162,15 @@ class Rewrite:
     nodes_before: int
     nodes_after: int
     detail: str = ""
+    macs_saved: int = 0
+    weight_bytes_saved: int = 0
+    written_bytes_saved: int = 0
 
 
 REWRITES = (
     Rewrite("fix shapes", 0, 2053, 2053),
     Rewrite("drop identities", 31, 2053, 2022),
-    Rewrite("fold batch norm", 2, 2022, 2020, "into conv_1 and conv_2"),
+    Rewrite("fold batch norm", 2, 2022, 2020, "into conv_1 and conv_2", 1200, -64, 8192),
     Rewrite("re-roll time loops", 1000, 2020, 22, "TimeDistributed(dense): 1,000 products became 1"),
     Rewrite("cancel transposes", 14, 22, 8),
     Rewrite("fuse activations", 2, 8, 6),

@@ -53,6 +53,12 @@ def test_nothing_is_asked_of_a_network(name):
     assert "@import" not in page(made.one_candidate()) and "url(" not in (made_css())
 
 
+def test_what_each_rewrite_saved_stands_beside_it():
+    assert "2 places · −1,200 MACs, +64 B of weights, −8.19 kB written · into conv_1 and conv_2" in page(
+        made.full_report()
+    )
+
+
 def made_css() -> str:
     return re.search(r"<style>(.*?)</style>", page(made.one_candidate()), re.DOTALL)[1]
 

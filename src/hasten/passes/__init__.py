@@ -27,7 +27,11 @@ class Pass:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What one pass did to one graph, for the report."""
+    """What one pass did to one graph, for the report.
+
+    Units:   macs_saved: multiply-adds of one call; *_bytes_saved: bytes. Below zero: it takes more; zero too where
+             shapes do not tell
+    """
 
     name: str
     changes: int
@@ -35,3 +39,7 @@ class Rewrite:
     nodes_after: int
     """Those before it, less what this pass alone took away, in all rounds."""
     detail: str = ""
+    macs_saved: int = 0
+    weight_bytes_saved: int = 0
+    written_bytes_saved: int = 0
+    """Of what nodes write and others read."""

@@ -19,6 +19,7 @@ from hasten.graph import clone, reference
 from hasten.graph.check import Signature, check, compatible, signature
 from hasten.graph.shapes import infer
 from hasten.passes import Pass, Rewrite
+from hasten.passes.load import Load, load
 from hasten.types import Array
 
 __all__ = ["Probe", "run_phases"]
@@ -65,6 +66,17 @@ class _Tally:
     changes: int = 0
     before: int = 0
     after: int = 0
+    macs: int = 0
+    weight_bytes: int = 0
+    written_bytes: int = 0
+
+    def saves(self, old: Load, new: Load) -> None:
+        """Adds the difference of what a call takes before and after one change."""
+        self.weight_bytes += old.weight_bytes - new.weight_bytes
+        if old.macs is not None and new.macs is not None:
+            self.macs += old.macs - new.macs
+        if old.written_bytes is not None and new.written_bytes is not None:
+            self.written_bytes += old.written_bytes - new.written_bytes
 
 
 @dataclass
@@ -113,10 +125,12 @@ class _Attempt:
             tally = self.tallies.get(item.name, _Tally())
             reason = self.left_out.get(item.name)
             detail = "" if reason is None else f"left out: {reason}"
-            records.append(Rewrite(item.name, tally.changes, tally.before, tally.after, detail))
+            saved = tally.macs, tally.weight_bytes, tally.written_bytes
+            records.append(Rewrite(item.name, tally.changes, tally.before, tally.after, detail, *saved))
         return records
 
     def _rounds(self, model: ir.Model, limit: int | None) -> tuple[str, str] | None:
+        taken = load(model)
         for _ in range(_ROUNDS):
             changed = 0
             for item in self.passes:
@@ -136,6 +150,8 @@ class _Attempt:
                 tally.changes += changes
                 tally.after += model.graph.num_nodes() - before  # by this pass alone, in every round
                 if changes:
+                    old, taken = taken, load(model)
+                    tally.saves(old, taken)
                     self.steps, self.last, changed = self.steps + 1, item.name, changed + 1
             if not changed:
                 break

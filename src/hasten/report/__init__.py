@@ -44,6 +44,18 @@ class RewriteFacts(Protocol):
     def detail(self) -> str:
         """One line more, or nothing."""
 
+    @property
+    def macs_saved(self) -> int:
+        """Multiply-adds of one call; below zero: it takes more."""
+
+    @property
+    def weight_bytes_saved(self) -> int:
+        """Bytes of weights."""
+
+    @property
+    def written_bytes_saved(self) -> int:
+        """Bytes of what nodes write in one call."""
+
 
 @dataclass(frozen=True)
 class OpTime:

@@ -22,7 +22,7 @@ from hasten.report.columns import COLUMNS
 from hasten.report.curves import ecdf, over_time
 from hasten.report.facts import answered, gain, headline, left_out, only_call, p50_text, role
 from hasten.report.jsonreport import finite
-from hasten.report.operators import whole_limit
+from hasten.report.operators import saved_text, whole_limit
 from hasten.report.units import ABSENT, error_text, ratio_text, share_text, time_text
 
 __all__ = ["page", "write"]
@@ -56,7 +56,7 @@ def page(report: Report) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ROOM), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"ns": time_text, "share": share_text, "count": _count}
+    environment.filters |= {"ns": time_text, "share": share_text, "count": _count, "saved": saved_text}
     return environment.get_template("page.html").render(_context(report))
 
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hasten.report import OpTime, Report
-from hasten.report.units import ABSENT, share_text, time_text
+from hasten.report import OpTime, Report, RewriteFacts
+from hasten.report.units import ABSENT, bytes_text, share_text, time_text
 
-__all__ = ["render_operators", "rewrites_line", "whole_limit"]
+__all__ = ["render_operators", "rewrites_line", "saved_text", "shortened", "whole_limit"]
 
 _SHOWN = 16
 
@@ -28,6 +28,21 @@ def rewrites_line(report: Report) -> str:
         return ""
     passes = ", ".join(name if count == 1 else f"{name} ×{count:,}" for name, count in made.items())
     return f"{before:,} → {after:,} nodes: {passes}"
+
+
+def saved_text(rewrite: RewriteFacts) -> str:
+    """What a call takes less since a rewrite (``+``: more), besides nodes; empty where that did not change."""
+    found = []
+    if rewrite.macs_saved:
+        found.append(f"{_sign(rewrite.macs_saved)}{abs(rewrite.macs_saved):,} MACs")
+    for nbytes, what in ((rewrite.weight_bytes_saved, "of weights"), (rewrite.written_bytes_saved, "written")):
+        if nbytes:
+            found.append(f"{_sign(nbytes)}{bytes_text(abs(nbytes))} {what}")
+    return ", ".join(found)
+
+
+def _sign(saved: int) -> str:
+    return "−" if saved > 0 else "+"
 
 
 def whole_limit(report: Report) -> float | None:
@@ -69,22 +84,17 @@ def _table(ops: Sequence[OpTime], *, roomy: bool) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     if roomy:
         table.add_column("kernel", overflow="fold")
-    folders = _shared_folders(ops)
-    for op in ops:
+    for op, name in zip(ops, shortened([op.name for op in ops]), strict=True):
         rates = [ABSENT if rate is None else f"{rate:,.1f}" for rate in (op.gmacs_per_s, op.gb_per_s)]
         reached = share_text(op.limit_ns / op.time_ns if op.limit_ns is not None and op.time_ns else None)
         kernel = [Text(op.kernel)] if roomy else []
-        name = Text(_short(op.name, folders))
-        table.add_row(name, Text(op.op), time_text(op.time_ns), share_text(op.share), reached, *rates, *kernel)
+        table.add_row(Text(name), Text(op.op), time_text(op.time_ns), share_text(op.share), reached, *rates, *kernel)
     return table
 
 
-def _shared_folders(ops: Sequence[OpTime]) -> int:
-    """How many leading parts all names have in common, as paths: the model's own name, often."""
-    paths = [name.split("/")[:-1] for op in ops for name in op.name.split(", ")]
+def shortened(names: Sequence[str]) -> list[str]:
+    """Node names, several with commas between, without the folders that all have in common: the model's own, often."""
+    paths = [part.split("/")[:-1] for name in names for part in name.split(", ")]
     same = [len(set(parts)) == 1 for parts in zip(*paths)]  # noqa: B905  (the shortest decides)
-    return [*same, False].index(False) if len(paths) > 1 else 0
-
-
-def _short(name: str, folders: int) -> str:
-    return ", ".join("/".join(part.split("/")[folders:]) for part in name.split(", "))
+    folders = [*same, False].index(False) if len(paths) > 1 else 0
+    return [", ".join("/".join(part.split("/")[folders:]) for part in name.split(", ")) for name in names]
