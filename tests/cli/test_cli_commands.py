@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from program import Run
 
 import hasten
@@ -229,6 +231,48 @@ def test_explain_tells_the_engine_where_native_code_lacks_an_operator(
     assert "MatMul" in ran.out and ran.out.rstrip().endswith("none: cannot lower node 'a' (Odd): no kernel")
     facts = json.loads(run("explain", bundle, "--json").out)
     assert facts["shipped"]["times"] and facts["error"].startswith("cannot lower")
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_explain_tells_schedules_fused_nodes_and_rewrites(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.chdir(tmp_path)
+    _two_layers(Path("net.onnx"))
+    ran = run("explain", "net.onnx")
+    assert ran.code == 0, ran.err
+    assert max(map(len, ran.out.splitlines())) <= columns
+    words = " ".join(ran.out.split())
+    assert "How each step computes, and the nodes that were fused into it" in words
+    assert "first, bend" in words and "vectors" in words
+    assert "What the rewrites of the graph saved" in words
+    assert "5 → 3 −512 B written" in words
+    assert ("MACs" in ran.out.splitlines()[0]) == (columns == 140)
+
+    facts = json.loads(run("explain", "net.onnx", "--json").out)
+    assert any(r["nodes_before"] - r["nodes_after"] == 2 and r["written_bytes_saved"] == 512 for r in facts["rewrites"])
+    assert all(step["nodes"] and "way" in step for step in facts["profile"]["steps"])
+
+
+def _two_layers(path: Path) -> None:
+    """Two products with a tanh between, and a Transpose to and fro around that, which a rewrite takes away."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((16, 32)).astype(np.float32), "v": np.ones((32, 4), np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Transpose", ["h"], ["s"], name="there", perm=[1, 0]),
+        helper.make_node("Tanh", ["s"], ["t"], name="bend"),
+        helper.make_node("Transpose", ["t"], ["b"], name="back", perm=[1, 0]),
+        helper.make_node("MatMul", ["b", "v"], ["y"], name="last"),
+    ]
+    graph = helper.make_graph(
+        nodes, "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 4])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
 def test_explain_says_why_an_engine_tells_nothing(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ class Explanation:
     rewrites: tuple[Rewrite, ...] = ()
     """What the passes that changed the graph saved; of a bundle, those since its portable form."""
     note: str = ""
+    of_bundle: bool = False
 
     @property
     def op_times(self) -> tuple[OpTime, ...]:
@@ -72,7 +73,13 @@ def explain(model: Any, sample: Any = None, *, settings: Settings | None = None)
     label = "" if found.candidate is None else found.candidate.label
     note = _RECALIBRATED if found.is_recalibrated else ""
     changed = tuple(rewrite for rewrite in found.rewrites if rewrite.changes or rewrite.detail)
-    return Explanation(found.name, timed, peaks, for_host().name, found.threads, label, changed, note)
+    return Explanation(
+        found.name, timed, peaks, for_host().name, found.threads, label, changed, note, _is_bundle(model)
+    )
+
+
+def _is_bundle(model: Any) -> bool:
+    return isinstance(model, (str, Path)) and str(model).endswith(".hasten")
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def shipped(model: Any, *, settings: Settings | None = None) -> Shipped | None:
     Raises:  BundleError: a damaged bundle
     """
     used = settings or Settings()
-    if not isinstance(model, (str, Path)) or not str(model).endswith(".hasten"):
+    if not _is_bundle(model):
         return None
     opened = bundle.read(Path(model))
     entry = next((e for e in opened.entries if e.artefact.candidate.batch == used.batch[0]), None)

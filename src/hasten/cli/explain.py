@@ -10,11 +10,13 @@ import typer
 from hasten.cli import options as o
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hasten.api.explaining import Explanation, Shipped
 
 __all__ = ["explain"]
 
-_ROOMY = 130  # columns of a terminal that have room to say how each step is computed
+_ROOMY = 110  # columns of a terminal that have room for the counts behind the rates
 
 
 def explain(
@@ -89,37 +91,91 @@ def _show_shipped(found: Shipped) -> None:
 
 def _show(found: Explanation) -> None:
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     from hasten.report.units import bytes_text, time_text  # noqa: PLC0415
 
     timed, peaks = found.profile, found.peaks
     console = Console()
-    roomy = console.width >= _ROOMY
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name, justify in (("step", "left"), ("what", "left"), ("time", "right"), ("share", "right"), ("limit", "right"),
-                          ("GMAC/s", "right"), ("GB/s", "right")):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    if roomy:
-        table.add_column("how (* timed)", overflow="fold")
-    total = sum(s.time_ns for s in timed.steps) or 1.0
-    for step in timed.steps:
-        table.add_row(
-            step.function, step.title, time_text(step.time_ns), f"{step.time_ns / total:.0%}",
-            "" if step.limit_ns is None else time_text(step.limit_ns),
-            f"{step.macs / step.time_ns:.1f}" if step.macs and step.time_ns > 0 else "",
-            f"{step.bytes / step.time_ns:.1f}" if step.time_ns > 0 else "",
-            *([f"{step.way} *" if step.timed else step.way] if roomy else []),
-        )  # fmt: skip
-    console.print(table)
+    if found.candidate:
+        console.print(Text(f"The program that the bundle runs: {found.candidate}.\n"))
+    if found.note:
+        console.print(Text(f"{found.note}\n"))
+    _show_steps(console, found)
     rates = ", ".join(f"{name} {rate:.0f} GB/s" for name, rate in peaks.bandwidth.items())
+    team = "" if found.threads == 1 else f" instead of its {found.threads}"
     console.print(
-        f"\nOne call takes {time_text(timed.call_ns)} ({found.instruction_set}, one thread, without Python); "
+        f"\nOne call takes {time_text(timed.call_ns)} ({found.instruction_set}, one thread{team}, without Python); "
         f"this machine's limit for these steps is {time_text(timed.limit_ns or 0)}: "
         f"{min(1.0, (timed.limit_ns or 0) / (timed.call_ns or 1)):.0%} of it is reached."
     )
     console.print(f"Limits: {peaks.gmac_per_s:.0f} GMAC/s, {rates} ({peaks.method}).")
     console.print(f"Weights {bytes_text(timed.weight_bytes)}, working memory {bytes_text(timed.arena_bytes)}.")
-    if chosen := sum(bool(step.way) for step in timed.steps):
-        by_time = sum(step.timed for step in timed.steps)
+    _show_makeup(console, found)
+    _show_rewrites(console, found)
+
+
+def _show_steps(console: Console, found: Explanation) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    from hasten.report.units import bytes_text, time_text  # noqa: PLC0415
+
+    steps = found.profile.steps
+    roomy = console.width >= _ROOMY
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    counted = ("MACs", "bytes") if roomy else ()
+    for name in ("step", "what", "time", "share", "limit", *counted, "GMAC/s", "GB/s"):
+        table.add_column(name, justify="left" if name in ("step", "what") else "right", overflow="fold")
+    total = sum(s.time_ns for s in steps) or 1.0
+    for step in steps:
+        table.add_row(
+            step.function, step.title, time_text(step.time_ns), f"{step.time_ns / total:.0%}",
+            "" if step.limit_ns is None else time_text(step.limit_ns),
+            *([f"{step.macs:,}" if step.macs else "", bytes_text(step.bytes)] if roomy else []),
+            f"{step.macs / step.time_ns:.1f}" if step.macs and step.time_ns > 0 else "",
+            f"{step.bytes / step.time_ns:.1f}" if step.time_ns > 0 else "",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _show_makeup(console: Console, found: Explanation) -> None:
+    """Which nodes of the graph each step computes, and how it was chosen to."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from hasten.report.operators import shortened  # noqa: PLC0415
+
+    steps = found.profile.steps
+    console.print(Text("\nHow each step computes, and the nodes that were fused into it", style="bold"))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("step", "how (* timed)", "nodes"):
+        table.add_column(name, overflow="fold")
+    names = shortened([", ".join(dict.fromkeys(s.nodes)) for s in steps])
+    for step, nodes in zip(steps, names, strict=True):
+        table.add_row(step.function, Text(f"{step.way} *" if step.timed else step.way), Text(nodes))
+    console.print(table)
+    if chosen := sum(bool(step.way) for step in steps):
+        by_time = sum(step.timed for step in steps)
         console.print(f"How: {by_time} of {chosen} choices by timing on this machine, the others by a model of it.")
+
+
+def _show_rewrites(console: Console, found: Explanation) -> None:
+    """What every pass that changed the graph took away from it."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from hasten.report.operators import saved_text  # noqa: PLC0415
+
+    since = " since the bundle's portable graph" if found.of_bundle else ""
+    if not found.rewrites:
+        console.print(Text(f"\nNo rewrite changed the graph{since}."))
+        return
+    console.print(Text(f"\nWhat the rewrites of the graph saved{since}", style="bold"))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, justify in (("rewrite", "left"), ("places", "right"), ("nodes", "right"), ("a call takes", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for made in found.rewrites:
+        told = "; ".join(filter(None, (saved_text(made), made.detail)))
+        nodes = f"{made.nodes_before:,} → {made.nodes_after:,}"
+        table.add_row(Text(made.name), f"{made.changes:,}", nodes, Text(told))
+    console.print(table)
