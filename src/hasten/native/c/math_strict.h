@@ -197,24 +197,6 @@ static inline vf v_hard_swish(vf x) {
 }
 //! v_rsqrt: d_sqrt
 static inline vf v_rsqrt(vf x) { return d_float(1.0 / d_sqrt(d_of(x))); }
-//! s_turns: types
-/* x = r + k·π/2 for |x| >= 2^16: those 96 bits of 2/π that decide k modulo 4, times the 24 digits of x */
-static inline double s_turns(float x, int *k) {
-    static const uint32_t digits[] = {0,          0xa2f9836e, 0x4e441529, 0xfc2757d1,
-                                      0xf534ddc0, 0xdb629599, 0x3c439041, 0xfe5163ab};
-    uint32_t b;
-    __builtin_memcpy(&b, &x, sizeof b);
-    const int at = (int)(b >> 23 & 255) - 150 + 30, word = at >> 5, shift = at & 31;
-    const uint64_t m = (b & 0x7fffff) | 0x800000;
-    const uint64_t high = (uint64_t)digits[word] << 32 | digits[word + 1];
-    const uint64_t low = (uint64_t)digits[word + 2] << 32 | digits[word + 3];
-    const uint64_t first = shift ? high << shift | low >> (64 - shift) : high, rest = (low << shift) >> 32;
-    const uint64_t product = m * first + ((m * rest) >> 32);
-    const uint64_t n = (product + ((uint64_t)1 << 61)) >> 62;
-    const double r = (double)(int64_t)(product - (n << 62)) * 3.4061215800865545e-19; /* π/2 · 2^-62 */
-    *k = (int)(b >> 31 ? -n & 3 : n & 3);
-    return b >> 31 ? -r : r;
-}
 //! d_quarter: s_turns v_double v_hmax v_abs v_select v_set1 v_lane
 /* x = r + k·π/2 with |r| <= π/4; returns k modulo 4. Lanes from 2^16 on are reduced one by one, with as many digits of
    π as it takes */

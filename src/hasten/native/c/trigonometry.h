@@ -1,21 +1,48 @@
-//! v_quarter: v_round v_toint v_hmax v_abs v_select v_set1 v_lane
-/* x = r + k·π/2 with |r| <= π/4; returns k modulo 4. Past 200 the reduction is done in double,
-   past 7e15, where neighbouring floats are many turns apart, the angle counts as zero */
+//! s_turns: types
+/* x = r + k·π/2 for |x| >= 2^16: those 96 bits of 2/π that decide k modulo 4, times the 24 digits of x */
+static inline double s_turns(float x, int *k) {
+    static const uint32_t digits[] = {0,          0xa2f9836e, 0x4e441529, 0xfc2757d1,
+                                      0xf534ddc0, 0xdb629599, 0x3c439041, 0xfe5163ab};
+    uint32_t b;
+    __builtin_memcpy(&b, &x, sizeof b);
+    const int at = (int)(b >> 23 & 255) - 150 + 30, word = at >> 5, shift = at & 31;
+    const uint64_t m = (b & 0x7fffff) | 0x800000;
+    const uint64_t high = (uint64_t)digits[word] << 32 | digits[word + 1];
+    const uint64_t low = (uint64_t)digits[word + 2] << 32 | digits[word + 3];
+    const uint64_t first = shift ? high << shift | low >> (64 - shift) : high, rest = (low << shift) >> 32;
+    const uint64_t product = m * first + ((m * rest) >> 32);
+    const uint64_t n = (product + ((uint64_t)1 << 61)) >> 62;
+    const double r = (double)(int64_t)(product - (n << 62)) * 3.4061215800865545e-19; /* π/2 · 2^-62 */
+    *k = (int)(b >> 31 ? -n & 3 : n & 3);
+    return b >> 31 ? -r : r;
+}
+//! v_quarter: s_turns v_round v_toint v_hmax v_abs v_select v_set1 v_lane
+/* x = r + k·π/2 with |r| <= π/4; returns k modulo 4. Up to 200, k has 7 bits and the first two constants 17 each, so
+   that no product with them is rounded; up to 2^20 the like in double; beyond, with as many bits of π as it takes */
 static inline vi v_quarter(vf x, vf *r) {
+    const vf size = v_select(x == x, v_abs(x), v_set1(0.0f)); /* a NaN must not hide a large angle */
+    const float largest = v_hmax(size);
     vi k;
-    if (v_hmax(v_select(x == x, v_abs(x), v_set1(0.0f))) <= 200.0f) { /* a NaN must not hide a large angle */
+    if (largest <= 200.0f) {
         const vf n = v_round(x * 0.636619772367581343f);
-        *r = ((x - n * 1.5703125f) - n * 4.83751296997070312e-4f) - n * 7.54978941586159635e-8f;
+        *r = ((x - n * 1.5707855224609375f) - n * 1.08042731881141663e-5f) - n * 6.07710062827671038e-11f;
         k = v_toint(n);
     } else {
         for (int i = 0; i < VL; i++) {
-            const double a = (double)V_LANE(x, i), t = a * 0.636619772367581343;
-            const int near = t < 4503599627370496.0 && t > -4503599627370496.0;
-            const double n = near ? (double)(long long)(t + (t < 0 ? -0.5 : 0.5)) : 0.0;
-            V_LANE(*r, i) = near ? (float)((a - n * 1.5707963267948966) - n * 6.123233995736766e-17) : 0.0f;
-            V_LANE(k, i) = (int)((long long)n & 3);
+            const float b = V_LANE(x, i);
+            const double a = b > -1048576.0f && b < 1048576.0f ? (double)b : 0.0, t = a * 0.63661977236758134;
+            const int n = (int)(t + (t < 0 ? -0.5 : 0.5));
+            V_LANE(*r, i) = (float)((a - n * 1.57079632673412561417) - n * 6.07710050650619224932e-11);
+            V_LANE(k, i) = n;
         }
-        *r = *r + 0.0f * x;
+        if (largest >= 1048576.0f)
+            for (int i = 0; i < VL; i++)
+                if (V_LANE(size, i) >= 1048576.0f) {
+                    int n;
+                    V_LANE(*r, i) = (float)s_turns(V_LANE(x, i), &n);
+                    V_LANE(k, i) = n;
+                }
+        *r = *r + 0.0f * x; /* NaN where x is infinite */
     }
     return k & 3;
 }
