@@ -139,6 +139,8 @@ measure of the doctor as it was then, and none of it as it is now.
 | the same, set 17: 59 packages | 63 | 0 | 100 % |
 | the same, sets 14 to 17 | 296 | 31 | 89.5 % |
 | the same, without safety (H501, H502) | 37 | 9 | 75.7 % |
+| set 18: 129 packages, at most 10 findings of each, all rules by halves | 407 | 32 | 92.1 % |
+| the same, without safety and retired calls | 64 | 22 | 65.6 % |
 
 What a user of a large package sees is mostly unsafe loads and retired calls (1405 of the newest 1768), and of those 23
 were false: files that the same run has just written, and the branch for a torch too old for the safe reader. The rest
@@ -152,6 +154,12 @@ In sets 14 to 17 the false unsafe loads (22 of 259) were torch_geometric's own g
 whose default is safe (8) and files that the same program wrote (5); the first two are mended since, of the third the
 plain cases. The other false ones were workers and pinning for data that another file holds or puts on the device (4),
 clocks around a model that waits by itself or runs on the processor (3), and pipelines with nothing to share out (2).
+
+In set 18 each half of the rules (H0xx to H2xx, H3xx to H5xx) was counted on packages that only the other half had been
+counted on; retired calls on both. A package under all rules at once has them in another proportion: 89.9 %. Forks and
+second packages of one author were left out. Eight findings that can be argued either way count as false: one image
+predicted once in a script (4), weights that lie in the package itself (3), a chat that waits for its user (1); without
+them 94.1 % and 73.4 %. Of the 24 plainly false 15 are mended since, by nine causes.
 
 How much is found is held by 57 whole files in many styles (`tests/doctor/whole`), each rule in at least five.
 """
