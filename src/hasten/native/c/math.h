@@ -175,8 +175,11 @@ static inline vf v_thresholded_relu(vf x, vf alpha) { return v_select(x > alpha,
 static inline vf v_hard_sigmoid(vf x, vf alpha, vf beta) {
     return v_max(v_set1(0.0f), v_min(v_set1(1.0f), alpha * x + beta));
 }
-//! v_hard_swish: v_hard_sigmoid
-static inline vf v_hard_swish(vf x) { return x * v_hard_sigmoid(x, v_set1(1.0f / 6.0f), v_set1(0.5f)); }
+//! v_hard_swish: v_max v_min v_set1
+/* x + 3 is exact beside -3, where x / 6 + ½ would cancel */
+static inline vf v_hard_swish(vf x) {
+    return x * (v_max(v_set1(0.0f), v_min(v_set1(6.0f), x + 3.0f)) * 0.166666667f);
+}
 //! v_silu: v_exp
 static inline vf v_silu(vf x) { return x / (1.0f + v_exp(-x)); }
 //! v_gelu: v_abs v_min v_set1
@@ -227,11 +230,14 @@ static inline vf v_gelu_tanh(vf x) {
 static inline vf v_softplus(vf x) { return v_max(v_set1(0.0f), x) + v_log1p(v_exp(-v_abs(x))); }
 //! v_softsign: v_abs
 static inline vf v_softsign(vf x) { return x / (1.0f + v_abs(x)); }
-//! v_mish: v_exp v_min v_select v_set1
-/* x · tanh(log(1 + e^x)) = x · t / (t + 2) with t = e^x·(e^x + 2) */
+//! v_mish: v_exp_parts v_scale v_max v_min v_select v_set1
+/* x · tanh(log(1 + e^x)) = x · t / (t + 2) with t = e^x·(e^x + 2); e and t are 2^32 times that, since x · e^x is a normal
+   number where e^x no longer is. -infinity times zero is NaN */
 static inline vf v_mish(vf x) {
-    const vf e = v_exp(v_min(v_set1(20.0f), x)), t = e * (e + 2.0f);
-    return v_select(x > 20.0f, x, x * (t / (t + 2.0f)));
+    vf n, q;
+    v_exp_parts(v_min(v_set1(10.0f), x), &n, &q);
+    const vf e = v_scale(q + 1.0f, n + 32.0f), t = e * (e * 2.32830644e-10f + 2.0f);
+    return v_select(x > 10.0f, x, v_max(v_set1(-105.0f), x) * t / (t + 8589934592.0f) + 0.0f * x);
 }
 //! v_reciprocal: types
 static inline vf v_reciprocal(vf x) { return 1.0f / x; }

@@ -82,3 +82,9 @@ static inline vf v_gelu(vf x) { return 0.5f * x * (1.0f + v_erf(x * 0.7071067811
 static inline vf v_gelu_tanh(vf x) {
     return 0.5f * x * (1.0f + v_tanh(0.797884560802865356f * (x + 0.044715f * x * x * x)));
 }
+//! v_mish: v_exp v_min v_select v_set1
+/* x · tanh(log(1 + e^x)) = x · t / (t + 2) with t = e^x·(e^x + 2) */
+static inline vf v_mish(vf x) {
+    const vf e = v_exp(v_min(v_set1(20.0f), x)), t = e * (e + 2.0f);
+    return v_select(x > 20.0f, x, x * (t / (t + 2.0f)));
+}
