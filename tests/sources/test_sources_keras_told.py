@@ -126,3 +126,19 @@ def test_what_torch_says_of_its_export_stays_off_the_terminal() -> None:
     assert "because layer 'raw' (Raw): its code calls the backend itself" in raw
     assert "aten::erfinv" in inverse
     assert "Warning" not in run.stderr
+
+
+class Answering(keras.Model):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return {"total": tf.reduce_sum(tf.sort(x), -1), "doubled": tf.sort(x) * 2}
+
+
+def test_the_stock_export_keeps_the_names_of_the_answer() -> None:
+    model = Answering()
+    model(np.zeros((1, 4), np.float32))
+    source = open_keras(model, SourceRequest())
+    assert source.model is not None and "own ONNX export" in source.notes[0]
+    assert [spec.name for spec in source.outputs] == ["doubled", "total"]
+    assert [value.name for value in source.model.graph.outputs] == ["doubled", "total"]

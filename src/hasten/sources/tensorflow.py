@@ -24,7 +24,7 @@ from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import fitting_shapes
 from hasten.sources.keras.quiet import import_quietly
-from hasten.sources.keras.stock import dress
+from hasten.sources.keras.stock import dress, renamed
 from hasten.sources.mixing import settle_rows
 from hasten.sources.structure import entries, leaves
 from hasten.types import Array, TensorSpec
@@ -154,26 +154,14 @@ def _convert(signature: Signature, reference: Reference) -> tuple[ir.Model, tupl
     model = read(proto.SerializeToString())
     captures = traced.get_concrete_function(*specs).graph.captures
     _fill(model, len(specs), [value for value, _ in captures if value.dtype != tf.resource])
-    return model, _named(
-        model, dress(model, signature.inputs, reference), sorted(signature.function.structured_outputs)
-    )
+    outputs = dress(model, signature.inputs, reference)
+    return model, renamed(model, outputs, sorted(signature.function.structured_outputs))
 
 
 def _is_onnx(node: Any) -> bool:
     import onnx  # noqa: PLC0415 - with tf2onnx alone
 
     return bool(onnx.defs.has(node.op_type))
-
-
-def _named(model: ir.Model, outputs: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[TensorSpec, ...]:
-    """Outputs called as in the signature, not as tf2onnx numbers them; those of a taken name stay as they are."""
-    taken = {v.name for n in model.graph for v in n.outputs} | {v.name for v in model.graph.inputs}
-    taken |= set(model.graph.initializers)
-    if len(set(names)) != len(outputs) or taken & set(names):
-        return outputs
-    for value, name in zip(model.graph.outputs, names, strict=True):
-        value.name = name
-    return tuple(replace(spec, name=name) for spec, name in zip(outputs, names, strict=True))
 
 
 def _fill(model: ir.Model, count: int, captured: Sequence[Any]) -> None:

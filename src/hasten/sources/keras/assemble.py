@@ -15,7 +15,7 @@ from hasten.sources.keras.convert import Importer
 from hasten.sources.keras.signature import keyed
 from hasten.types import TensorSpec
 
-__all__ = ["Imported", "import_model"]
+__all__ = ["Imported", "import_model", "output_names"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _import(
     finally:
         importer.forget()
     leaving = [t for t in keras.tree.flatten(result) if t is not None]
-    names = _output_names(model, keyed(result), len(leaving), {spec.name for spec in inputs})
+    names = output_names(model, keyed(result), len(leaving), {spec.name for spec in inputs})
     outputs = [_output(importer, t, name) for t, name in zip(leaving, names, strict=True)]
     graph = ir.Graph(
         [t.value for t in entering],
@@ -100,7 +100,8 @@ def _dims(tensor: Tensor) -> tuple[int | str, ...]:
     return tuple("batch" if d is None else d for d in tensor.shape)
 
 
-def _output_names(model: Any, keys: list[str] | None, count: int, taken: set[str]) -> list[str]:
+def output_names(model: Any, keys: list[str] | None, count: int, taken: set[str]) -> list[str]:
+    """What the outputs are called: by the keys of the answer, or as the model names them; none as in ``taken``."""
     given = keys or list(getattr(model, "output_names", None) or [])
     names = given if len(given) == count else ([model.name] if count == 1 else [f"output_{i}" for i in range(count)])
     unique: list[str] = []

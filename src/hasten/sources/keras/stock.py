@@ -9,6 +9,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from hasten.graph.reference import run
 from hasten.graph.walk import all_nodes
 from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference
+from hasten.sources.keras.assemble import output_names
 from hasten.sources.keras.build import Unsupported
-from hasten.sources.keras.signature import Signature
+from hasten.sources.keras.signature import Signature, keyed
 from hasten.sources.refusals import refusal
 from hasten.types import Array, TensorSpec
 
-__all__ = ["NoOperator", "dress", "example", "export"]
+__all__ = ["NoOperator", "dress", "example", "export", "renamed"]
 
 
 class NoOperator(SourceError):
@@ -54,9 +56,21 @@ def export(
             model.export(path, format="onnx", verbose=False, input_signature=[taken.pack(signature)])
             graph = read(path.read_bytes())
         outputs = dress(graph, taken.inputs, reference)
+        outputs = renamed(graph, outputs, _names(model, taken, len(outputs)))
     except Exception as error:
         raise SourceError(f"cannot import model '{model.name}': {reason}; {_failed(model, reason, error)}") from error
     return graph, outputs, (f"imported by Keras' own ONNX export, because {reason}",)
+
+
+def _names(model: Any, taken: Signature, count: int) -> list[str]:
+    """The outputs' names as our own importer gives them: an answer in a dict has its keys."""
+    import keras  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+    given = [keras.ops.convert_to_tensor(example(spec.fixed({"batch": 2}), rng)) for spec in taken.inputs]
+    with keras.device("cpu:0"):
+        answer = model(taken.pack(given), training=False)
+    return output_names(model, keyed(answer), count, {spec.name for spec in taken.inputs})
 
 
 @contextlib.contextmanager
@@ -132,6 +146,18 @@ def dress(model: ir.Model, inputs: Sequence[TensorSpec], reference: Reference) -
         value.shape = ir.Shape(dims)
         specs.append(TensorSpec(value.name or "", two.dtype.name, dims))
     return tuple(specs)
+
+
+def renamed(model: ir.Model, outputs: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """Outputs called as in the source, not as its converter numbers them; those of a taken name stay as they are."""
+    taken = {v.name for n in model.graph for v in n.outputs} | {v.name for v in model.graph.inputs}
+    taken |= set(model.graph.initializers)
+    unlike = len(set(names)) == len(outputs) == len({id(value) for value in model.graph.outputs})
+    if not unlike or taken & set(names) or any(value.producer() is None for value in model.graph.outputs):
+        return outputs
+    for value, name in zip(model.graph.outputs, names, strict=True):
+        value.name = name
+    return tuple(replace(spec, name=name) for spec, name in zip(outputs, names, strict=True))
 
 
 def example(spec: TensorSpec, rng: np.random.Generator) -> Array:
