@@ -14,12 +14,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 import hasten
 from hasten.api import Settings
-from hasten.api.explaining import explain
+from hasten.api.explaining import explain, winner_profile
 from hasten.api.subject import subject
 from hasten.bundle import Contents, read, write
 from hasten.bundle.unpack import unpack
+from hasten.engines import BuildRequest
 from hasten.errors import SettingsError
+from hasten.graph import specs
+from hasten.graph import write as write_graph
 from hasten.native.compile import Numerics
+from hasten.records import Candidate
 
 ROWS, HIDDEN, CLASSES = 160, 256, 8
 # What stands in the emitted C where weights are stored so.
@@ -97,6 +101,16 @@ def test_rounded_activations_of_a_bundle_are_kept(model: Path, tmp_path: Path) -
     write(tmp_path / "rounded.hasten", made)
     found = subject(tmp_path / "rounded.hasten", None, Settings(), tmp_path)
     assert found.numerics == Numerics(activations="int16", math="fast")
+
+
+def test_a_report_profiles_the_program_of_a_winner_in_lower_precision(model: Path, tmp_path: Path) -> None:
+    found = subject(model, None, Settings(), tmp_path)
+    write_graph(found.model, tmp_path / "fixed.onnx")
+    path, (inputs, outputs) = tmp_path / "fixed.onnx", specs(found.model)
+    request = BuildRequest(Candidate("native", "bfloat16"), path, path, "onnx", inputs, outputs, tmp_path)
+    told = winner_profile(request, found.checks[0][0])
+    assert told is not None
+    assert [op.op.count("bfloat16 weights") for op in told[0]] == [1, 1]
 
 
 def test_int8_by_calibration_is_explained_but_not_exported(model: Path, tmp_path: Path) -> None:
