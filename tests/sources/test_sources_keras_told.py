@@ -142,3 +142,23 @@ def test_the_stock_export_keeps_the_names_of_the_answer() -> None:
     assert source.model is not None and "own ONNX export" in source.notes[0]
     assert [spec.name for spec in source.outputs] == ["doubled", "total"]
     assert [value.name for value in source.model.graph.outputs] == ["doubled", "total"]
+
+
+class Normalising(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.normal = L.Normalization(mean=[0.5, 1.0, 2.0], variance=[1.0, 2.0, 3.0])
+        self.normal.build((None, 3))
+
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.sort(self.normal(x))
+
+
+def test_arrays_that_a_layer_holds_become_weights_of_the_stock_export() -> None:
+    model = Normalising()
+    model(np.zeros((1, 3), np.float32))
+    source = open_keras(model, SourceRequest())
+    assert source.model is not None and "own ONNX export" in source.notes[0]
+    assert [spec.name for spec in source.inputs] == [value.name for value in source.model.graph.inputs]

@@ -24,7 +24,7 @@ from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import fitting_shapes
 from hasten.sources.keras.quiet import import_quietly
-from hasten.sources.keras.stock import dress, renamed
+from hasten.sources.keras.stock import dress, fill, renamed
 from hasten.sources.mixing import settle_rows
 from hasten.sources.structure import entries, leaves
 from hasten.types import Array, TensorSpec
@@ -153,7 +153,7 @@ def _convert(signature: Signature, reference: Reference) -> tuple[ir.Model, tupl
         raise SourceError(f"operators {', '.join(foreign)} have no ONNX form")
     model = read(proto.SerializeToString())
     captures = traced.get_concrete_function(*specs).graph.captures
-    _fill(model, len(specs), [value for value, _ in captures if value.dtype != tf.resource])
+    fill(model, len(specs), [value for value, _ in captures if value.dtype != tf.resource])
     outputs = dress(model, signature.inputs, reference)
     return model, renamed(model, outputs, sorted(signature.function.structured_outputs))
 
@@ -162,18 +162,6 @@ def _is_onnx(node: Any) -> bool:
     import onnx  # noqa: PLC0415 - with tf2onnx alone
 
     return bool(onnx.defs.has(node.op_type))
-
-
-def _fill(model: ir.Model, count: int, captured: Sequence[Any]) -> None:
-    """Constants that the function took from outside, which tf2onnx leaves as inputs after its own, become weights."""
-    extra = list(model.graph.inputs)[count:]
-    if len(extra) != len(captured):
-        return
-    for value, tensor in zip(extra, captured, strict=True):
-        content = ir.Tensor(tensor.numpy(), name=value.name)
-        value.const_value, value.shape, value.type = content, ir.Shape(content.shape), ir.TensorType(content.dtype)
-        model.graph.inputs.remove(value)
-        model.graph.register_initializer(value)
 
 
 def _measured(signature: Signature, reference: Reference) -> tuple[TensorSpec, ...]:

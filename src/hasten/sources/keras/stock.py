@@ -29,7 +29,7 @@ from hasten.sources.keras.signature import Signature, keyed
 from hasten.sources.refusals import refusal
 from hasten.types import Array, TensorSpec
 
-__all__ = ["NoOperator", "dress", "example", "export", "renamed"]
+__all__ = ["NoOperator", "dress", "example", "export", "fill", "renamed"]
 
 
 class NoOperator(SourceError):
@@ -51,15 +51,40 @@ def export(
 
     signature = [keras.InputSpec(shape=_free(spec), dtype=spec.dtype, name=spec.name) for spec in taken.inputs]
     try:
-        with tempfile.TemporaryDirectory() as folder, _unheard(keras.backend.backend()):
+        with tempfile.TemporaryDirectory() as folder, _unheard(keras.backend.backend()), _captured() as captured:
             path = Path(folder) / "model.onnx"
             model.export(path, format="onnx", verbose=False, input_signature=[taken.pack(signature)])
             graph = read(path.read_bytes())
+        fill(graph, len(taken.inputs), captured)
         outputs = dress(graph, taken.inputs, reference)
         outputs = renamed(graph, outputs, _names(model, taken, len(outputs)))
     except Exception as error:
         raise SourceError(f"cannot import model '{model.name}': {reason}; {_failed(model, reason, error)}") from error
     return graph, outputs, (f"imported by Keras' own ONNX export, because {reason}",)
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[list[Any]]:
+    """What functions that Keras traces inside, on TensorFlow, take from outside, but for variables."""
+    from keras.src.export import onnx as exporter  # noqa: PLC0415
+
+    found: list[Any] = []
+    plain: Any = getattr(exporter, "get_concrete_fn", None)
+
+    def seen(*args: Any, **named: Any) -> Any:
+        traced = plain(*args, **named)
+        captures = traced.get_concrete_function().graph.captures
+        found.extend(value for value, _ in captures if value.dtype.name != "resource")
+        return traced
+
+    if plain is None:  # an older Keras
+        yield found
+        return
+    exporter.get_concrete_fn = seen
+    try:
+        yield found
+    finally:
+        exporter.get_concrete_fn = plain
 
 
 def _names(model: Any, taken: Signature, count: int) -> list[str]:
@@ -158,6 +183,18 @@ def renamed(model: ir.Model, outputs: tuple[TensorSpec, ...], names: Sequence[st
     for value, name in zip(model.graph.outputs, names, strict=True):
         value.name = name
     return tuple(replace(spec, name=name) for spec, name in zip(outputs, names, strict=True))
+
+
+def fill(model: ir.Model, count: int, captured: Sequence[Any]) -> None:
+    """Constants that the function took from outside, which tf2onnx leaves as inputs after its own, become weights."""
+    extra = list(model.graph.inputs)[count:]
+    if len(extra) != len(captured):
+        return
+    for value, tensor in zip(extra, captured, strict=True):
+        content = ir.Tensor(tensor.numpy(), name=value.name)
+        value.const_value, value.shape, value.type = content, ir.Shape(content.shape), ir.TensorType(content.dtype)
+        model.graph.inputs.remove(value)
+        model.graph.register_initializer(value)
 
 
 def example(spec: TensorSpec, rng: np.random.Generator) -> Array:
