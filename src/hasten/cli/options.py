@@ -59,7 +59,7 @@ Precision = Annotated[
 Math = Annotated[
     str,
     typer.Option(
-        help="How exact exp, tanh … are in native code: default (6 ULP; 1e-6 where terms cancel), strict (2 ULP) or "
+        help="How exact exp, tanh … are in native code: default (6 ULP; 4e-7 where terms cancel), strict (2 ULP) or "
         "fast (5e-4)."
     ),
 ]
