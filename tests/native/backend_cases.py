@@ -23,7 +23,7 @@ from hasten.errors import HastenError, UnsupportedOpError
 from hasten.graph import shapes
 from hasten.native.build import compiler, weights_assembly
 from hasten.native.compile import program_of
-from hasten.native.emit import Emitted, Emitter
+from hasten.native.emit import ARGUMENTS, Emitted, Emitter, inner
 from hasten.native.isa import Isa
 from hasten.native.kernels.typed import NARROW
 from hasten.native.plan import plan
@@ -175,7 +175,10 @@ def _build(batch: Sequence[Case], target: Isa, folder: Path, flags: Sequence[str
         body = made.source.replace(head, "", 1)
         static = re.findall(r"^static [^;{]*?\b([a-z]\w*)\(", body, re.MULTILINE)
         names = list(dict.fromkeys(static))
-        bodies.append("\n".join(f"#define {n} p{i}_{n}" for n in names) + f"\n/* {case.name} */\n{body}\n")
+        entry = f"void p{i}_run({ARGUMENTS})"
+        called = f"{entry};\n{entry} {{ {inner(f'p{i}')}(weights, arena, inputs, outputs); }}"
+        defined = "\n".join(f"#define {n} p{i}_{n}" for n in names)
+        bodies.append(f'{defined}\n/* {case.name} */\n{body}\n__attribute__((visibility("default"))) {called}\n')
         bodies.append("\n".join(f"#undef {n}" for n in names))
         if f"p{i}_weight_data" not in body:  # a plain C program leaves its weights to whoever exports it
             bodies.append(
