@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hasten.engines import BuildRequest
 from hasten.engines.onnxruntime import DEFAULT, ENGINE
+from hasten.errors import SourceError
 from hasten.graph.external import data_files
 from hasten.records import Candidate
 
@@ -34,3 +36,10 @@ def test_the_users_own_file_counts_with_its_weights(tmp_path: Path) -> None:
     candidate = Candidate("onnxruntime", options=(("call", DEFAULT),))
     artefact = ENGINE.build(BuildRequest(candidate, None, path, "onnx", (), (), tmp_path))
     assert artefact.nbytes == path.stat().st_size + 64 * 64 * 4
+
+
+def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(b"this is no model")
+    with pytest.raises(SourceError, match=r"^cannot read '.*bad\.onnx': expected an ONNX model \(.*\)$"):
+        data_files(path)

@@ -25,8 +25,16 @@ def refuse_bad_files(model: ir.Model, path: Path) -> None:
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
-    """The files beside the ONNX file at ``path`` that hold its weights."""
-    return tuple({path.parent / tensor.location: None for tensor in _external(ir.load(path))})
+    """The files beside the ONNX file at ``path`` that hold its weights.
+
+    Raises:  SourceError: it is no ONNX file
+    """
+    try:
+        model = ir.load(path)
+    except Exception as error:  # protobuf's exceptions share no base with anything
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"cannot read '{path}': expected an ONNX model ({first})") from error
+    return tuple({path.parent / tensor.location: None for tensor in _external(model)})
 
 
 def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
