@@ -283,10 +283,13 @@ def test_explain_says_why_an_engine_tells_nothing(run: Run, bundle: Path, monkey
     assert "One call takes" in ran.out
 
 
-def test_explain_of_a_bundle_runs_no_code_that_it_brings(tmp_path: Path, bundle: Path) -> None:
+def test_explain_of_a_bundle_runs_no_code_that_it_brings(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = read(bundle)
     held = opened.entries[0]
-    artefact = dataclasses.replace(unpack(opened, held), details={"trust": True})
+    posing = dataclasses.replace(held.artefact.candidate, engine="torch")
+    artefact = dataclasses.replace(unpack(opened, held), candidate=posing, portable=True)
     contents = Contents(
         inputs=opened.inputs,
         outputs=opened.outputs,
@@ -298,7 +301,10 @@ def test_explain_of_a_bundle_runs_no_code_that_it_brings(tmp_path: Path, bundle:
         facts=opened.facts,
     )
     write(tmp_path / "code.hasten", contents)
+    makers = explaining.shipped(tmp_path / "code.hasten")
+    assert makers is not None and "not built by this user" not in makers.note
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))
     found = explaining.shipped(tmp_path / "code.hasten")
-    assert found is not None and "--trust" in found.note and not found.times
+    assert found is not None and "not built by this user; trust=True (--trust)" in found.note and not found.times
     trusting = explaining.shipped(tmp_path / "code.hasten", settings=Settings(trust=True))
-    assert trusting is not None and trusting.times
+    assert trusting is not None and "not built by this user" not in trusting.note

@@ -12,6 +12,7 @@ from hasten import bundle, host
 from hasten.api.settings import Settings
 from hasten.api.subject import subject
 from hasten.bundle import Bundle, Entry
+from hasten.bundle.signing import must_be_vouched
 from hasten.bundle.unpack import unpack
 from hasten.engines import BuildRequest, engine
 from hasten.engines.native import graph_of, numerics
@@ -116,9 +117,8 @@ def shipped(model: Any, *, settings: Settings | None = None) -> Shipped | None:
 def _spent(opened: Bundle, entry: Entry, trust: bool) -> tuple[tuple[str, str, float], ...]:
     """Raises HastenError where the engine cannot tell, or telling would run what the bundle brings."""
     artefact = entry.artefact
+    must_be_vouched(entry, trust=trust)
     told = operators_told(artefact.candidate.engine)
-    if not trust and (artefact.details.get("trust") or not artefact.portable):
-        raise HastenError("the bundle brings code of its own: expected trust=True (--trust)")
     shapes = [spec.static_shape for spec in artefact.inputs]
     fitting = (given for given, _ in opened.checks() if [array.shape for array in given] == shapes)
     arrays = next(fitting, None)

@@ -15,8 +15,9 @@ import warnings
 from pathlib import Path
 
 from hasten.bundle.contents import Entry, canonical
+from hasten.errors import BundleError
 
-__all__ = ["is_ours", "sign"]
+__all__ = ["is_ours", "must_be_vouched", "sign"]
 
 _BYTES = 32
 
@@ -33,6 +34,15 @@ def is_ours(entry: Entry) -> bool:
     if key is None or entry.mac is None:
         return False
     return hmac.compare_digest(hmac.new(key, canonical(entry.facts), "sha256").hexdigest(), entry.mac)
+
+
+def must_be_vouched(entry: Entry, *, trust: bool) -> None:
+    """Returns where opening the entry runs no code, or code that this user made or trusts.
+
+    Raises:  BundleError: it runs somebody else's
+    """
+    if entry.runs_code and not trust and not is_ours(entry):
+        raise BundleError("its code was not built by this user; trust=True (--trust) runs it all the same")
 
 
 def _key_path() -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hasten import host
 from hasten.bundle import Bundle, Entry, copy, read
-from hasten.bundle.signing import is_ours
+from hasten.bundle.signing import must_be_vouched
 from hasten.bundle.unpack import cache_folder, unpack
 from hasten.errors import BundleError, HastenError, SettingsError
 from hasten.records import Artefact, Candidate
@@ -162,8 +162,7 @@ class Opening:
 
         Raises:  BundleError: opening them runs code that somebody else made, and that is not trusted
         """
-        if entry.runs_code and not self.trust and not is_ours(entry):
-            raise BundleError("its code was not built by this user; trust=True runs it all the same")
+        must_be_vouched(entry, trust=self.trust)
         return unpack(self.bundle, entry)
 
     def _checked(self, runner: Runner, library: str | None) -> Runner:
