@@ -55,8 +55,8 @@ def _example(source: Source, request: SourceRequest) -> dict[str, Array] | None:
 
 def _probes(source: Source) -> list[tuple[Array, ...]]:
     """A random input, and the same with every integer 1: what rises, adds up or is a length seldom is all ones."""
-    drawn = draw(source.inputs, index_limits(source.model), np.random.default_rng(0))
     limits = index_limits(source.model)
+    drawn = draw(source.inputs, limits, np.random.default_rng(0))
     ones = (
         np.full_like(a, min(1, limits.get(s.name, 2) - 1)) if _counts(s) else a
         for s, a in zip(source.inputs, drawn, strict=True)
