@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from hasten import bundle, host
 from hasten.api.settings import Settings
-from hasten.api.subject import subject
+from hasten.api.subject import is_bundle, subject
 from hasten.bundle import Bundle, Entry
 from hasten.bundle.signing import must_be_vouched
 from hasten.bundle.unpack import unpack
@@ -74,13 +74,7 @@ def explain(model: Any, sample: Any = None, *, settings: Settings | None = None)
     label = "" if found.candidate is None else found.candidate.label
     note = _RECALIBRATED if found.is_recalibrated else ""
     changed = tuple(rewrite for rewrite in found.rewrites if rewrite.changes or rewrite.detail)
-    return Explanation(
-        found.name, timed, peaks, for_host().name, found.threads, label, changed, note, _is_bundle(model)
-    )
-
-
-def _is_bundle(model: Any) -> bool:
-    return isinstance(model, (str, Path)) and str(model).endswith(".hasten")
+    return Explanation(found.name, timed, peaks, for_host().name, found.threads, label, changed, note, is_bundle(model))
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ def shipped(model: Any, *, settings: Settings | None = None) -> Shipped | None:
     Raises:  BundleError: a damaged bundle
     """
     used = settings or Settings()
-    if not _is_bundle(model):
+    if not is_bundle(model):
         return None
     opened = bundle.read(Path(model))
     entry = next((e for e in opened.entries if e.artefact.candidate.batch == used.batch[0]), None)

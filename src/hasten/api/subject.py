@@ -25,7 +25,7 @@ from hasten.sources.samples import samples
 from hasten.types import Array
 from hasten.verify import Tolerance
 
-__all__ = ["Subject", "subject"]
+__all__ = ["Subject", "is_bundle", "subject"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Subject:
         return self.candidate is not None and self.candidate.precision == "int8"
 
 
+def is_bundle(model: Any) -> bool:
+    """Whether it is the path of a bundle, by its ending."""
+    return isinstance(model, (str, Path)) and str(model).endswith(".hasten")
+
+
 def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
     """The optimised graph of a bundle or of anything that ``open_source`` reads, at the one batch size asked for.
 
@@ -64,7 +69,7 @@ def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
         received = ", ".join(map(str, settings.batch))
         raise SettingsError(f"batch: expected one size, received {received}; run it once for each")
     (size,) = settings.batch
-    if isinstance(model, (str, Path)) and str(model).endswith(".hasten"):
+    if is_bundle(model):
         return _of_bundle(Path(model), size, settings, work)
     request = prepare.request(sample, settings, work)
     source = open_source(model, request)
