@@ -35,7 +35,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     weights = {"w": rng.standard_normal((ROWS, HIDDEN)) / 16, "v": rng.standard_normal((HIDDEN, CLASSES)) / 16}
     nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Identity", ["x"], ["same"], name="nothing"),
+        helper.make_node("MatMul", ["same", "w"], ["h"], name="first"),
         helper.make_node("Tanh", ["h"], ["t"], name="bend"),
         helper.make_node("MatMul", ["t", "v"], ["y"], name="last"),
     ]
@@ -101,6 +102,22 @@ def test_rounded_activations_of_a_bundle_are_kept(model: Path, tmp_path: Path) -
     write(tmp_path / "rounded.hasten", made)
     found = subject(tmp_path / "rounded.hasten", None, Settings(), tmp_path)
     assert found.numerics == Numerics(activations="int16", math="fast")
+
+
+def test_rewrites_of_a_bundle_are_told_from_the_source_on(model: Path, tmp_path: Path) -> None:
+    path = bundle(model, tmp_path)
+    kept, plain = explain(path), explain(model)
+    assert kept.rewrites == plain.rewrites
+    assert kept.rewritten_since == plain.rewritten_since == "source"
+    opened = read(path)
+    samples, expected = zip(*opened.checks(), strict=True)
+    entries = tuple(replace(e, artefact=unpack(opened, e)) for e in opened.entries)
+    write(
+        tmp_path / "older.hasten", Contents(opened.inputs, opened.outputs, entries, opened.graph(), samples, expected)
+    )
+    since = explain(tmp_path / "older.hasten")
+    assert since.rewritten_since == "portable graph"
+    assert len(since.rewrites) < len(kept.rewrites), "what took the Identity away came before the portable graph"
 
 
 def test_a_report_profiles_the_program_of_a_winner_in_lower_precision(model: Path, tmp_path: Path) -> None:

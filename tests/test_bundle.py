@@ -66,6 +66,21 @@ def test_what_was_written_is_read(bundle: Path) -> None:
     np.testing.assert_array_equal(np.load(artefact.path(".npy")), WEIGHTS)
 
 
+def test_rewrites_are_kept_by_batch_size(linear: Path) -> None:
+    told = {"name": "drop_noops", "changes": 1, "nodes_before": 3, "nodes_after": 2, "macs_saved": 0}
+    made = dataclasses.replace(contents(entry(linear)), rewrites={1: [told], 8: []})
+    opened = read(write(linear / "told.hasten", made))
+    assert opened.rewrites(1) == [told]
+    assert opened.rewrites(8) == []
+    assert opened.rewrites(2) is None
+
+
+def test_a_bundle_from_before_rewrites_were_kept_opens(bundle: Path) -> None:
+    older = read(rewritten(bundle, bundle.with_name("older"), lambda m: m.pop("rewrites")))
+    assert older.rewrites(1) is None
+    assert len(older.checks()) == len(read(bundle).checks())
+
+
 def test_equal_contents_give_equal_bytes(linear: Path) -> None:
     made = contents(entry(linear))
     assert write(linear / "a", made).read_bytes() == write(linear / "b", made).read_bytes()

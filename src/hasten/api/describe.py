@@ -62,7 +62,7 @@ def describe(name: str, source: Source, made: Graphs, work: tuple[Plan, Settings
         host=to_json(host.host()),
         settings=settings.to_json(),
         tolerance={"absolute": allowed.absolute, "relative": allowed.relative},
-        rewrites=made.rewrites,
+        rewrites=made.rewrites.get(settings.batch[0], ()),
         ops_before=made.before,
         ops_after=made.after,
         op_times=finished.by_op.times,

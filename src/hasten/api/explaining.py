@@ -48,9 +48,10 @@ class Explanation:
     candidate: str = ""
     """Whose program it is: the native winner of a bundle; empty for any other model."""
     rewrites: tuple[Rewrite, ...] = ()
-    """What the passes that changed the graph saved; of a bundle, those since its portable form."""
+    """What the passes that changed the graph saved."""
+    rewritten_since: str = "source"
+    """``portable graph`` where a bundle does not say what had made that one."""
     note: str = ""
-    of_bundle: bool = False
 
     @property
     def op_times(self) -> tuple[OpTime, ...]:
@@ -74,7 +75,9 @@ def explain(model: Any, sample: Any = None, *, settings: Settings | None = None)
     label = "" if found.candidate is None else found.candidate.label
     note = _RECALIBRATED if found.is_recalibrated else ""
     changed = tuple(rewrite for rewrite in found.rewrites if rewrite.changes or rewrite.detail)
-    return Explanation(found.name, timed, peaks, for_host().name, found.threads, label, changed, note, is_bundle(model))
+    return Explanation(
+        found.name, timed, peaks, for_host().name, found.threads, label, changed, found.rewritten_since, note
+    )
 
 
 @dataclass(frozen=True)

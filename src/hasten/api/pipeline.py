@@ -142,7 +142,7 @@ def study(
             if not any(verdict.winner for verdict in verdicts.values()):
                 raise _interrupted_early() if interrupted else _nothing_passed(trials, settings)
             _tell(on_event, "writing the bundle")
-            bundle.write(output, ship.contents(source, graphs.tidy, (plan, settings), (trials, verdicts)))
+            bundle.write(output, ship.contents(source, graphs, (plan, settings), (trials, verdicts)))
 
         decided = verdicts.get(settings.batch[0])
         finished = Finished(

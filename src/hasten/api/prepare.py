@@ -62,7 +62,8 @@ class Graphs:
 
     tidy: ir.Model | None
     by_batch: Mapping[int, Path]
-    rewrites: tuple[Rewrite, ...]
+    rewrites: Mapping[int, tuple[Rewrite, ...]]
+    """Batch size → what made its graph out of the source's."""
     before: Mapping[str, int]
     """Operator → nodes, as imported."""
     after: Mapping[str, int]
@@ -117,18 +118,18 @@ def graphs(source: Source, sizes: Sequence[int], sample: Sequence[Array], folder
     """Every graph that the engines build from, on disk."""
     tidy, first = tidied(source, sample)
     if tidy is None or source.model is None:
-        return Graphs(None, {}, (), {}, {}, computes_in="int8" if source.framework == "tflite" else "float32")
-    paths, rewrites, after = {}, list(first), {}
+        return Graphs(None, {}, {}, {}, {}, computes_in="int8" if source.framework == "tflite" else "float32")
+    paths, rewrites, after = {}, {}, {}
     for size in sizes:
         rows = stacked(source.inputs, [sample], size)
-        model, done = optimised(tidy, size, rows)
+        model, then = optimised(tidy, size, rows)
+        rewrites[size] = (*first, *then)
         paths[size] = folder / f"batch{size}.onnx"
         graph.write(model, paths[size])
         if size == sizes[0]:
-            rewrites += done
             after = _operators(model)
     before = _operators(source.model)
-    return Graphs(tidy, paths, tuple(rewrites), before, after, _computes_in(source.model))
+    return Graphs(tidy, paths, rewrites, before, after, _computes_in(source.model))
 
 
 def _computes_in(model: ir.Model) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import onnx_ir as ir
-
 from hasten import graph, host
+from hasten.api.prepare import Graphs
 from hasten.api.settings import Settings
 from hasten.bundle import Contents, Entry
 from hasten.records import Trial, to_json
@@ -22,14 +21,14 @@ from hasten.tune.plan import Plan
 from hasten.types import Array
 from hasten.verify import Tolerance
 
-__all__ = ["contents", "entries", "facts", "imported_version"]
+__all__ = ["contents", "entries", "facts", "imported_version", "rewrites"]
 
 _CHECKS, _CHECK_BYTES = 6, 16 << 20
 
 
 def contents(
     source: Source,
-    tidy: ir.Model | None,
+    made: Graphs,
     asked: tuple[Plan, Settings],
     outcome: tuple[Sequence[Trial], Mapping[int, Verdict]],
 ) -> Contents:
@@ -42,13 +41,22 @@ def contents(
         inputs=source.inputs,
         outputs=source.outputs,
         entries=chosen,
-        graph=None if tidy is None else graph.to_bytes(tidy),
+        graph=None if made.tidy is None else graph.to_bytes(made.tidy),
         samples=samples,
         expected=expected,
         tolerance=to_json(_tolerance(plan, chosen)),
         facts=facts(source, settings) | {"verdict": _verdict(verdicts[settings.batch[0]])},
         measurements={"trials": [to_json(trial) for trial in trials]},
+        rewrites=rewrites(made),
     )
+
+
+def rewrites(made: Graphs) -> dict[int, Any]:
+    """By batch size, what each pass did that changed the graph, or had to be left out."""
+    return {
+        size: [to_json(rewrite) for rewrite in every if rewrite.changes or rewrite.detail]
+        for size, every in made.rewrites.items()
+    }
 
 
 def entries(trials: Sequence[Trial], verdicts: Mapping[int, Verdict]) -> tuple[Entry, ...]:

@@ -86,6 +86,7 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tupl
         expected=tuple(source.reference(check) for check in checks),
         tolerance=to_json(allowed),
         facts=ship.facts(source, settings),
+        rewrites=ship.rewrites(made),
     )
     return contents, allowed
 

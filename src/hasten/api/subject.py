@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ class Subject:
     model: ir.Model
     checks: tuple[tuple[tuple[Array, ...], tuple[Array, ...]], ...]
     rewrites: tuple[Rewrite, ...]
-    """What made the graph what it is; of a bundle, since its portable form."""
+    """What made the graph what it is."""
     numerics: Numerics
+    rewritten_since: str = "source"
+    """``portable graph`` of a bundle that does not say what had made that one."""
     threads: int = 1
     """Of the team that a bundle's own program is made for."""
     candidate: Candidate | None = None
@@ -92,7 +95,7 @@ def _of_bundle(path: Path, size: int, settings: Settings, work: Path) -> Subject
     data = opened.graph()
     if data is None:
         raise SourceError(f"bundle '{path}' holds no portable graph: expected one made from an importable model")
-    optimised, rewrites = prepare.optimised(graph.read(data), size, None)
+    optimised, since = prepare.optimised(graph.read(data), size, None)
     inputs, _ = graph.specs(optimised)
     fitting = [
         (given, expected)
@@ -101,11 +104,19 @@ def _of_bundle(path: Path, size: int, settings: Settings, work: Path) -> Subject
     ]
     if not fitting:
         raise SourceError(f"bundle '{path}' holds no stored answers at batch {size}: export at a batch it was made for")
-    plain = Subject(path.stem, optimised, tuple(fitting[:3]), rewrites, Numerics(math=settings.math))
+    kept = opened.rewrites(size)
+    rewrites = since if kept is None else tuple(map(_rewrite, kept))
+    begun = "portable graph" if kept is None else "source"
+    plain = Subject(path.stem, optimised, tuple(fitting[:3]), rewrites, Numerics(math=settings.math), begun)
     winner = next((e.artefact.candidate for e in opened.entries if e.artefact.candidate.batch == size), None)
     if winner is None or winner.engine != "native":
         return plain
     return _as_won(plain, winner, opened, work)
+
+
+def _rewrite(told: Mapping[str, Any]) -> Rewrite:
+    """As a bundle keeps it; one by a newer hasten may tell more."""
+    return Rewrite(**{f.name: told[f.name] for f in fields(Rewrite) if f.name in told})
 
 
 def _as_won(plain: Subject, winner: Candidate, opened: Bundle, work: Path) -> Subject:

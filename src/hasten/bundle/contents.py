@@ -103,6 +103,8 @@ class Contents:
     """Source, host, library versions, settings, verdict: what ``info()`` shows."""
     measurements: Mapping[str, Json] = field(default_factory=dict)
     """Every trial with its numbers."""
+    rewrites: Mapping[int, Json] = field(default_factory=dict)
+    """Batch size → what every pass that changed the source's graph did to it, in order."""
 
     @property
     def name_of_checks(self) -> list[tuple[list[str], list[str]]]:

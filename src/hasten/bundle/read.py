@@ -7,7 +7,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,6 +61,14 @@ class Bundle:
         """What the answers were held against, as ``verify.Tolerance`` wrote it."""
         tolerance: Mapping[str, Any] = self.manifest["tolerance"]
         return tolerance
+
+    def rewrites(self, batch: int) -> Sequence[Mapping[str, Any]] | None:
+        """What every pass that changed the graph did to it, from the source on; None where the bundle does not say.
+
+        Those made before hasten kept it do not.
+        """
+        found: Sequence[Mapping[str, Any]] | None = self.manifest.get("rewrites", {}).get(str(batch))
+        return found
 
     def graph(self) -> bytes | None:
         """The portable ONNX graph; None where no importer could read the source."""

@@ -123,6 +123,7 @@ def _manifest(contents: Contents, entries: tuple[Entry, ...]) -> dict[str, Any]:
         "checks": len(contents.samples),
         "tolerance": to_json(contents.tolerance),
         "facts": to_json(contents.facts),
+        "rewrites": to_json(contents.rewrites),
     }
 
 

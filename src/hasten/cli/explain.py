@@ -166,7 +166,7 @@ def _show_rewrites(console: Console, found: Explanation) -> None:
 
     from hasten.report.operators import saved_text  # noqa: PLC0415
 
-    since = " since the bundle's portable graph" if found.of_bundle else ""
+    since = "" if found.rewritten_since == "source" else " since the bundle's portable graph"
     if not found.rewrites:
         console.print(Text(f"\nNo rewrite changed the graph{since}."))
         return
