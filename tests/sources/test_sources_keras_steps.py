@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from hasten.errors import SourceError
 from hasten.sources import SourceRequest
+from hasten.sources.keras import reference as module
 from hasten.sources.keras.reference import flat_call
 from hasten.sources.keras.signature import signature
 from hasten.sources.keras.steps import steps_merged
@@ -116,3 +118,22 @@ def test_afterwards_keras_is_as_it_was() -> None:
         assert keras.layers.TimeDistributed.call is not before
         raise ValueError("mine")
     assert keras.layers.TimeDistributed.call is before
+
+
+@pytest.mark.parametrize(("layers", "took", "walked"), [(5, 1.2, 1), (5, 0.4, 2), (200, 0.9, 3), (200, 0.2, 6)])
+def test_a_slow_model_is_traced_once_that_pays(
+    layers: int, took: float, walked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.function traces TensorFlow's backend alone")
+    clock = iter(np.arange(0, 100, took))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    model = keras.Sequential([keras.Input((3,)), *(keras.layers.ReLU() for _ in range(layers))])
+    calls, relu = [], keras.layers.ReLU.call
+    monkeypatch.setattr(keras.layers.ReLU, "call", lambda self, x: calls.append(1) or relu(self, x))
+    reference = flat_call(model, signature(model, SourceRequest()))
+    x = np.ones((1, 3), np.float32)
+    for _ in range(6):
+        np.testing.assert_array_equal(reference([x])[0], x)
+    traced = 0 if walked == 6 else 1
+    assert len(calls) == layers * (walked + traced)

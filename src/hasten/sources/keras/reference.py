@@ -18,7 +18,10 @@ from hasten.types import Array
 __all__ = ["equal", "flat_call", "told"]
 
 _SLOW_S, _VERY_SLOW_S = 0.3, 1.0
-"""Two slow calls, or one that no warming-up explains, are worth compiling, which costs as much as several of them."""
+"""Two slow calls, or one that no warming-up explains, are worth compiling."""
+_TRACED_S = 0.01
+"""Tracing a layer takes about so long, which is some five times as long as calling it: a model that is slow for its
+hundreds of layers alone repays that after many calls, one that loops over time after the first."""
 _MANY_STEPS = 100
 """So many steps of a loop over time take seconds when each is called from Python."""
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
@@ -42,10 +45,13 @@ def flat_call(model: Any, taken: Signature) -> Reference:
             raise SourceError(f"cannot run the Keras model: {told(error)}; check the model and the sample") from error
         return tuple(np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(result) if t is not None)
 
+    layers = len(list(getattr(model, "_flatten_layers", lambda: [model])()))
     slow: list[float] = []
+    tried = keras.backend.backend() != "tensorflow"
     swift: list[Reference] = [_compiled(model, taken)] if _walks_many_steps(model, taken) else []
 
     def reference(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        nonlocal tried
         if swift:
             try:
                 return swift[0](arrays)
@@ -54,15 +60,20 @@ def flat_call(model: Any, taken: Signature) -> Reference:
         start = time.perf_counter()
         answer = call(arrays)
         took = time.perf_counter() - start
-        if took > _SLOW_S and keras.backend.backend() == "tensorflow":
+        if took > _SLOW_S:
             slow.append(took)
-            if len(slow) == (1 if slow[0] > _VERY_SLOW_S else 2):
-                compiled = _compiled(model, taken)
+            if not tried and _repaid(slow, layers):
+                tried, compiled = True, _compiled(model, taken)
                 if equal(answer, compiled(arrays), tolerance=1e-6):
                     swift.append(compiled)
         return answer
 
     return reference
+
+
+def _repaid(slow: Sequence[float], layers: int) -> bool:
+    """Whether so many slow calls took longer than tracing that many layers takes."""
+    return (len(slow) > 1 or slow[0] > _VERY_SLOW_S) and sum(slow) > layers * _TRACED_S
 
 
 def _walks_many_steps(model: Any, taken: Signature) -> bool:
