@@ -57,8 +57,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     works = any(not only_arranges(m, code) for m in pipeline.maps)
     if not files and not pipeline.steps & _OPENS and not works:
         return
-    if isinstance(node, ast.For) and not works and not (pipeline.steps & _IN_LOOPS and _computes(node, code)):
+    if isinstance(node, ast.For) and not _computes(node, code):
         return  # records as they lie in a file, or that are only looked at
+    if isinstance(node, ast.For) and not works and not pipeline.steps & _IN_LOOPS:
+        return
     if pipeline.last is None or _runs_ahead(pipeline.last):
         return
     if "cache" in pipeline.steps and "shuffle" not in pipeline.steps:
