@@ -121,7 +121,7 @@ def shows_work(function: ast.expr, code: Code) -> bool:
     scales = (isinstance(n, ast.BinOp) and isinstance(n.op, _SCALES) for n in nodes)
     if isinstance(local, ast.FunctionDef) and any(scales):
         return True
-    return not named <= _ARRANGES and (_is_work(function, code) or any(_is_work(f, code) for f in called))
+    return any(_is_work(f, code) for f in called)
 
 
 def only_arranges(function: ast.expr, code: Code) -> bool:
