@@ -21,10 +21,13 @@ _LOOKUPS = words(
     "array asarray astype float32 float64 int32 int64 squeeze unsqueeze copy clone ValueError IndexError "
     "keys values zip"
 )
-# What the name or the arguments of a class of another file say where its items lie in files.
+# What the name or the arguments of a class of another file say where each item lies in a file of its own.
 _READS = re.compile(
-    r"image|img|photo|video|frame|audio|wav|speech|file|folder|dir\b|dir_|path|root|csv|json|disk|coco|\bvoc"
+    r"image|img|photo|video|frame|audio|wav|speech|files|paths|folder|dir\b|dir_|dirs\b|root\b|transform|coco|\bvoc"
 )
+# One file of rows: what the class reads once, and holds.
+_TABLE = re.compile(r"csv|tsv|json|parquet|xlsx?\b|\.txt|\.np[yz]|\.pkl|pickle|series|tabular")
+_MEDIA = re.compile(r"image|img|photo|video|audio|wav|speech|folder|transform")
 # What the calls of `__getitem__` say where reading or preparing an item takes time.
 _PREPARES = re.compile(
     r"open|read|load|fetch|decode|parse|transform|augment|process|prepare|resiz|crop|flip|rotat|warp|tokeni|encode"
@@ -130,8 +133,9 @@ def _builds(made: ast.Call, path: tuple[int, ...], code: Code, depth: int = 3) -
         kind = code.kind(made)
         if kind is not None and kind.local is not None:
             return not _hands_out(kind.local, code)
-        given = " ".join(code.source(a) for a in (*made.args, *(k.value for k in made.keywords)))
-        return _READS.search(f"{written} {given}".lower()) is not None
+        given = " ".join([written, *(f"{k.arg or ''} {code.source(k.value)}" for k in made.keywords)])
+        said = " ".join([given, *(code.source(a) for a in made.args)]).lower()
+        return _READS.search(said) is not None and (not _TABLE.search(said) or _MEDIA.search(said) is not None)
     function = code.function_run(made) if depth else None
     if function is None:
         return False
