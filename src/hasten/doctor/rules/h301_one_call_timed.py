@@ -33,11 +33,14 @@ import ast
 import re
 from collections.abc import Iterator
 
+from hasten.doctor import makers
 from hasten.doctor.clocks import loads, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.vicinity import vicinity
 
+# Names of whole sets, and of what hands their batches out.
+_SETS = re.compile(r"gen(erator)?$|loader|dataset|(^|_)(ds|test|val|valid|validation|train)(_|$)", re.IGNORECASE)
 # How the time compares with the length of the speech that was made: told with each job, and no measure of the model.
 _FACTOR = re.compile(r"(\b|_)rtf\b|real[-_ ]?time[-_ ]?factor", re.IGNORECASE)
 
@@ -54,9 +57,17 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if function is not None and (code.klass(function) is not None or _returns_time(function, region.name, code)):
             continue
-        if _FACTOR.search(vicinity(region.start, code)):
+        if _FACTOR.search(vicinity(region.start, code)) or _is_over_set(runs[0], code):
             continue
         yield hit(region.reading, "one reading of a clock around one call is one sample, warm-up and jitter included")
+
+
+def _is_over_set(run: ast.Call, code: Code) -> bool:
+    """True for a `predict` over a whole set of data: it runs batch after batch, many calls in one."""
+    if not isinstance(run.func, ast.Attribute) or run.func.attr != "predict" or not run.args:
+        return False
+    given = run.args[0]
+    return code.is_a(given, makers.TF_DATASET) or _SETS.search(code.names.dotted(given)) is not None
 
 
 def _returns_time(function: ast.AST, name: str, code: Code) -> bool:
