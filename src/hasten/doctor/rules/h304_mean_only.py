@@ -44,6 +44,9 @@ _SPREAD = re.compile(
 # A time over another time is a factor, such as that of speech made to the time taken.
 _SPAN = re.compile(r"duration|second|(^|_)secs?($|_)|audio|elapsed")
 
+# How busy a kernel keeps the machine: work over time, which a mean is right for.
+_RATES = re.compile(r"flops?\b|bandwidth|gb/s", re.IGNORECASE)
+
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Averages of measured model times."""
@@ -54,6 +57,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         and _is_time(averaged, node, code)
         and not _shows_spread(node, averaged, code)
         and not _is_progress(node, code)
+        and not (isinstance(node, ast.BinOp) and _is_ratio(node, code))
+        and not _RATES.search(vicinity(node, code))
     ):
         yield hit(node, "a mean alone hides the tail that users wait for")
 
@@ -63,6 +68,12 @@ def _is_time(averaged: str, node: ast.AST, code: Code) -> bool:
     own = averaged.removeprefix("-")
     return any(name == averaged and ("." in own or _scope(own, place, code) is _scope(own, node, code))
                for name, place in code.fact(_times))  # fmt: skip
+
+
+def _is_ratio(node: ast.BinOp, code: Code) -> bool:
+    """True for one time, or rate, over another: how many times faster one of two is."""
+    divisor = code.names.dotted(node.right)
+    return bool(divisor) and _is_time(divisor, node, code)
 
 
 def _is_progress(node: ast.AST, code: Code) -> bool:
@@ -134,6 +145,8 @@ def _kept(stop: ast.stmt, start: str, code: Code) -> set[str]:
     following = list(_following(stop, code))
     wanted = {start}
     for statement in following:
+        if _starts_anew(statement, start, stop, code):
+            break
         read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         clock = any(is_clock(n, code) for n in ast.walk(statement))
         if not read & (wanted | names) and not clock:
@@ -147,6 +160,16 @@ def _kept(stop: ast.stmt, start: str, code: Code) -> set[str]:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "append":
                 names.add(code.names.dotted(call.func.value))
     return names - {""}
+
+
+def _starts_anew(statement: ast.stmt, start: str, stop: ast.stmt, code: Code) -> bool:
+    """True for the next ``start = clock()``: what follows is the time of something else."""
+    return (
+        statement is not stop
+        and isinstance(statement, ast.Assign)
+        and is_clock(statement.value, code)
+        and any(code.names.dotted(t) == start for t in statement.targets)
+    )
 
 
 def _following(stop: ast.stmt, code: Code) -> Iterator[ast.stmt]:
