@@ -19,7 +19,6 @@ from hasten.api.subject import subject
 from hasten.bundle import Contents, read, write
 from hasten.bundle.unpack import unpack
 from hasten.engines import BuildRequest
-from hasten.errors import SettingsError
 from hasten.graph import specs
 from hasten.graph import write as write_graph
 from hasten.native.compile import Numerics
@@ -27,7 +26,7 @@ from hasten.records import Candidate
 
 ROWS, HIDDEN, CLASSES = 160, 256, 8
 # What stands in the emitted C where weights are stored so.
-STORED = {"bfloat16": "uint16_t", "int8-weights": "int8_t", "int8-dynamic": "int8_t"}
+STORED = {"bfloat16": "uint16_t", "int8-weights": "int8_t", "int8-dynamic": "int8_t", "int8": "int8_t"}
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +127,3 @@ def test_a_report_profiles_the_program_of_a_winner_in_lower_precision(model: Pat
     told = winner_profile(request, found.checks[0][0])
     assert told is not None
     assert [op.op.count("bfloat16 weights") for op in told[0]] == [1, 1]
-
-
-def test_int8_by_calibration_is_explained_but_not_exported(model: Path, tmp_path: Path) -> None:
-    """A bundle does not hold the rows that set its ranges: with others it would not be the same program."""
-    path = bundle(model, tmp_path, precision="int8")
-    found = explain(path)
-    assert "int8_t" in found.profile.source and "calibrated" in found.note
-    with pytest.raises(SettingsError, match="its int8 program needs the rows"):
-        hasten.export(path, tmp_path / "lib", target="c")
-    assert not (tmp_path / "lib").exists()

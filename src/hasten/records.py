@@ -118,10 +118,13 @@ class Artefact:
 
     @property
     def nbytes(self) -> int:
-        """Total size of its files, in bytes; of the source's own where those are what it opens."""
+        """Total size of its files, in bytes; of the source's own where those are what it opens.
+
+        The graph that it is kept with (``details["graph"]``) is not counted: nothing opens it to run.
+        """
         if not self.files:
             return int(self.details.get("source_bytes", 0))
-        return sum((self.folder / f).stat().st_size for f in self.files)
+        return sum((self.folder / f).stat().st_size for f in self.files if f != self.details.get("graph"))
 
     def path(self, suffix: str) -> Path:
         """The one file with this ending."""

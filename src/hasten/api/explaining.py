@@ -28,8 +28,8 @@ from hasten.types import Array
 __all__ = ["Explanation", "Shipped", "explain", "op_times", "operators_told", "shares", "shipped", "shown_peaks"]
 
 _RECALIBRATED = (
-    "Its int8 ranges come of the bundle's stored inputs, not of the rows that it was calibrated with: the steps are "
-    "the same, the answers not quite."
+    "The bundle was made before hasten kept quantised graphs: its int8 ranges come of its stored inputs, not of the "
+    "rows that it was calibrated with. The steps are the same, the answers not quite."
 )
 
 Tells = Callable[[Artefact, Sequence[Array]], tuple[tuple[str, str, float], ...]]

@@ -35,7 +35,7 @@ def export(
     That of a bundle whose winner is native code computes as the winner does: in its precision, by its mathematics; one
     thread runs it. Its self-test allows what the bundle was held to.
 
-    Raises:  SettingsError: unknown target, or int8 by calibration rows that the bundle does not hold;
+    Raises:  SettingsError: unknown target, or a bundle in int8 from before hasten kept what its ranges were;
              UnsupportedOpError: an operator has no kernel; CompilerError: the C compiler failed; SourceError,
              BundleError: the model cannot be read
     """
@@ -45,8 +45,8 @@ def export(
         found = subject(model, None, used, Path(work))
         if found.is_recalibrated:
             raise SettingsError(
-                f"cannot export '{model}': its int8 program needs the rows that it was calibrated with, which a bundle "
-                "does not hold; export the model file in float32, or one that is quantised"
+                f"cannot export '{model}': its int8 program needs the graph that was quantised when it was made, which "
+                "this bundle, by an older hasten, does not hold; optimise the model again"
             )
         checks = _checks(found, used.allowed)
         return export_graph(found.model, found.name, chosen, checks, Path(output), numerics=found.numerics)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from hasten import bundle, graph
 from hasten.api import prepare
 from hasten.api.settings import Settings
-from hasten.bundle import Bundle
+from hasten.bundle import Bundle, Entry
 from hasten.engines import BuildRequest
 from hasten.engines.native import graph_of, numerics
 from hasten.errors import SettingsError, SourceError
@@ -50,11 +50,9 @@ class Subject:
     """The winner of a bundle, where it is native code and so the very program that is looked at."""
     tolerance: Tolerance | None = None
     """What a bundle was held to, where its program computes in less than float32."""
-
-    @property
-    def is_recalibrated(self) -> bool:
-        """True where its int8 ranges come of the bundle's stored inputs: it does not hold those of its making."""
-        return self.candidate is not None and self.candidate.precision == "int8"
+    is_recalibrated: bool = False
+    """True where its int8 ranges come of a bundle's stored inputs: one that holds neither its quantised graph nor the
+    rows of its making."""
 
 
 def is_bundle(model: Any) -> bool:
@@ -108,8 +106,8 @@ def _of_bundle(path: Path, size: int, settings: Settings, work: Path) -> Subject
     rewrites = since if kept is None else tuple(map(_rewrite, kept))
     begun = "portable graph" if kept is None else "source"
     plain = Subject(path.stem, optimised, tuple(fitting[:3]), rewrites, Numerics(math=settings.math), begun)
-    winner = next((e.artefact.candidate for e in opened.entries if e.artefact.candidate.batch == size), None)
-    if winner is None or winner.engine != "native":
+    winner = next((entry for entry in opened.entries if entry.artefact.candidate.batch == size), None)
+    if winner is None or winner.artefact.candidate.engine != "native":
         return plain
     return _as_won(plain, winner, opened, work)
 
@@ -119,21 +117,28 @@ def _rewrite(told: Mapping[str, Any]) -> Rewrite:
     return Rewrite(**{f.name: told[f.name] for f in fields(Rewrite) if f.name in told})
 
 
-def _as_won(plain: Subject, winner: Candidate, opened: Bundle, work: Path) -> Subject:
+def _as_won(plain: Subject, entry: Entry, opened: Bundle, work: Path) -> Subject:
     """The winner's own program; ``math`` asked for goes before the winner's."""
+    winner = entry.artefact.candidate
+    asked, how = plain.numerics.math, numerics(winner)
+    lower = winner.precision != "float32" or how != Numerics()
+    member = entry.graph_member
+    return replace(
+        plain,
+        model=_reduced(plain, winner, opened, work) if member is None else graph.read(opened.member(member)),
+        numerics=how if asked == "default" else replace(how, math=asked),
+        threads=winner.threads,
+        candidate=winner,
+        tolerance=Tolerance(**opened.tolerance) if lower and opened.tolerance else None,
+        is_recalibrated=member is None and winner.precision == "int8",
+    )
+
+
+def _reduced(plain: Subject, winner: Candidate, opened: Bundle, work: Path) -> ir.Model:
+    """What a quantiser makes of the optimised graph; in any other precision that graph."""
     path, rows = work / "optimised.onnx", work / "calibration.npz"
     graph.write(plain.model, path)
     given = [inputs for inputs, _ in plain.checks]
     named = {s.name: np.concatenate([np.atleast_1d(g[i]) for g in given]) for i, s in enumerate(opened.inputs)}
     np.savez(rows, **named)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
-    request = BuildRequest(winner, path, path, "onnx", opened.inputs, opened.outputs, work, calibration=rows)
-    asked, how = plain.numerics.math, numerics(winner)
-    lower = winner.precision != "float32" or how != Numerics()
-    return replace(
-        plain,
-        model=graph_of(request),
-        numerics=how if asked == "default" else replace(how, math=asked),
-        threads=winner.threads,
-        candidate=winner,
-        tolerance=Tolerance(**opened.tolerance) if lower and opened.tolerance else None,
-    )
+    return graph_of(BuildRequest(winner, path, path, "onnx", opened.inputs, opened.outputs, work, calibration=rows))

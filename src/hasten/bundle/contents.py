@@ -62,6 +62,12 @@ class Entry:
         return f"artefacts/{self.artefact.candidate.key}"
 
     @property
+    def graph_member(self) -> str | None:
+        """The ONNX graph that a quantiser made for it, inside the bundle; None: it is built from the portable one."""
+        name = self.artefact.details.get("graph")
+        return f"{self.member}/{name}" if name in self.artefact.files else None
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Everything a signature must cover: what runs, on what, steered by which details."""
         data = to_json(self.artefact)

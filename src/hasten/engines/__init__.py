@@ -63,6 +63,8 @@ class BuildRequest:
     outputs: tuple[TensorSpec, ...]
     folder: Path
     calibration: Path | None = None
+    quantised: Path | None = None
+    """What a quantiser made of ``graph`` before, in ``candidate.precision``: native code is made of that again."""
     trust: bool = False
     schedule: str = "kept"
     """How native code is scheduled: one of ``native.schedule.SCHEDULES``."""

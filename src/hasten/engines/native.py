@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from hasten.engines import BuildRequest, Offer
-from hasten.engines.onnxruntime import QUANTISED, quantised_graph
+from hasten.engines.onnxruntime import QUANTISED, QUANTISED_FILE, quantised_graph
 from hasten.errors import EngineError, HastenError, UnsupportedOpError
 from hasten.graph import read
 from hasten.native.compile import Numerics, compile_graph, rounded_share
@@ -43,13 +43,15 @@ def numerics(candidate: Candidate) -> Numerics:
 
 
 def graph_of(request: BuildRequest) -> ir.Model:
-    """The graph that is compiled: the request's own, or in a quantiser's precision what that makes of it.
+    """The graph that is compiled: the request's own, or in a quantiser's precision what that makes (made) of it.
 
     Raises:  EngineError: no calibration data for int8, or the quantiser refuses the graph
     """
     assert request.graph is not None
     if request.candidate.precision not in QUANTISED:
         return read(request.graph)
+    if request.quantised is not None:
+        return read(request.quantised)
     with unlogged("root"):  # where the quantiser tells of what was done to this graph already
         return read(quantised_graph(request))
 
@@ -91,7 +93,10 @@ class NativeEngine:
         ]
 
     def build(self, request: BuildRequest) -> Artefact:
-        """``model.so`` with its ``model.c``."""
+        """``model.so`` with its ``model.c``, and the quantised graph if there is one.
+
+        Without that graph nobody could compile it for another processor: the rows that set its ranges are not kept.
+        """
         if request.graph is None:
             raise EngineError("native needs the portable graph: no importer could read this source")
         target = for_host()
@@ -104,10 +109,11 @@ class NativeEngine:
         if threads > 1 and not built.emitted.splits:
             raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")
         macs = sum(step.macs() for step in built.program.steps)
+        kept = QUANTISED_FILE if request.candidate.precision in QUANTISED and request.quantised is None else None
         return Artefact(
             candidate=request.candidate,
             folder=request.folder,
-            files=("model.so", "model.c"),
+            files=("model.so", "model.c", *(() if kept is None else (kept,))),
             inputs=request.inputs,
             outputs=request.outputs,
             portable=False,
@@ -117,6 +123,7 @@ class NativeEngine:
                 "weights_bytes": len(built.emitted.weights),
                 "release_gil": macs > _RELEASE_GIL_MACS,
                 "macs": macs,
+                **({} if kept is None else {"graph": kept}),
             },
         )
 

@@ -29,6 +29,7 @@ ORIGINAL = "original file"
 DEFAULT = "InferenceSession.run"
 QUANTISED = ("int8-dynamic", "int8")
 """Precisions for which onnxruntime's quantiser makes the graph."""
+QUANTISED_FILE = "quantised.onnx"
 _PRECISIONS = ("float16", *QUANTISED)
 # In the names of all operators that take a weight of bytes with its zero point: only then is the graph parsed.
 _ON_BYTES = (b"DynamicQuantizeMatMul", b"DequantizeLinear", b"QLinear", b"QGemm", b"MatMulInteger", b"ConvInteger")
@@ -148,14 +149,14 @@ def _artefact(request: BuildRequest, files: tuple[str, ...], details: Mapping[st
 
 
 def quantised_graph(request: BuildRequest) -> Path:
-    """``quantised.onnx`` in the request's folder: the graph in int8, by onnxruntime's quantiser, shapes inferred.
+    """``QUANTISED_FILE`` in the request's folder: the graph in int8, by onnxruntime's quantiser, shapes inferred.
 
     Raises:  EngineError: no calibration data for int8, or the quantiser refuses the graph
     """
     import onnx  # noqa: PLC0415  (see _reduce)
 
     assert request.graph is not None
-    path = request.folder / "quantised.onnx"
+    path = request.folder / QUANTISED_FILE
     try:
         _reduce(request, request.graph, path)
         onnx.save(onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True), path)

@@ -1,17 +1,20 @@
 """A bundle's portable graph enters; an artefact for this host leaves: ``python -m hasten.engines.rebuild FOLDER``.
 
 The runtime starts this in a process of its own, so that what serves answers never imports what builds. The folder
-holds ``graph.onnx`` and ``candidate.json``; the artefact's files and ``artefact.json`` are put beside them.
+holds ``graph.onnx``, ``candidate.json`` and, of an artefact that was compiled from one, a quantiser's
+``quantised.onnx``; the artefact's files and ``artefact.json`` are put beside them.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from hasten import graph
 from hasten.engines import BuildRequest, engine
+from hasten.engines.onnxruntime import QUANTISED_FILE
 from hasten.errors import HastenError, MissingLibraryError
 from hasten.passes.fix_shapes import fix_shapes
 from hasten.passes.phases import OPTIMISE
@@ -38,7 +41,9 @@ def main(folder: Path) -> None:
     path = folder / "optimised.onnx"
     graph.write(optimised, path)
     inputs, outputs = graph.specs(optimised)
-    artefact = chosen.build(BuildRequest(candidate, path, path, "onnx", inputs, outputs, folder))
+    quantised = folder / QUANTISED_FILE
+    request = BuildRequest(candidate, path, path, "onnx", inputs, outputs, folder)
+    artefact = chosen.build(replace(request, quantised=quantised if quantised.exists() else None))
     (folder / "artefact.json").write_text(json.dumps(to_json(artefact)))
 
 

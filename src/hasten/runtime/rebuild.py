@@ -1,4 +1,4 @@
-"""Machine code for this host from a bundle's portable graph, built once by a process of its own.
+"""Machine code for this host from a bundle's graphs, built once by a process of its own.
 
 The process that serves answers never imports a compiler or ONNX, and a compiler that crashes costs a fallback.
 """
@@ -24,6 +24,7 @@ __all__ = ["rebuild"]
 
 _TIMEOUT_S = 300
 _BUILDER = "hasten.engines.rebuild"
+_QUANTISED = "quantised.onnx"
 
 
 def rebuild(bundle: Bundle, candidate: Candidate) -> Artefact:
@@ -33,7 +34,8 @@ def rebuild(bundle: Bundle, candidate: Candidate) -> Artefact:
     """
     if GRAPH not in bundle.spans:
         raise EngineError("cannot rebuild: the bundle holds no portable graph")
-    key = digest([bundle.manifest["members"][GRAPH], to_json(candidate), host.host_key()])
+    sources = [bundle.manifest["members"][name] for name in _sources(bundle, candidate)]
+    key = digest([*sources, to_json(candidate), host.host_key()])
     folder = cache_folder("rebuilt") / key
     try:
         if not (folder / "artefact.json").is_file():
@@ -44,16 +46,23 @@ def rebuild(bundle: Bundle, candidate: Candidate) -> Artefact:
     return Artefact.from_json(facts, folder)
 
 
+def _sources(bundle: Bundle, candidate: Candidate) -> dict[str, str]:
+    """Member → file name, as the builder expects it, of the graphs that the candidate is built from."""
+    kept = next((e.graph_member for e in bundle.entries if e.artefact.candidate == candidate), None)
+    return {GRAPH: GRAPH} | ({} if kept is None else {kept: _QUANTISED})
+
+
 def _build_into(folder: Path, bundle: Bundle, candidate: Candidate) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        graph = bundle.graph()
-        assert graph is not None
-        (draft / GRAPH).write_bytes(graph)
+        sources = _sources(bundle, candidate)
+        for member, name in sources.items():
+            (draft / name).write_bytes(bundle.member(member))
         (draft / "candidate.json").write_text(json.dumps(to_json(candidate)))
         _run_builder(draft, candidate)
-        (draft / GRAPH).unlink()
+        for name in sources.values():
+            (draft / name).unlink()
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     finally:
