@@ -71,7 +71,7 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tupl
     sizes = prepare.batches(source, settings)
     given = prepare.ordered(source, sample)
     examples = samples(source, replace(request, sample=given), settings.seed, 2)
-    check_deterministic(source, examples)
+    source = check_deterministic(source, examples)
     made = prepare.graphs(source, sizes, examples[0], folder)
     rows = prepare.calibration(source, None, examples, folder)
     artefacts = [_built(source, made.by_batch.get(size), size, (settings, folder, rows)) for size in sizes]

@@ -77,7 +77,7 @@ def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
     prepare.batches(source, settings)
     given = prepare.ordered(source, sample)
     examples = samples(source, replace(request, sample=given), settings.seed, 2)
-    check_deterministic(source, examples)
+    source = check_deterministic(source, examples)
     tidy, first = prepare.tidied(source, examples[0])
     if tidy is None:
         raise SourceError(f"cannot compile '{source.path.name}': {'; '.join(source.notes) or 'no importer reads it'}")

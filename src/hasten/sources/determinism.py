@@ -1,4 +1,4 @@
-"""A source and sample inputs enter; nothing leaves unless the model answers one input in two ways: then an error.
+"""A source and sample inputs enter; the source leaves with the answers, unless it answers one input in two ways.
 
 The second call on the same input finds randomness; a call on another input in between finds state kept inside.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -27,8 +28,8 @@ _REPEATS = 24
 _STRIDE = 6
 
 
-def check_deterministic(source: Source, samples: Sequence[Sequence[Array]]) -> None:
-    """Returns when the reference repeats its answers.
+def check_deterministic(source: Source, samples: Sequence[Sequence[Array]]) -> Source:
+    """The source once its reference has repeated its answers; those on the first two samples need no further call.
 
     Raises:  NondeterministicError: it does not; the message says whether it is random or keeps state inside
     """
@@ -38,7 +39,29 @@ def check_deterministic(source: Source, samples: Sequence[Sequence[Array]]) -> N
     else:
         where = None if source.changing is None else partial(source.changing, samples[0])
     other = samples[1] if len(samples) > 1 else [np.flip(a) for a in samples[0]]
-    check_calls(source.reference, samples[0], other, random=True if node is not None else None, where=where)
+    known = samples[0], other
+    answers = check_calls(source.reference, *known, random=True if node is not None else None, where=where)
+    return replace(source, reference=_remembering(source.reference, list(zip(known, answers, strict=True))))
+
+
+def _remembering(call: Reference, known: Sequence[tuple[Sequence[Array], tuple[Array, ...]]]) -> Reference:
+    """``call``, but for inputs whose answers are known."""
+
+    def reference(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        for given, answer in known:
+            if _identical(given, arrays):
+                return answer
+        return call(arrays)
+
+    return reference
+
+
+def _identical(left: Sequence[Array], right: Sequence[Array]) -> bool:
+    """Whether they are the same bit by bit: NaN is NaN, and -0 is not 0."""
+    return len(left) == len(right) and all(
+        a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def _random_node(model: ir.Model) -> ir.Node | None:
@@ -57,17 +80,17 @@ def check_calls(
     *,
     random: bool | None = None,
     where: Where | None = None,
-) -> None:
-    """As ``check_deterministic``, for a bare call; ``random`` says what a difference means where that is known.
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The answers to ``sample`` and ``other`` of a bare call that repeats them.
 
-    ``where`` names the part of the model that differs, asked only when one does; a part that draws random numbers
-    settles ``random``.
+    ``random`` says what a difference means where that is known. ``where`` names the part of the model that differs,
+    asked only when one does; a part that draws random numbers settles ``random``.
+
+    Raises:  NondeterministicError: as ``check_deterministic``
     """
-    first, second = call(sample), call(sample)
-    call(other)
-    third = call(sample)
+    first, second, beside, third = call(sample), call(sample), call(other), call(sample)
     if _equal(first, second) and _equal(first, third):
-        return
+        return first, beside
     gap = max(_distance(first, second), _distance(first, third))
     part = None if where is None else where()
     if random is None:
