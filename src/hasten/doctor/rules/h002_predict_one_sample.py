@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `model.predict(x[None])`, `model.predict(np.expand_dims(x, 0))` and other ways to hand `predict` one sample; also
-in a function that is only ever called with one.
+in a function that is only ever called with one. A script's one answer about the one file that it reads is left alone,
+as is one sample beside a loop that asks the same model again and again: that loop is what H001 names.
 
 ## Why is this bad
 `predict` builds a data pipeline around its input. For one sample the pipeline is the whole cost. Keras' own
@@ -32,6 +33,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.once import answers_one_file
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.rules.h001_predict_in_loop import check as in_loop
 from hasten.doctor.rules.h001_predict_in_loop import direct_call, is_passed_one
@@ -45,7 +47,18 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if any(True for _ in in_loop(node, code)):
         return
+    if answers_one_file(node, first_argument(node), code) or _is_beside_loop(node, code):
+        return
     yield hit(node, "`predict` on one sample spends its time on preparation", *direct_call(node, code), safe=True)
+
+
+def _is_beside_loop(node: ast.Call, code: Code) -> bool:
+    """True where the same function asks the same model in a loop too: one call more is nothing to that."""
+    assert isinstance(node.func, ast.Attribute)
+    model, function = code.names.dotted(node.func.value), code.function(node)
+    others = (c for c in code.calls_named("predict") if c is not node and code.function(c) is function)
+    asked = (c.func.value for c in others if isinstance(c.func, ast.Attribute) and code.loop(c) is not None)
+    return function is not None and any(code.names.dotted(m) == model for m in asked)
 
 
 def _is_one(data: ast.expr | None, code: Code) -> bool:
