@@ -36,6 +36,7 @@ from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_from_target, value_of
 
 _PER_ROW = ("backward", "grad", "GradientTape", "gradient")  # gradients of single rows are wanted
+_DRAWS = ("imshow", "subplot", "add_subplot")
 _GIVEN_ELSEWHERE = ("predict", "predict_on_batch")
 
 
@@ -60,7 +61,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if _is_run_whole_too(node, data, code) or _is_layer_of_many(node, loop, code):
         return
-    if _times(loop) or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop)):
+    if (
+        _shows(loop, code)
+        or _times(loop)
+        or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop))
+    ):
         return
     yield hit(node, "the model runs on one row a round; one batch of all rows does the same work once")
 
@@ -146,6 +151,20 @@ def _is_span(index: ast.expr, loop: ast.AST, code: Code) -> bool:
     if not isinstance(index, ast.Slice) or index.lower is None or index.upper is None:
         return False
     return all(not isinstance(b, ast.BinOp) and code.depends_on_round(b, loop) for b in (index.lower, index.upper))
+
+
+def _shows(loop: ast.AST, code: Code) -> bool:
+    """True where every round draws its row: a look at a few, which drawing takes longer than the model."""
+    drawn = (n for n in ast.walk(loop) if isinstance(n, ast.Attribute) and n.attr in _DRAWS)
+    return any(not any(isinstance(a, ast.If) for a in _between(n, loop, code)) for n in drawn)
+
+
+def _between(node: ast.AST, loop: ast.AST, code: Code) -> Iterator[ast.AST]:
+    """What stands around a node inside a loop."""
+    for around in code.ancestors(node):
+        if around is loop:
+            return
+        yield around
 
 
 def _times(loop: ast.AST) -> bool:
