@@ -1,7 +1,8 @@
 """`DataParallel` for inference.
 
 ## What it does
-Finds `nn.DataParallel(model)` in a file that runs models but trains none.
+Finds `nn.DataParallel(model)` in a file that runs models but trains none; in a function, where that function itself
+goes on to eval mode or switches gradients off. What a function is handed may be in training elsewhere.
 
 ## Why is this bad
 At every call it copies the whole model to each device, splits the batch, runs Python threads that share one
@@ -30,9 +31,11 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit
 
-_TRAINING = (".backward(", "optim.", "Trainer(", "optimizer", ".train()", "train(", "loss")
+_TRAINING = (".backward(", "optim.", "Trainer(", "optimizer", ".train()", "train(", "loss", "criterion")
+_OFF = ("no_grad", "inference_mode")
 _INFERENCE = (".eval()", "no_grad", "inference_mode")
 
 
@@ -43,9 +46,42 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if not code.mentions(*_INFERENCE) or code.mentions(*_TRAINING) or _loads_wrapped(node, code):
         return
+    if not _is_for_answers(node, code):
+        return
     if any(isinstance(a, ast.If) and "requires_grad" in code.source(a.test) for a in code.ancestors(node)):
         return
     yield hit(node, "`DataParallel` copies the model to every device at each call")
+
+
+def _is_for_answers(node: ast.Call, code: Code) -> bool:
+    """True for the module's own lines, and in a function that makes its model and surely runs it for its answers."""
+    function = code.function(node)
+    if function is None:
+        return True
+    if function.name.startswith("test_") or (code.klass(function) is None and _is_handed(node, function)):
+        return False
+    decorated = any(
+        code.names.dotted(d.func if isinstance(d, ast.Call) else d).endswith(_OFF) for d in function.decorator_list
+    )
+    return decorated or any(_is_sign(n) and _is_sure(n, node, code) for n in ast.walk(function))
+
+
+def _is_handed(node: ast.Call, function: Function) -> bool:
+    """True where what is wrapped is the function's own parameter: who hands it over may train it."""
+    model = node.args[0] if node.args else None
+    parameters = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    return isinstance(model, ast.Name) and model.id in {a.arg for a in parameters}
+
+
+def _is_sign(node: ast.AST) -> bool:
+    named = node.func if isinstance(node, ast.Call) else None
+    return getattr(named, "attr", getattr(named, "id", "")) in ("eval", *_OFF)
+
+
+def _is_sure(sign: ast.AST, node: ast.Call, code: Code) -> bool:
+    """False beneath an `if` that the wrapping does not stand beneath: without it the model may be in training."""
+    around = set(code.ancestors(node))
+    return all(a in around for a in code.ancestors(sign) if isinstance(a, ast.If))
 
 
 def _loads_wrapped(node: ast.Call, code: Code) -> bool:
