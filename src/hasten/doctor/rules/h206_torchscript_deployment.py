@@ -37,7 +37,7 @@ from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import value_of
 
 _SCRIPTS = re.compile(r"\bscript\b")  # `if args.script`
-_FORMAT = re.compile(r"torchscript|torch_(script|trace)|(^|_| )jit(_| |$)")
+_FORMAT = re.compile(r"torchscript|torch_(script|trace)|script_?module|(^|_| )jit(_| |$)")
 _MAKERS = ("torch.jit.trace", "torch.jit.script", "torch.jit.trace_module")
 _SHIPS = (
     "torch.jit.save",
