@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("ai_edge_litert")
-from tflite_builder import FileOf
+from tflite_builder import FileOf, counts, opened, same_answers
 
 from hasten.errors import SourceError
 from hasten.graph.reference import run
-from hasten.sources import Source, SourceRequest
+from hasten.sources import SourceRequest
 from hasten.sources.determinism import check_deterministic
 from hasten.sources.samples import samples
 from hasten.sources.tflite import open_tflite
@@ -43,24 +42,6 @@ class Weights:
 
     def vector(self, length: int, around: float = 0.0) -> int:
         return self.file.constant((around + self.rng.standard_normal(length) * 0.4).astype(np.float32))
-
-
-def opened(folder: Path, data: bytes, **request: Any) -> Source:
-    path = folder / "model.tflite"
-    path.write_bytes(data)
-    return open_tflite(path, SourceRequest(work=folder / "work", **request))
-
-
-def counts(source: Source) -> Counter[str]:
-    assert source.model is not None, source.notes
-    return Counter(node.op_type for node in source.model.graph)
-
-
-def same_answers(source: Source, atol: float = 2e-6) -> None:
-    assert source.model is not None, source.notes
-    for arrays in samples(source, SourceRequest(), 0, 3):
-        for mine, theirs in zip(run(source.model, arrays), source.reference(arrays), strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=atol)
 
 
 def lstm(
@@ -352,58 +333,6 @@ def test_real_files_are_imported(shared_models: Path, tmp_path: Path, name: str)
     assert ("LSTM" in counts(source)) == (name == "mnist_lstm")
     check_deterministic(source, samples(source, SourceRequest(), 0, 2))
     same_answers(source, atol=1.0 if name.endswith("int8") else 5e-5)
-
-
-def test_a_loop_over_tensor_lists_runs_without_flex(shared_models: Path, tmp_path: Path) -> None:
-    source = open_tflite(shared_models / "seeds" / "lstm.tflite", SourceRequest(work=tmp_path))
-    assert any("tensor lists" in note for note in source.notes)
-    assert source.inputs[0].shape == (1, 10, 8)
-    assert counts(source)["LSTM"] == 1 and counts(source)["Loop"] == 0
-    same_answers(source)
-    ort = pytest.importorskip("onnxruntime")
-    session = ort.InferenceSession(str(shared_models / "seeds" / "lstm.onnx"), providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(0).standard_normal((1, 10, 8)).astype(np.float32)
-    np.testing.assert_allclose(
-        source.reference((x,))[0], session.run(None, {session.get_inputs()[0].name: x})[0], atol=1e-6
-    )
-
-
-@pytest.fixture(scope="module")
-def looped_layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Keras layers as TensorFlow's converter writes them at a fixed batch: loops of plain operators."""
-    keras, tf = pytest.importorskip("keras"), pytest.importorskip("tensorflow")
-    keras.utils.set_random_seed(0)
-    more = {"return_sequences": True, "bias_initializer": "random_normal"}
-    found = {}
-    for name, layer in {
-        "LSTM": keras.layers.LSTM(6, **more),
-        "GRU": keras.layers.GRU(6, **more),
-        "RNN": keras.layers.SimpleRNN(6, **more),
-        "last": keras.layers.LSTM(6),
-        "other": keras.layers.GRU(6, reset_after=False),
-    }.items():
-        call = tf.function(layer, input_signature=[tf.TensorSpec((1, 9, 4), tf.float32)])
-        layer(np.zeros((1, 9, 4), np.float32))
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-        frozen = convert_variables_to_constants_v2(call.get_concrete_function(), lower_control_flow=False)
-        found[name] = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
-    return found
-
-
-@pytest.mark.parametrize(("name", "node"), [("LSTM", "LSTM"), ("GRU", "GRU"), ("RNN", "RNN"), ("last", "LSTM")])
-def test_a_loop_of_plain_operators_is_recognised_as_its_layer(
-    looped_layers: dict[str, bytes], tmp_path: Path, name: str, node: str
-) -> None:
-    source = opened(tmp_path, looped_layers[name])
-    assert counts(source)[node] == 1 and counts(source)["Loop"] == 0
-    same_answers(source)
-
-
-def test_a_loop_of_another_cell_stays_a_loop(looped_layers: dict[str, bytes], tmp_path: Path) -> None:
-    source = opened(tmp_path, looped_layers["other"])
-    assert counts(source)["Loop"] == 1 and counts(source)["GRU"] == 0
-    same_answers(source)
 
 
 @pytest.mark.parametrize("kept", [8, 100, 0.5, 0.9])

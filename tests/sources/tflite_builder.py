@@ -1,14 +1,21 @@
-"""Writes TFLite files of one operator, so that LiteRT itself can be the judge of an import."""
+"""Writes TFLite files of one operator and opens them, so that LiteRT itself can be the judge of an import."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from hasten.graph.reference import run
+from hasten.sources import Source, SourceRequest
+from hasten.sources.samples import samples
+from hasten.sources.tflite import open_tflite
 
 TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -77,3 +84,21 @@ class FileOf:
         builder = flatbuffers.Builder(1024)
         builder.Finish(self.tree.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+
+def opened(folder: Path, data: bytes, **request: Any) -> Source:
+    path = folder / "model.tflite"
+    path.write_bytes(data)
+    return open_tflite(path, SourceRequest(work=folder / "work", **request))
+
+
+def counts(source: Source) -> Counter[str]:
+    assert source.model is not None, source.notes
+    return Counter(node.op_type for node in source.model.graph)
+
+
+def same_answers(source: Source, atol: float = 2e-6) -> None:
+    assert source.model is not None, source.notes
+    for arrays in samples(source, SourceRequest(), 0, 3):
+        for mine, theirs in zip(run(source.model, arrays), source.reference(arrays), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=atol)

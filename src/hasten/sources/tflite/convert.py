@@ -25,7 +25,7 @@ from hasten.graph import shapes
 from hasten.quiet import quiet_start
 from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.tflite.loops import roll_loops
-from hasten.sources.tflite.model import Flat, listed, text
+from hasten.sources.tflite.model import Flat, listed, shape_of, text
 from hasten.sources.tflite.state import STEPPING, show_states
 from hasten.sources.tflite.steps import roll_steps
 from hasten.types import Array
@@ -71,6 +71,7 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter], *, without: frozenset[
     _put_back(model, fused, emitters)
     _refuse_unknown(model)
     _name_ports(model, surgical)
+    _shape_bodies(model, surgical)
     shapes.infer(model)
     roll_loops(model)
     common_passes.RemoveUnusedNodesPass()(model)
@@ -192,6 +193,20 @@ def _refuse_unknown(model: ir.Model) -> None:
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
             raise UnsupportedOpError(f"operator {node.op_type.removeprefix('TFL_')} has no importer")
+
+
+def _shape_bodies(model: ir.Model, flat: Flat) -> None:
+    """Bodies of loops get the shapes of the file for what they take: tf2onnx calls a scalar what comes from an operator
+    without a shape, such as the loop before it."""
+    stored = {}
+    for subgraph in flat.tree.subgraphs[1:]:
+        for tensor in (subgraph.tensors[index] for index in listed(subgraph.inputs)):
+            stored[f"{text(subgraph.name)}_{text(tensor.name)}"] = shape_of(tensor)  # as tf2onnx names it
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        bodies = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+        for value in (value for body in bodies for value in body.inputs):
+            if not value.shape and value.name in stored:
+                shapes.set_shape(value, stored[value.name])
 
 
 def _name_ports(model: ir.Model, flat: Flat) -> None:

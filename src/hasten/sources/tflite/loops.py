@@ -7,14 +7,16 @@ each cell's formula. Only a body that agrees, step, stacking and end included, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from hasten.graph import shapes
 from hasten.sources.tflite.writer import Writer
 from hasten.types import Array
 
@@ -22,11 +24,17 @@ __all__ = ["roll_loops"]
 
 _DRAWS = 3
 _CLOSE = 1e-4
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"Tanh": np.tanh, "Relu": lambda x: np.maximum(x, 0)}
 
 
 def roll_loops(model: ir.Model) -> int:
     """Replaces every such loop of the main graph; returns how many."""
-    return sum(_rolled(model, node) for node in list(model.graph) if node.op_type == "Loop")
+    rolled = 0
+    for node in [node for node in model.graph if node.op_type == "Loop"]:
+        if _rolled(model, node):
+            rolled += 1
+            shapes.infer(model)  # a later loop may step over what this one stacked
+    return rolled
 
 
 @dataclass(frozen=True)
@@ -40,23 +48,25 @@ class _Cell:
     weights: Array
     recurrent: Array
     biases: tuple[Array, Array]
+    activation: str = "Tanh"
+    """ONNX's name of what bends the new value, and an LSTM's cell state on its way out."""
 
     def step(self, x: Array, states: Sequence[Array]) -> tuple[Array, ...]:
         """The formula: the next states.
 
         Shapes:  x (N, in), states (N, H) each
         """
-        h = states[0]
+        h, bend = states[0], _ACTIVATIONS[self.activation]
         from_x, from_h = x @ self.weights + self.biases[0], h @ self.recurrent + self.biases[1]
         if self.op_type == "RNN":
-            return (np.tanh(from_x + from_h),)
+            return (bend(from_x + from_h),)
         if self.op_type == "LSTM":
             i, f, g, o = np.split(from_x + from_h, 4, axis=1)
-            c = _sigmoid(f) * states[1] + _sigmoid(i) * np.tanh(g)
-            return _sigmoid(o) * np.tanh(c), c
+            c = _sigmoid(f) * states[1] + _sigmoid(i) * bend(g)
+            return _sigmoid(o) * bend(c), c
         (xz, xr, xh), (hz, hr, hh) = (np.split(m, 3, axis=1) for m in (from_x, from_h))
         z = _sigmoid(xz + hz)
-        return (z * h + (1 - z) * np.tanh(xh + _sigmoid(xr + hr) * hh),)
+        return (z * h + (1 - z) * bend(xh + _sigmoid(xr + hr) * hh),)
 
 
 @dataclass
@@ -140,7 +150,7 @@ def _with_biases(body: ir.Graph, weights: Array, recurrent: Array) -> list[_Cell
                 biases.append(constant.reshape(-1))
     zero = np.zeros(width, np.float32)
     pairs = [(a, b) for a in (*biases, zero) for b in (*biases, zero)]
-    return [_Cell(op_type, weights, recurrent, pair) for pair in pairs]
+    return [_Cell(op_type, weights, recurrent, pair, bend) for bend in _ACTIVATIONS for pair in pairs]
 
 
 def _weights_of(body: ir.Graph, value: ir.Value) -> Array | None:
@@ -265,7 +275,10 @@ def _replace(model: ir.Model, node: ir.Node, roles: _Roles, cell: _Cell, every_s
     bias = np.concatenate([_reordered(b[None], order)[0] for b in cell.biases])[None]
     starts = [w.op("Unsqueeze", node.inputs[2 + place], w.ints(0)) for place in roles.states]
     inputs = [node.inputs[2 + roles.sequence], w.const(weights), w.const(recurrent), w.const(bias), None, *starts]
-    more = {"linear_before_reset": 1} if cell.op_type == "GRU" else {}
+    more: dict[str, Any] = {"linear_before_reset": 1} if cell.op_type == "GRU" else {}
+    if cell.activation != "Tanh":
+        gates = {"LSTM": ["Sigmoid", cell.activation], "GRU": ["Sigmoid"]}.get(cell.op_type, [])
+        more["activations"] = [*gates, cell.activation]
     answers = w.ops(cell.op_type, inputs, 1 + len(starts), hidden_size=units, **more)
     ends = [w.op("Squeeze", answer, w.ints(0)) for answer in answers[1:]]
     stacked = w.op("Squeeze", answers[0], w.ints(1)) if every_step else w.op("Identity", answers[1])
@@ -276,7 +289,7 @@ def _replace(model: ir.Model, node: ir.Node, roles: _Roles, cell: _Cell, every_s
             new[place] = w.op("Identity", node.inputs[2 + place])
     replaced = [new[place] for place in range(len(node.outputs))]
     for value, old in zip(replaced, node.outputs, strict=True):
-        value.type, value.shape = old.type, old.shape
+        value.type = old.type
     nodes = list(w.tape.nodes)
     ir.convenience.replace_nodes_and_values(model.graph, node, [node], nodes, node.outputs, replaced)
 
