@@ -62,6 +62,15 @@ def test_a_broken_cell_costs_that_cell_alone() -> None:
     assert found == [("n.ipynb:cell 3", "H000", 1), ("n.ipynb:cell 5", "H501", 2), ("n.ipynb:cell 6", "H501", 2)]
 
 
+def test_a_cell_of_newer_python_is_read_and_left_as_it_is() -> None:
+    text = notebook("import torch\n%time f(x)", """y = f"{d["a"]}"; torch.load('w')""")
+    result = check_bytes(text.encode(), Job(Path("n.ipynb"), "n.ipynb", Settings(), "unsafe"))
+    assert {(f.path, f.rule, f.line) for f in result.findings} <= {("n.ipynb:cell 3", "H501", 1)}
+    assert result.findings or result.fixed is not None  # a Python that knows it mends it
+    after = (result.fixed or text.encode()).decode()
+    assert "".join(json.loads(after)["cells"][2]["source"]).startswith('y = f"{d["a"]}"; torch.load')
+
+
 def test_magics_of_every_kind_stand_aside() -> None:
     cells = [
         "%load_ext autoreload\n!pip install torch\nimport torch\nfiles = !ls *.pt\nif files:\n    !echo some\n",

@@ -46,6 +46,37 @@ def test_what_is_no_python_is_reported(data: bytes) -> None:
     assert rule == "H000" and line == 1
 
 
+NEWER = {
+    "quotes": """x = f"{d["a"]} and {", ".join(f"{n}" for n in d)}"; torch.load('w')\n""",
+    "lines": """x = f"{\n  d['a']  # why\n}"; torch.load('w')\n""",
+    "backslash": """x = f"{'\\n'.join(d)}"; torch.load('w')\n""",
+    "parameters": "def first[T](x: T) -> T: return torch.load('w')\n",
+    "alias": "type Row[T] = list[T]; torch.load('w')\n",
+}
+
+
+@pytest.mark.parametrize("case", NEWER)
+def test_newer_python_is_read_and_not_called_broken(case: str) -> None:
+    """Python before 3.12 cannot parse these: columns stay where they are, and nothing is written back."""
+    text = "import torch\nd = {}\n" + NEWER[case]
+    before, _, _ = text.rpartition("torch.load")
+    place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
+    result = check_bytes(text.encode(), Job(Path("a.py"), "a.py", Settings()))
+    assert [(f.rule, f.line, f.column) for f in result.findings] == [("H501", *place)]
+    fixed = check_bytes(text.encode(), Job(Path("a.py"), "a.py", Settings(), "unsafe")).fixed
+    assert fixed in (None, text.replace("'w')", "'w', weights_only=True)").encode())
+
+
+def test_magics_in_a_file_are_named_and_the_rest_is_read() -> None:
+    text = "import torch\n%matplotlib inline\nif d:\n    !ls\ntorch.load('w')\n"
+    magic, load = check_bytes(text.encode(), Job(Path("a.py"), "a.py", Settings())).findings
+    assert (magic.rule, magic.line) == ("H000", 2) and "`%matplotlib inline` is IPython's" in magic.message
+    assert (load.rule, load.line) == ("H501", 5)
+    assert check_bytes(text.encode(), Job(Path("a.py"), "a.py", Settings(), "unsafe")).fixed is None
+    newer = text.replace("'w')", """f"{d["a"]}")""")
+    assert rules(newer.encode()) == [("H000", 2), ("H501", 5)]
+
+
 def test_nothing_stops_a_run(tmp_path: Path) -> None:
     write(tmp_path, "good.py", BAD)
     write(tmp_path, "broken.py", "def f(:\n")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hasten.doctor.code import Code
+from hasten.doctor.dialect import older, without_magics
 from hasten.doctor.notebook import Notebook, read_notebook
 from hasten.doctor.read import Text, decode, lines_of
 from hasten.doctor.rule import Fix, Hit, Rule
@@ -74,18 +75,42 @@ def check_bytes(data: bytes, job: Job) -> Result:
 
 def check_text(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
     """Each finding in a Python text, with its fix; sorted by place."""
-    rules = [r for r in code_rules() if job.settings.wants(r.code) and (r.tests or not job.is_test)]
     try:
-        asked = [r for r in rules if any(w in text for w in r.words)] if _LIBRARIES.search(text) else []
-        if not asked:
-            compile(text, "<code>", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-            return []
-        code = Code(text, path=job.shown, file=job.path, is_test=job.is_test)
-        suppressions = Suppressions(text)
-        lines = lines_of(text)
-        found = [(_finding(rule, hit, job, lines), hit.fix) for rule, hit in _hits(code, asked)]
+        return _found(text, job)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        read = _read_otherwise(text, job) if isinstance(error, SyntaxError) else None
+        if read is not None:
+            return read
         return [(_unreadable(job, _why(error), getattr(error, "lineno", None) or 1), None)]
+
+
+def _read_otherwise(text: str, job: Job) -> list[tuple[Finding, Fix | None]] | None:
+    """The findings in a text of newer Python, or with IPython's lines in it; None where it is neither.
+
+    They come without fixes: what was read is not what the file holds.
+    """
+    plain = without_magics(text)
+    for body, first in ((text, 0), plain or ("", 0)):
+        for candidate in filter(None, (body if first else "", older(body))):
+            try:
+                found = [replace(f, fixable=False) for f, _ in _found(candidate, job)]
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue
+            said = [_in_magics(job, lines_of(text)[first - 1].strip(), first)] if first else []
+            return [(f, None) for f in sorted([*said, *found], key=lambda f: (f.line or 0, f.column or 0, f.rule))]
+    return None
+
+
+def _found(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
+    rules = [r for r in code_rules() if job.settings.wants(r.code) and (r.tests or not job.is_test)]
+    asked = [r for r in rules if any(w in text for w in r.words)] if _LIBRARIES.search(text) else []
+    if not asked:
+        compile(text, "<code>", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        return []
+    code = Code(text, path=job.shown, file=job.path, is_test=job.is_test)
+    suppressions = Suppressions(text)
+    lines = lines_of(text)
+    found = [(_finding(rule, hit, job, lines), hit.fix) for rule, hit in _hits(code, asked)]
     kept = {(f.rule, f.line, f.column): (f, fix) for f, fix in found if not suppressions.covers(f)}
     return sorted(kept.values(), key=lambda pair: (pair[0].line or 0, pair[0].column or 0, pair[0].rule))
 
@@ -161,7 +186,7 @@ def _check_notebook(text: Text, job: Job) -> Result:
     for broken in notebook.broken:
         finding = _unreadable(job, f"syntax error in cell {broken.cell}: {broken.reason}", broken.line)
         problems.append(replace(finding, path=f"{job.shown}:cell {broken.cell}"))
-    mended, fixes = _fix(notebook.text, job) if job.fix else (notebook.text, 0)
+    mended, fixes = _fix(notebook.text, job) if job.fix and not notebook.is_altered else (notebook.text, 0)
     content = notebook.rebuilt(mended) if fixes else text.text
     after = read_notebook(content) if fixes else notebook
     result = _result(job, problems + _in_cells(mended, after, job), text, text.text, content, fixes)
@@ -183,7 +208,9 @@ def _in_cells(text: str, notebook: Notebook, job: Job) -> list[Finding]:
     for finding, _ in check_text(text, job):
         cell, line = notebook.place(finding.line or 1)
         end = line + (finding.end_line or 0) - (finding.line or 0)
-        found.append(replace(finding, path=f"{job.shown}:cell {cell}", line=line, end_line=end))
+        fixable = finding.fixable and not notebook.is_altered
+        placed = replace(finding, path=f"{job.shown}:cell {cell}", line=line, end_line=end, fixable=fixable)
+        found.append(placed)
     return found
 
 
@@ -204,6 +231,11 @@ def _wanted(job: Job, findings: list[Finding]) -> tuple[Finding, ...]:
 
 def _unreadable(job: Job, reason: str, line: int) -> Finding:
     return Finding(UNREADABLE, reason, "Mend the file, or exclude it in [tool.hasten.doctor].", job.shown, line, 1)
+
+
+def _in_magics(job: Job, line: str, number: int) -> Finding:
+    reason = f"`{line[:40]}` is IPython's, and no Python: only IPython runs this file"
+    return Finding(UNREADABLE, reason, "Take such lines out, or name the file .ipy.", job.shown, number, 1)
 
 
 def _newlines(text: str) -> tuple[str, str]:

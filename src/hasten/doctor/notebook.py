@@ -10,18 +10,19 @@ import ast
 import json
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from hasten.doctor.dialect import MAGIC, older
 from hasten.doctor.read import lines_of
 
 __all__ = ["Notebook", "read_notebook"]
 
 _SENTINEL = "# hasten-cell {}"
 _HIDDEN = "pass  # hasten-magic "
-_MAGIC = re.compile(r"^(\s*)([%!?]|[\w.]+\?{1,2}\s*$)")
 _ASSIGNED = re.compile(r"^(\s*)([\w.,\s]+=\s*)([!%].*)$")
 _PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%memit", "%%mprun", "%%snakeviz", "%%notify")
 _PARSE = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -46,6 +47,8 @@ class Notebook:
     starts: list[int]
     raw: str
     broken: list[Broken] = field(default_factory=list)
+    is_altered: bool = False
+    """True where cells of newer Python were changed to be read: nothing may be written back."""
 
     def place(self, line: int) -> tuple[int, int]:
         """Cell number (from 1, all kinds counted) and line in it (from 1)."""
@@ -104,7 +107,7 @@ def read_notebook(raw: str) -> Notebook:
         lines.append(_SENTINEL.format(number) + "\n")
         notebook.cells.append(number)
         notebook.starts.append(len(lines) + 1)
-        lines.extend(_cell(_joined(cell.get("source", "")), number, notebook.broken))
+        lines.extend(_cell(_joined(cell.get("source", "")), number, notebook))
     notebook.text = "".join(lines)
     return notebook
 
@@ -139,21 +142,33 @@ def _joined(source: Any) -> str:
     return str(source)
 
 
-def _cell(source: str, number: int, broken: list[Broken]) -> list[str]:
+def _cell(source: str, number: int, notebook: Notebook) -> list[str]:
     kept = [line.rstrip("\r\n") for line in lines_of(source)]
     first = next((line.strip() for line in kept if line.strip()), "")
     if first.startswith("%%") and not first.startswith(_PYTHON_CELLS):
         return [f"# hasten-magic {line}\n" for line in kept]
-    hidden = _hidden(kept)
     problem: SyntaxError | ValueError | None = None
-    for lines in (kept, hidden):  # as written first: a comment that ends in "?" is no magic
+    for lines, altered in _readings(kept):
         try:
             compile("\n".join(lines) + "\n", "<cell>", "exec", flags=_PARSE, dont_inherit=True)
+            notebook.is_altered |= altered
             return [line + "\n" for line in lines]
         except (SyntaxError, ValueError) as error:
-            problem = error
-    broken.append(Broken(number + 1, getattr(problem, "lineno", 1) or 1, getattr(problem, "msg", str(problem))))
+            problem = problem if altered else error
+    notebook.broken.append(
+        Broken(number + 1, getattr(problem, "lineno", 1) or 1, getattr(problem, "msg", str(problem)))
+    )
     return [f"# hasten-magic {line}\n" for line in kept]
+
+
+def _readings(kept: list[str]) -> Iterator[tuple[list[str], bool]]:
+    """A cell's lines as they may be parsed, and whether they are others than it holds but for its magics."""
+    yield kept, False  # first: a comment that ends in "?" is no magic
+    hidden = _hidden(kept)
+    yield hidden, False
+    newer = older("\n".join(hidden) + "\n")
+    if newer is not None:
+        yield newer.splitlines(), True
 
 
 def _hidden(lines: list[str]) -> list[str]:
@@ -171,7 +186,7 @@ def _hide(line: str) -> str:
     assigned = _ASSIGNED.match(line)
     if assigned:
         return f"{assigned[1]}{assigned[2]}None  # hasten-magic {assigned[3]}"
-    magic = _MAGIC.match(line)
+    magic = MAGIC.match(line)
     if magic and not line.strip().startswith("#"):
         return f"{magic[1]}{_HIDDEN}{line.strip()}"
     return line
