@@ -322,6 +322,15 @@ def test_resource_variables_become_ports(tmp_path: Path) -> None:
     same_answers(source)
 
 
+def test_a_file_converted_without_its_weights_is_refused(tmp_path: Path) -> None:
+    keras, tf = pytest.importorskip("keras"), pytest.importorskip("tensorflow")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    call = tf.function(model, input_signature=[tf.TensorSpec((1, 4), tf.float32)]).get_concrete_function()
+    data = tf.lite.TFLiteConverter.from_concrete_functions([call], model).convert()
+    with pytest.raises(SourceError, match=r"2 of its 2 variables are never set.*without its weights; convert again"):
+        opened(tmp_path, data)
+
+
 REAL = ["ad01_fp32", "kws", "kws_int8", "mnist_lstm", "resnet8", "vww_96"]
 
 

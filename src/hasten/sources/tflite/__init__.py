@@ -30,7 +30,7 @@ from hasten.sources.tflite.model import Flat, parse
 from hasten.sources.tflite.pointwise import POINTWISE
 from hasten.sources.tflite.sequence import SEQUENCES, SEQUENCES_EXACT
 from hasten.sources.tflite.slices import SLICES
-from hasten.sources.tflite.state import rewire_resources, stepping_states
+from hasten.sources.tflite.state import refuse_unset, rewire_resources, stepping_states
 from hasten.sources.tflite.step import STEPS
 from hasten.types import TensorSpec
 
@@ -87,6 +87,7 @@ def open_tflite(model: object, request: SourceRequest) -> Source:
 def _prepare(path: Path, content: bytes, request: SourceRequest) -> _File:
     """Shows the state that the file keeps and lowers tensor lists; a file that this changed is written anew."""
     flat = parse(content, str(path))
+    refuse_unset(flat, str(path))
     notes = []
     variables, lowered = rewire_resources(flat), lower_lists(flat)
     states = stepping_states(flat)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from hasten.errors import SourceError
 from hasten.sources.tflite.model import Flat, listed, shape_of, text
 from hasten.types import Array, TensorSpec
 
-__all__ = ["STEPPING", "Variable", "rewire_resources", "show_states", "stepping_states"]
+__all__ = ["STEPPING", "Variable", "refuse_unset", "rewire_resources", "show_states", "stepping_states"]
 
 STEPPING = {"SVDF": (4,), "RNN": (4,), "LSTM": (18, 19)}
 """Operators that exist to remember → input positions of their variable tensors."""
@@ -53,6 +54,33 @@ def show_states(flat: Flat, subgraph: Any, op: Any) -> None:
         subgraph.inputs = [*listed(subgraph.inputs), place]
         subgraph.outputs = [*listed(subgraph.outputs), following]
         op.outputs = [*listed(op.outputs), following]
+
+
+def refuse_unset(flat: Flat, name: str) -> None:
+    """Weights that stayed behind when the file was converted: LiteRT then answers with whatever lies in memory.
+
+    Raises:  SourceError: a resource variable is read and nothing in the file ever sets it
+    """
+    named: dict[str, None] = {}
+    assigned: set[str] = set()
+    for subgraph in flat.tree.subgraphs:
+        names: dict[int, str] = {}
+        for op in listed(subgraph.operators):
+            kind = flat.op_name(op)
+            if kind == "VAR_HANDLE":
+                names[op.outputs[0]] = text(op.builtinOptions.sharedName)
+            elif kind == "ASSIGN_VARIABLE" and op.inputs[0] not in names:
+                return  # by a handle that was handed in: it may be any of them
+            elif kind == "ASSIGN_VARIABLE":
+                assigned.add(names[op.inputs[0]])
+        named |= dict.fromkeys(names.values())
+    unset = [variable for variable in named if variable not in assigned]
+    if unset and "READ_VARIABLE" in flat.op_names():
+        raise SourceError(
+            f"cannot read TFLite model '{name}': {len(unset)} of its {len(named)} variables are never set, such as "
+            f"'{unset[0]}': it was converted without its weights; convert again with TFLiteConverter.from_keras_model, "
+            "or from a SavedModel"
+        )
 
 
 def rewire_resources(flat: Flat) -> tuple[Variable, ...]:
