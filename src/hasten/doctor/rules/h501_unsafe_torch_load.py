@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
-saved, for a path that the lines before have just written, and for projects whose own files ask for torch 2.6 or newer.
+saved, for a path that the lines before have just written (the best epoch of the same training, too), and for projects
+whose own files ask for torch 2.6 or newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -31,16 +32,18 @@ import ast
 import re
 from collections.abc import Iterator
 
+from hasten.doctor.around import FUNCTIONS
 from hasten.doctor.code import Code
 from hasten.doctor.requirements import least_torch
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
-from hasten.doctor.samples import comes_from, is_buffer
+from hasten.doctor.samples import comes_from, is_buffer, value_of
 from hasten.doctor.words import words
 
 _TEMPORARY = words("tempfile.NamedTemporaryFile tempfile.TemporaryFile tempfile.SpooledTemporaryFile tempfile.mkstemp")
 
 _SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
+_BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
 _OPENS = re.compile(r"load|restore|resume|read|from|open|init|setup|predict|infer")
 
 
@@ -108,19 +111,48 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
     Not where anything asks whether the file is there already: then another run, or another person, may have made it.
     """
     around = code.function(node)
-    if around is None or not node.args or _EXISTS.search(code.source(around)):
+    asked = code.source(around) if around is not None else "\n".join(code.source(s) for s in _own_statements(code))
+    if not node.args or _EXISTS.search(asked):
         return False
     path = ast.unparse(node.args[0])  # (quotes of either kind)
-    for save in code.calls_named("save"):
-        if code.qualified(save.func) != "torch.save" or len(save.args) < 2 or ast.unparse(save.args[1]) != path:
+    saves = [s for s in code.calls_named("save") if code.qualified(s.func) == "torch.save" and len(s.args) > 1]
+    for save in saves:
+        writer, target = code.function(save), ast.unparse(save.args[1])
+        kept = around is not None or any(True for _ in code.loops(save))  # a script's best weights, in its epochs
+        if kept and writer is around and target == path and save.lineno < node.lineno:
+            return True
+        if writer is None or around is None:
             continue
-        if code.function(save) is around and save.lineno < node.lineno:
+        own = code.klass(writer) is not None and code.klass(writer) is code.klass(around)
+        if own and target == path and path.startswith("self.") and not _OPENS.search(around.name):
             return True
-        writer = code.function(save)
-        own = writer is not None and code.klass(writer) is not None and code.klass(writer) is code.klass(around)
-        if own and path.startswith("self.") and not _OPENS.search(around.name):
-            return True
-    return False
+    return any(_wrote(s, node, path, code) for s in saves) or _is_best_of_training(node, code)
+
+
+def _own_statements(code: Code) -> list[ast.stmt]:
+    return [s for s in code.tree.body if not isinstance(s, (*FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom))]
+
+
+def _wrote(save: ast.Call, node: ast.Call, path: str, code: Code) -> bool:
+    """True where a function of the file, run before the load, saves its best epoch at the path that is loaded."""
+    writer, around = code.function(save), code.function(node)
+    if writer is None or writer is around or not any(True for _ in code.loops(save)):
+        return False
+    if not any(code.function(c) is around and c.lineno < node.lineno for c in code.callers(writer)):
+        return False
+    target = save.args[1]
+    given = code.kinds.calls.arguments(writer, target.id) if isinstance(target, ast.Name) else []
+    return any(ast.unparse(at) == path for at in (target, *given))
+
+
+def _is_best_of_training(node: ast.Call, code: Code) -> bool:
+    """True after a loop of training steps in the same function, for a path that says it is the best of them."""
+    around, path = code.function(node), node.args[0]
+    said = " ".join(ast.unparse(p) for p in (path, value_of(path, code)) if p is not None)
+    return _BEST.search(said) is not None and any(
+        code.function(step) is around and any((loop.end_lineno or 0) < node.lineno for loop in code.loops(step))
+        for step in code.calls_named("backward")
+    )
 
 
 def _is_of_dataset(node: ast.Call) -> bool:
