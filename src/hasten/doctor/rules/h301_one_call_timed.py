@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `t = clock(); model(x); clock() - t` around a single run of a model, not repeated by any loop, whose result is
-printed or logged. Requests timed inside a server are left alone: there each is one sample of many.
+printed or logged. Requests timed inside a server are left alone: there each is one sample of many. So is `predict` over
+a whole set of data.
 
 ## Why is this bad
 One sample says nothing: the first call carries set-up, the next may meet a page fault, an interrupt, another clock

@@ -3,7 +3,7 @@
 ## What it does
 Finds `DataLoader(...)` without `num_workers` in a file that moves things to CUDA. Datasets that already are tensors
 (`TensorDataset`) or only look up what they hold, iterable datasets, those that a function is handed or another file
-makes (unless their class says that it reads images, audio or files), and an explicit `num_workers=0` or
+makes (unless their class says that it reads images, audio or a folder's files), and an explicit `num_workers=0` or
 `pin_memory=False` are left alone.
 
 ## Why is this bad

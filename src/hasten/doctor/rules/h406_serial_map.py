@@ -1,8 +1,8 @@
 """A `tf.data` `map` or `interleave` without `num_parallel_calls`.
 
 ## What it does
-Finds `dataset.map(f)` that runs its function on one element after the other, where the function's lines or its name
-show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions that only pick or rename
+Finds `dataset.map(f)` that runs its function on one element after the other, where the function's lines (its name,
+where they are out of sight) show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions that only pick or rename
 parts of the element, count in a variable, or run a model, which uses all cores by itself, are left alone.
 
 ## Why is this bad
