@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,10 @@ pytest.importorskip("tensorflow")
 import keras
 import tensorflow as tf
 
+import hasten
 from hasten.errors import SourceError
 from hasten.sources import SourceRequest
+from hasten.sources.keras import open_keras
 from hasten.sources.keras import reference as module
 from hasten.sources.keras.reference import flat_call
 from hasten.sources.keras.signature import signature
@@ -137,3 +140,12 @@ def test_a_slow_model_is_traced_once_that_pays(
         np.testing.assert_array_equal(reference([x])[0], x)
     traced = 0 if walked == 6 else 1
     assert len(calls) == layers * (walked + traced)
+
+
+def test_a_model_is_saved_only_for_who_opens_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    assert open_keras(model, SourceRequest(work=tmp_path)).path.is_file()
+    monkeypatch.setattr(keras.Model, "save", lambda *_: pytest.fail("it was saved"))
+    fast = hasten.compile(model, engine="onnxruntime")
+    x = np.ones((1, 3), np.float32)
+    np.testing.assert_allclose(fast(x), model(x), rtol=1e-5)

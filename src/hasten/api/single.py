@@ -66,7 +66,8 @@ def compile(
 
 def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tuple[Contents, Tolerance]:
     """A bundle with one artefact per batch size, and what its answers are held to."""
-    request = prepare.request(sample, settings, folder)
+    alone = getattr(engine_named(settings.engines[0]), "graph_alone", False)
+    request = replace(prepare.request(sample, settings, folder), copy=not alone)
     source = open_source(model, request)
     sizes = prepare.batches(source, settings)
     given = prepare.ordered(source, sample)

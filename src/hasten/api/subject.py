@@ -72,7 +72,7 @@ def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
     (size,) = settings.batch
     if is_bundle(model):
         return _of_bundle(Path(model), size, settings, work)
-    request = prepare.request(sample, settings, work)
+    request = replace(prepare.request(sample, settings, work), copy=False)
     source = open_source(model, request)
     prepare.batches(source, settings)
     given = prepare.ordered(source, sample)

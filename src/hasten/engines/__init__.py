@@ -78,7 +78,8 @@ class Engine(Protocol):
     library takes seconds to import may have ``preload() -> None``, which imports it and does no more: the tuner then
     forks each candidate's process from one that has it. One that builds with another engine's library may have
     ``builds_beside(framework) -> str | None``, the name of that engine. One whose library has a profiler may have
-    ``operators(artefact, arrays)``, which returns (name, type, nanoseconds) of each operator of a call.
+    ``operators(artefact, arrays)``, which returns (name, type, nanoseconds) of each operator of a call. One that builds
+    candidates without options from the graph alone, and never from the source's own file, may say ``graph_alone``.
     """
 
     name: str

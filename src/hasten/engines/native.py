@@ -60,6 +60,7 @@ class NativeEngine:
     """Compiles the graph for this host."""
 
     name = "native"
+    graph_alone = True
 
     def missing(self) -> str | None:
         """None where a C compiler can be found."""

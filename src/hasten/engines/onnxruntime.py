@@ -41,6 +41,7 @@ class OnnxRuntimeEngine:
     """ONNX Runtime on the CPU; a core dependency, so never missing."""
 
     name = "onnxruntime"
+    graph_alone = True
 
     def missing(self) -> str | None:
         """None: installing hasten installs it."""

@@ -26,6 +26,7 @@ class OpenVinoEngine:
     """OpenVINO's CPU plug-in, one stream, tuned for latency."""
 
     name = "openvino"
+    graph_alone = True
 
     def missing(self) -> str | None:
         """None where the package can be found, else what to install."""

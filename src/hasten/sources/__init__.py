@@ -35,6 +35,8 @@ class SourceRequest:
     """A folder for files that the adapter must write (a saved copy of an object); it outlives the source."""
     example: Any = None
     """The same as the user built it, dicts and nested tuples with arrays at their ends: models that take structures."""
+    copy: bool = True
+    """Whether anything will open the saved copy of an object; else an adapter that needs none itself writes none."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ __all__ = ["open_keras"]
 def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
     """The model as a portable graph with its own framework's answers beside it.
 
-    ``path`` of the source is the user's file where Keras opens it as it is, else a ``.keras`` in ``request.work``.
+    ``path`` of the source is the user's file where Keras opens it as it is, else a ``.keras`` in ``request.work``,
+    which is written if ``request.copy`` asks for it.
 
     Raises:  SourceError: it cannot be read; TrustError: it holds code; SourceError names a layer nobody can convert
     """
@@ -51,7 +52,7 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
     reference = flat_call(model, taken)
     graph, outputs, notes, mixes = _graph(model, taken, reference)
     ends = settle_rows(graph, taken.inputs, outputs, request, mixes=mixes)
-    path, saved = (opened.path, ()) if opened.path else _save(model, graph, request)
+    path, saved = (opened.path, ()) if opened.path else _saved(model, graph, request)
     return Source(
         framework="keras",
         path=path,
@@ -120,11 +121,13 @@ def _agrees(imported: Imported, taken: Signature, reference: Reference) -> bool:
     return True
 
 
-def _save(model: Any, graph: ir.Model | None, request: SourceRequest) -> tuple[Path, tuple[str, ...]]:
+def _saved(model: Any, graph: ir.Model | None, request: SourceRequest) -> tuple[Path, tuple[str, ...]]:
     """A copy of an object on disk for other processes; where Keras cannot save it, its graph, and a note."""
     folder = request.work or Path(tempfile.mkdtemp(prefix="hasten-"))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "source.keras"
+    if not request.copy:
+        return path, ()
     try:
         model.save(path)
     except OSError as error:
