@@ -7,10 +7,10 @@ everything else: an exponential counts as one, so this ranks nodes, it does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from hasten.graph.operators import REDUCTIONS, VIEWS
@@ -120,7 +120,7 @@ def _dims(value: ir.Value | None) -> tuple[int, ...]:
 
 
 def _size(value: ir.Value | None) -> int:
-    return int(np.prod(_dims(value), dtype=np.int64)) if value is not None and value.shape is not None else 0
+    return math.prod(_dims(value)) if value is not None and value.shape is not None else 0
 
 
 def _nbytes(value: ir.Value) -> int:
@@ -141,11 +141,11 @@ def _int(node: ir.Node, name: str, default: int) -> int:
 
 def _conv(node: ir.Node) -> int:
     weights = node.inputs[_WEIGHTS_AT.get(node.op_type, 1)]
-    return _size(node.outputs[0]) * int(np.prod(_dims(weights)[1:], dtype=np.int64))
+    return _size(node.outputs[0]) * math.prod(_dims(weights)[1:])
 
 
 def _conv_transpose(node: ir.Node) -> int:
-    return _size(node.inputs[0]) * int(np.prod(_dims(node.inputs[1])[1:], dtype=np.int64))
+    return _size(node.inputs[0]) * math.prod(_dims(node.inputs[1])[1:])
 
 
 def _matmul(node: ir.Node) -> int:
@@ -176,7 +176,7 @@ def _extra(node: ir.Node) -> int:
     if node.op_type == "Attention":
         query, key = _dims(node.inputs[0]), _dims(node.inputs[1])
         heads = query[1] if len(query) == 4 else _int(node, "q_num_heads", 1)
-        return 5 * heads * int(np.prod(query[:1] + query[-2:-1] + key[-2:-1]))
+        return 5 * heads * math.prod(query[:1] + query[-2:-1] + key[-2:-1])
     return 0
 
 
@@ -197,7 +197,7 @@ def _einsum(node: ir.Node) -> int:
     extents: dict[str, int] = {}
     for term, value in zip(equation.split(","), node.inputs, strict=True):
         extents.update(zip(term, _dims(value), strict=False))
-    return int(np.prod(list(extents.values()), dtype=np.int64)) if len(node.inputs) > 1 else 0
+    return math.prod(extents.values()) if len(node.inputs) > 1 else 0
 
 
 # Per hidden unit and step: two bias sums and an activation for each gate, and the state update.
@@ -222,7 +222,7 @@ _PRODUCTS: dict[str, Callable[[ir.Node], int]] = {
 
 
 def _window(node: ir.Node) -> int:
-    return int(np.prod(_ints(node, "kernel_shape"), dtype=np.int64))
+    return math.prod(_ints(node, "kernel_shape"))
 
 
 _PER_OUTPUT: dict[str, Callable[[ir.Node], int]] = {

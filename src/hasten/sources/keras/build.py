@@ -82,6 +82,12 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(dims)
 
 
+def _attribute(name: str, value: Any) -> Any:
+    """Integers as the list that they are: onnx_ir would ask of any list first whether it is a tensor, by protocols."""
+    integers = isinstance(value, (list, tuple)) and value and all(type(v) is int for v in value)
+    return ir.AttrInt64s(name, value) if integers else value
+
+
 class Builder:
     """The graph being written: nodes in order, initialisers, and the name of the layer that is being converted."""
 
@@ -143,7 +149,7 @@ class Builder:
         """One node; its ``outputs`` values, their shapes for the caller to say."""
         name = self.name(kind)
         results = [ir.Value(name=f"{name}:{i}") for i in range(outputs)]
-        given = {k: v for k, v in (attributes or {}).items() if v is not None}
+        given = {k: _attribute(k, v) for k, v in (attributes or {}).items() if v is not None}
         node = ir.node(
             kind, [None if x is None else x.value for x in inputs], attributes=given, outputs=results, name=name
         )
