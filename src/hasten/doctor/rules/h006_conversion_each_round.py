@@ -48,6 +48,9 @@ _REDUCES = frozenset(("argmax", "topk"))
 _SEVERAL = frozenset(words("linspace arange split chunk unbind meshgrid topk sort tensor_split broadcast_tensors"))
 _LIBRARIES = frozenset(words("torch torchvision torchaudio tensorflow keras numpy math einops tqdm"))
 _TAKES_OFF = re.compile("^numpy$|^tolist$|to_?list$|(to|2)_?(np|numpy)$")
+_OF_ARRAYS = frozenset(("torch.from_numpy", "torch.as_tensor", "torch.tensor", "torch.FloatTensor", "torch.Tensor"))
+_DEVICES_ELSEWHERE = ("pytorch_lightning", "lightning", "accelerate")
+_VIEWS = re.compile(r"(^|[._])(augment\w*|tta\w*|views|crops|flips|models|members|ensemble|nets)$")
 _TRAINING = frozenset(("backward", "step", "train_on_batch", "apply_gradients", "minimize", "zero_grad"))
 
 
@@ -68,7 +71,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     batches = is_chunked(loop) or _over_loader(loop, code) or _is_extending(node, code) or _makes_batches(loop, code)
     sums = isinstance(code.statement(node), ast.AugAssign)
-    if batches and (node.func.attr != "item" or (sums and not code.uses_gpu)):
+    device = code.uses_gpu if sums else code.fact(_knows_device)
+    if batches and (node.func.attr != "item" or not device):
         return  # the device's memory is freed batch by batch; without a device one number a batch waits for nothing
     if node.func.attr in ("item", "numpy") and _by_element(receiver, loop, code):
         yield hit(
@@ -119,11 +123,36 @@ def _is_extending(node: ast.AST, code: Code) -> bool:
 
 def _is_due(node: ast.Call, loop: ast.AST, code: Code) -> bool:
     """True where each round has reason to convert: it waits in any case, or wants the number there and then."""
+    if _is_beside_host(loop, code) or _asks_few(loop, code):
+        return True
     if _generates(loop) or _is_over_outputs(loop, code) or _is_read_each_round(node, loop, code):
         return True
     if _is_wanted_too(node, loop, code):
         return True
     return isinstance(node.func, ast.Attribute) and node.func.attr == "item" and _waits_anyway(loop, code)
+
+
+def _is_beside_host(loop: ast.AST, code: Code) -> bool:
+    """True where the round makes its input of an array, and the file knows no device: there is nothing to wait for."""
+    made = (code.qualified(n.func) for n in ast.walk(loop) if isinstance(n, ast.Call))
+    return not code.fact(_knows_device) and any(m in _OF_ARRAYS for m in made)
+
+
+def _knows_device(code: Code) -> bool:
+    """True where the file, or the framework that runs it, may put the model on a GPU: ``x.to(device)``."""
+    moved = (code.names.dotted(c.args[0]).lower() for c in code.calls_named("to") if c.args)
+    return code.uses_gpu or code.imports(*_DEVICES_ELSEWHERE) or any("dev" in m for m in moved)
+
+
+def _asks_few(loop: ast.AST, code: Code) -> bool:
+    """True for rounds over the members of an ensemble, or the views of one sample: a handful each time."""
+    if not isinstance(loop, ast.For):
+        return False
+    if _VIEWS.search(code.names.dotted(loop.iter).lower()):
+        return True
+    runs = (n.func for n in ast.walk(loop) if isinstance(n, ast.Call) and code.runs_model(n) is not None)
+    members = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
+    return any(isinstance(n, ast.Name) and n.id in members for r in runs for n in ast.walk(r))
 
 
 def _is_wanted_too(node: ast.Call, loop: ast.AST, code: Code) -> bool:
