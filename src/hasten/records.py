@@ -17,6 +17,7 @@ from typing import Any, Literal, Union
 from hasten.types import TensorSpec
 
 __all__ = [
+    "FRAMEWORKS",
     "Artefact",
     "Candidate",
     "Comparison",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 Json = Union[None, bool, int, float, str, Sequence["Json"], Mapping[str, "Json"]]  # noqa: UP007  (forward names)
+FRAMEWORKS = frozenset({"keras", "torch"})
+"""Engines that call the source in its own framework."""
 Status = Literal["ok", "skipped", "failed", "wrong", "unstable"]
 
 
@@ -86,6 +89,12 @@ class Candidate:
         """A stable name for files and caches."""
         return digest(self)
 
+    @property
+    def is_own_call(self) -> bool:
+        """Whether it calls the model as its users do: in the model's framework, or by its file as it is."""
+        by_file = self.option("call") is not None or self.option("form") == "file"
+        return self.engine in FRAMEWORKS or by_file
+
     def option(self, name: str, default: Any = None) -> Any:
         """The value of one engine option."""
         return dict(self.options).get(name, default)
@@ -115,6 +124,11 @@ class Artefact:
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     """Engine-specific facts for the session and the report, JSON-ready."""
+
+    @property
+    def ships(self) -> bool:
+        """Whether a bundle may hold it: not what needs the model's framework, or opens the user's own file."""
+        return not self.details.get("framework")
 
     @property
     def nbytes(self) -> int:

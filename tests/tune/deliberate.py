@@ -43,7 +43,7 @@ class Engine:
             request.inputs,
             request.outputs,
             portable=True,
-            details={"framework": bool(request.candidate.option("framework"))},
+            details={"framework": bool(request.candidate.option("call"))},
         )
 
 

@@ -112,6 +112,42 @@ def test_the_frameworks_own_calls_cannot_be_shipped(trial_of) -> None:
     assert verdict.winner is None and verdict.original_stays
 
 
+@pytest.mark.parametrize(
+    ("candidate", "own"),
+    [
+        (Candidate("keras", options=(("path", "predict"),)), True),
+        (Candidate("torch", options=(("fed", "numpy"), ("path", "eager"))), True),
+        (Candidate("onnxruntime", options=(("call", "InferenceSession.run"),)), True),
+        (Candidate("litert", options=(("form", "file"),)), True),
+        (Candidate("litert", options=(("form", "file"), ("kernels", "without XNNPACK"))), True),
+        (Candidate("litert"), False),
+        (Candidate("onnxruntime", options=(("bound", True),)), False),
+        (Candidate("native", options=(("math", "fast"),)), False),
+    ],
+)
+def test_the_users_own_calls_are_those_of_the_framework_and_of_the_file_as_it_is(
+    candidate: Candidate, own: bool
+) -> None:
+    assert candidate.is_own_call is own
+
+
+def test_an_own_call_that_ships_is_the_baseline_too(trial_of) -> None:
+    """LiteRT on the user's own file: it may win, and what wins otherwise must beat it."""
+    native, own = trial_of("native", 2), trial_of("litert", 5, options=(("form", "file"),))
+    faster = choose([native, own], "p99")
+    assert (faster.winner, faster.original) == (native, own)
+    assert not faster.original_stays and faster.gain.value > 2
+    assert leaders([native, own], "p99") == (native, own)
+
+    level = [trial_of("native", 5), own]
+    assert choose(level, "p99").original_stays
+    assert sorted(t.candidate.engine for t in leaders(level, "p99")) == ["litert", "native"], "none of them twice"
+
+    slower = choose([trial_of("native", 9), own], "p99")
+    assert slower.winner is slower.original is own and slower.original_stays
+    assert "nothing beats 'litert file', the model's own call" in slower.reason
+
+
 def test_bounds_keep_candidates_out(trial_of) -> None:
     big, slow = trial_of("native", 2, resident=900 << 20), trial_of("onnxruntime", 50)
     trials = [big, slow]

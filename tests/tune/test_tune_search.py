@@ -272,7 +272,7 @@ def test_a_shared_build_that_fails_fails_once(plan_of, tmp_path: Path) -> None:
 
 
 def test_a_framework_call_is_measured_even_where_it_strays(plan_of) -> None:
-    (trial,) = search(plan_of(deliberate("off", framework=True)))
+    (trial,) = search(plan_of(deliberate("off", call="own")))
     assert trial.status == "wrong" and trial.measurement is not None
 
 

@@ -101,8 +101,7 @@ def _shown(finished: Finished) -> Shown:
 
 
 def _habit(trials: Sequence[Trial]) -> Trial | None:
-    timed = [(t, t.artefact.details) for t in trials if t.measurement is not None and t.artefact is not None]
-    own = [trial for trial, details in timed if details.get("framework") or details.get("own")]
+    own = [trial for trial in trials if trial.measurement is not None and trial.candidate.is_own_call]
     for habit in _HABITS:
         for trial in own:
             if any(value == habit for _, value in trial.candidate.options):

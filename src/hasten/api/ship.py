@@ -110,10 +110,10 @@ def _fallback(trials: Sequence[Trial], size: int) -> Trial | None:
         if trial.status == "ok"
         and trial.artefact is not None
         and trial.measurement is not None
+        and trial.artefact.ships
         and trial.artefact.portable
         and trial.candidate.engine == "onnxruntime"
         and trial.candidate.batch == size
-        and not trial.artefact.details.get("framework")
     ]
     return min(able, key=lambda trial: trial.measurement.p50_ns.value if trial.measurement else 0.0, default=None)
 

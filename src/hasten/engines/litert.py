@@ -122,7 +122,6 @@ def _details(path: Path, request: BuildRequest) -> dict[str, Any]:
         "outputs": outputs,
         "reset": _has_variables(path),
         "delegate": request.candidate.option("kernels") is None,
-        "own": request.candidate.options == (("form", "file"),),
     }
 
 

@@ -49,7 +49,7 @@ class Verdict:
     runner_up: Trial | None
     """The best other candidate that can be shipped."""
     original: Trial | None
-    """The best call of the user's own framework."""
+    """The best of the user's own calls: in the framework, or of the file as it is."""
     ratio: Interval | None
     """runner_up ÷ winner, at the median where that decided."""
     gain: Interval | None
@@ -57,7 +57,7 @@ class Verdict:
     tie: bool
     """The winner does not beat the runner-up or the original beyond the noise; it won as the simpler one."""
     original_stays: bool
-    """Nothing that can be shipped beats the user's own framework beyond the noise."""
+    """Nothing beats the user's own best call beyond the noise; that may be the winner itself."""
     reason: str
     gain_statistic: str = ""
     """What ``gain`` compares: ``statistic``, or a lower percentile where the original has too few samples for it."""
@@ -66,10 +66,10 @@ class Verdict:
 def leaders(
     trials: Sequence[Trial], objective: str = "p99", bounds: Bounds | None = None, count: int = 4
 ) -> tuple[Trial, ...]:
-    """The candidates worth a play-off: the best ``count`` that can be shipped, and the framework's best call.
+    """The candidates worth a play-off: the best ``count`` that can be shipped, and the users' own best call.
 
     The best by the objective and the best by the median come in turn: a tail may have been a neighbour's fault. Those
-    more than twice as costly as the best by both are left out, and a framework's call more than five times as costly:
+    more than twice as costly as the best by both are left out, and their own call more than five times as costly:
     their trials already tell, and opening them again takes seconds. For ``memory`` and ``size`` there is nothing to
     play off.
     """
@@ -86,7 +86,7 @@ def leaders(
     ]
     near = sorted({t.candidate.key: t for t in near[: 2 * count]}.values(), key=table.cost)
     original = table.original()
-    if original is None or (near and table.ratio(original, near[0]).low > 5):
+    if original is None or original in near or (near and table.ratio(original, near[0]).low > 5):
         return tuple(near)
     return (*near, original)
 
@@ -186,7 +186,7 @@ class _Table:
         """The objective, or the highest percentile below it that all have samples enough for."""
         if self.objective not in _PERCENTILES:
             return self.objective
-        return self._common([t for t in self._measured if t.status == "ok" and not _is_framework(t)], self.objective)
+        return self._common([t for t in self._measured if t.status == "ok" and _ships(t)], self.objective)
 
     def _common(self, trials: Sequence[Trial], wanted: str) -> str:
         """The highest percentile up to ``wanted`` that every one of ``trials`` has samples enough for."""
@@ -213,8 +213,8 @@ class _Table:
         return float(np.percentile(self._samples[trial.candidate.key], _PERCENTILES[self.statistic]))
 
     def eligible(self, bounds: Bounds) -> list[Trial]:
-        """Those that can be shipped: verified, not the framework's own call, within the bounds."""
-        return [t for t in self._measured if t.status == "ok" and not _is_framework(t) and not self._breaks(t, bounds)]
+        """Those that can be shipped: verified, without the framework, within the bounds."""
+        return [t for t in self._measured if t.status == "ok" and _ships(t) and not self._breaks(t, bounds)]
 
     def _breaks(self, trial: Trial, bounds: Bounds) -> bool:
         return self.by_bounds(trial, bounds) > 1
@@ -232,8 +232,8 @@ class _Table:
         return max(found)
 
     def original(self) -> Trial | None:
-        """The framework's best call; one whose answers stray from the reference only where none other is there."""
-        own = [t for t in self._measured if _is_framework(t) and self.cost(t) > 0]
+        """The users' best call; one whose answers stray from the reference only where none other is there."""
+        own = [t for t in self._measured if t.candidate.is_own_call and self.cost(t) > 0]
         own = [t for t in own if t.status == "ok"] or own
         if not self._samples:
             return min(own, key=self.cost, default=None)
@@ -305,8 +305,8 @@ class _Table:
         return Interval(value, min(low, value), max(high, value))
 
 
-def _is_framework(trial: Trial) -> bool:
-    return bool(trial.artefact is not None and trial.artefact.details.get("framework"))
+def _ships(trial: Trial) -> bool:
+    return trial.artefact is not None and trial.artefact.ships
 
 
 def _why(verdict: Verdict, best: Trial, table: _Table, bounds: Bounds) -> str:
@@ -315,6 +315,8 @@ def _why(verdict: Verdict, best: Trial, table: _Table, bounds: Bounds) -> str:
     if verdict.statistic != verdict.objective:
         what += f" (too few samples for {verdict.objective})"
     if verdict.original_stays and verdict.original is not None and verdict.gain is not None:
+        if verdict.winner.candidate.is_own_call:
+            return f"the original stays: nothing beats '{name}', the model's own call, beyond the noise"
         call = verdict.original.candidate.label
         return f"the original stays: {name} does not beat '{call}' beyond the noise at {what} ({_times(verdict.gain)})"
     if verdict.runner_up is None or verdict.ratio is None:

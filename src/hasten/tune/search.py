@@ -19,7 +19,7 @@ from dataclasses import replace
 import psutil
 
 from hasten.errors import SettingsError
-from hasten.records import Candidate, Trial
+from hasten.records import FRAMEWORKS, Candidate, Trial
 from hasten.tune.builds import Builds, built_as
 from hasten.tune.plan import Event, Plan
 from hasten.tune.processes import WarmPool
@@ -34,7 +34,6 @@ OnEvent = Callable[[Event], None]
 # where that is still to be done. A first guess, replaced by what was seen once one of the engine has been tried.
 _USUAL_S = {"native": 0.5, "onnxruntime": 0.7, "litert": 0.6, "openvino": 1.0, "keras": 2.7, "torch": 2.0}
 _USUAL_BUILD_S = {"native": 3.0, "litert": 4.0, "torch": 3.0}
-_SLOW = ("keras", "torch")
 _AT_HAND = ("native", "onnxruntime")
 # Of the time for the search, what may go by while nothing is measured yet, and at most so many seconds.
 _AHEAD_SHARE, _AHEAD_S = 0.4, 10.0
@@ -75,7 +74,7 @@ def ahead(plan: Plan) -> tuple[Candidate, ...]:
     """
     first = min((c.batch for c in plan.candidates), default=1)
     order = try_order(plan.candidates)
-    sure = [c for c in order if c.engine not in _SLOW and c.batch == first and c.precision == "float32"]
+    sure = [c for c in order if c.engine not in FRAMEWORKS and c.batch == first and c.precision == "float32"]
     time_s = min(_AHEAD_S, _AHEAD_SHARE * plan.limits.budget_s) * (psutil.cpu_count() or 1)
     builds = list(dict.fromkeys(built_as(c, plan) for c in sure))
     ends_s = itertools.accumulate(map(_usual_build_s, builds))
@@ -95,9 +94,9 @@ def try_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     early = [*firsts.values(), *_threaded(candidates, firsts.get("native"))]
     opening = sorted((c for c in candidates if c in early), key=lambda c: _opening_rank(c, firsts[c.engine]))
     rest = [c for c in candidates if c not in early]
-    slow = [c for c in rest if c.engine in _SLOW]
+    slow = [c for c in rest if c.engine in FRAMEWORKS]
     ends = [slow[-1 - k // 2] if k % 2 == 0 else slow[k // 2] for k in range(len(slow))]
-    return (*opening, *(c for c in rest if c.engine not in _SLOW), *ends)
+    return (*opening, *(c for c in rest if c.engine not in FRAMEWORKS), *ends)
 
 
 def _threaded(candidates: Sequence[Candidate], first: Candidate | None) -> list[Candidate]:
@@ -108,17 +107,11 @@ def _threaded(candidates: Sequence[Candidate], first: Candidate | None) -> list[
 
 
 def _opening_rank(candidate: Candidate, first: Candidate) -> int:
-    if _is_the_users(candidate):
+    if candidate.is_own_call:
         return 1
     if candidate.engine in _AT_HAND:
         return (0 if candidate.engine == "native" else 2) if candidate == first else 3
     return 4
-
-
-def _is_the_users(candidate: Candidate) -> bool:
-    """Whether it calls the model as its users do: in its framework, or its file as it is."""
-    as_it_is = candidate.option("call") or candidate.option("form") == "file"
-    return candidate.engine in _SLOW or bool(as_it_is)
 
 
 def _usual_build_s(candidate: Candidate) -> float:
@@ -165,21 +158,21 @@ class _Search:
 
     def _kept_s(self, candidate: Candidate, waiting: Sequence[Candidate], builds: Builds) -> float:
         """Seconds kept for one more that can be shipped, while the user's own call of any slowness is timed."""
-        if not _is_the_users(candidate):
+        if not candidate.is_own_call:
             return 0.0
-        others = (c for c in waiting if c not in self.trials and not _is_the_users(c))
+        others = (c for c in waiting if c not in self.trials and not c.is_own_call)
         ready = next((c for c in others if c.engine in _AT_HAND and builds.is_built(c)), None)
         return 0.0 if ready is None else self._expected_s(ready, builds)
 
     def _may_skip(self, candidate: Candidate, left_s: float) -> bool:
         """Whether there will be something to ship without it, or waiting for it would be without end."""
-        costly = candidate.engine in _SLOW or candidate.engine in _USUAL_BUILD_S
+        costly = candidate.engine in FRAMEWORKS or candidate.engine in _USUAL_BUILD_S
         return self._passed() or (costly and left_s < -self.plan.limits.budget_s)
 
     def _passed(self) -> bool:
         """Whether there is anything yet that could be shipped."""
         built = (t.artefact for t in self.trials.values() if t.status == "ok")
-        return any(artefact is not None and not artefact.details.get("framework") for artefact in built)
+        return any(artefact is not None and artefact.ships for artefact in built)
 
     def _settle(self, builds: Builds, waiting: Sequence[Candidate]) -> None:
         """Builds what is sure to be needed, so that afterwards nothing but the candidate at hand is running."""
