@@ -42,6 +42,10 @@ from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.vicinity import vicinity
 
+# What takes a model, and something beside it, and runs nothing.
+_SETS_UP = re.compile(
+    "load|save|restore|quant|prun|compile|prepare|convert|replace|attr|isinstance|print|log|init|freeze|count|optim"
+)
 # Schedules of the learning rate, and fits that go on from the last, warm nothing up here.
 _WARM = re.compile("warm(?!_?(?:restart|start|up_?(?:ratio|epoch)))", re.IGNORECASE)
 
@@ -59,7 +63,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             fresh = not _ran_before_in(code.function(timed[0]), begin, code)
         else:
             fresh = not _ran_before(begin, region.start, code)
-        if fresh and not _WARM.search(vicinity(region.start, code)):
+        if fresh and not _is_handed_on(timed[0], begin, code) and not _WARM.search(vicinity(region.start, code)):
             yield hit(region.reading, "the first, slowest calls are among those timed: nothing ran before")
 
 
@@ -97,6 +101,22 @@ def _ran_before_in(function: Function | None, line: int, code: Code) -> bool:
         call.lineno < line and code.function(call) is function and code.runs_model(call) is not None
         for call in code.calls
     )
+
+
+def _is_handed_on(run: ast.Call, line: int, code: Code) -> bool:
+    """True where the model went, with something for it to work on, to a function or trainer that may have run it."""
+    written = code.names.dotted(run.func) or code.names.dotted(getattr(run.func, "value", run.func))
+    names = {written, written.rpartition(".")[0]} - {""}
+    around = code.function(run)
+    for call in code.calls:
+        given = [*call.args, *(k.value for k in call.keywords)]
+        if call.lineno >= line or code.function(call) not in (around, None) or len(given) < 2:
+            continue
+        called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        works = not called[:1].isupper() or "Trainer" in called
+        if works and not _SETS_UP.search(called) and any(code.names.dotted(g) in names for g in given):
+            return True
+    return False
 
 
 def _ran_before(line: int, node: ast.AST, code: Code) -> bool:
