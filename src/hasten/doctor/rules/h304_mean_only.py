@@ -31,7 +31,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import is_clock, regions
+from hasten.doctor.clocks import Region, is_clock, regions
 from hasten.doctor.code import Code
 from hasten.doctor.names import Scope
 from hasten.doctor.rule import Hit, Rule, hit
@@ -129,9 +129,10 @@ def _times(code: Code) -> set[tuple[str, ast.AST]]:
                 isinstance(n, ast.Attribute) and n.attr == "backward" for s in region.body for n in ast.walk(s)
             ):
                 continue
-            looped = any(True for _ in code.loops(region.start)) or any(True for r in runs for _ in code.loops(r))
-            if looped:
-                names |= {(name, region.stop) for name in _kept(region.stop, region.name, code)}
+            outer = set(code.loops(region.start))
+            whole = any(loop not in outer for r in runs for loop in code.loops(r))
+            if whole or outer:
+                names |= {(name, region.stop) for name in _kept(region, code, whole=whole)}
             if any(True for r in runs for _ in code.loops(r)):
                 names.add(
                     (f"-{region.name}", region.stop)
@@ -139,13 +140,15 @@ def _times(code: Code) -> set[tuple[str, ast.AST]]:
     return names
 
 
-def _kept(stop: ast.stmt, start: str, code: Code) -> set[str]:
-    """Where the difference goes: assigned, appended, or added up; one name further on too."""
+def _kept(region: Region, code: Code, *, whole: bool) -> set[str]:
+    """Where the difference goes: assigned, appended, or added up; one name further on too.
+
+    ``whole``: the region holds the loop. The time of a single call, in a loop around it, is no mean by itself.
+    """
     names: set[str] = set()
-    following = list(_following(stop, code))
-    wanted = {start}
-    for statement in following:
-        if _starts_anew(statement, start, stop, code):
+    wanted = {region.name}
+    for statement in _following(region.stop, code):
+        if _starts_anew(statement, region, code):
             break
         read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         clock = any(is_clock(n, code) for n in ast.walk(statement))
@@ -154,7 +157,7 @@ def _kept(stop: ast.stmt, start: str, code: Code) -> set[str]:
         if isinstance(statement, (ast.Assign, ast.AugAssign)):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             fresh = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-            names |= fresh
+            names |= fresh if whole or isinstance(statement, ast.AugAssign) or fresh & read else set()
             wanted |= fresh
         for call in ast.walk(statement):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "append":
@@ -162,13 +165,13 @@ def _kept(stop: ast.stmt, start: str, code: Code) -> set[str]:
     return names - {""}
 
 
-def _starts_anew(statement: ast.stmt, start: str, stop: ast.stmt, code: Code) -> bool:
+def _starts_anew(statement: ast.stmt, region: Region, code: Code) -> bool:
     """True for the next ``start = clock()``: what follows is the time of something else."""
     return (
-        statement is not stop
+        statement is not region.stop
         and isinstance(statement, ast.Assign)
         and is_clock(statement.value, code)
-        and any(code.names.dotted(t) == start for t in statement.targets)
+        and any(code.names.dotted(t) == region.name for t in statement.targets)
     )
 
 
