@@ -14,6 +14,7 @@ from hasten.doctor.words import words
 __all__ = ["has_workers", "is_loader", "needs_reading"]
 
 _IN_MEMORY = ("torch.utils.data.TensorDataset", "list", "range", "zip")
+_PARTS = ("torch.utils.data.random_split", "torch.utils.data.Subset", "torch.utils.data.dataset.random_split")
 _HELD = ("cache", "memory", "buffer", "tensor")  # what a name says to be at hand already
 _METHODS = 2  # functions of the file followed from `__getitem__`
 _LOOKUPS = words(
@@ -76,7 +77,10 @@ def has_workers(node: ast.Call, *, literal: bool = False) -> bool:
 def needs_reading(node: ast.Call, code: Code) -> bool:
     """False for data at hand, for iterable datasets, which workers would repeat, and for what is made out of sight."""
     data = argument(node, 0, "dataset")
-    value = value_of(data, code)
+    value, whole = value_of(data, code), _whole(data, code)
+    made = value_of(whole, code)
+    if whole is not data and isinstance(made, ast.Call) and not _builds(made, (), code):
+        return False
     if any(word in code.names.dotted(data).lower() for word in _HELD) if data is not None else False:
         return False
     if isinstance(value, (ast.List, ast.ListComp, ast.Tuple)):
@@ -96,6 +100,16 @@ def needs_reading(node: ast.Call, code: Code) -> bool:
         streams = any(code.qualified(b).endswith("IterableDataset") for b in kind.local.bases)
         return not streams and not _hands_out(kind.local, code)
     return kind.name != makers.TORCH_TENSOR
+
+
+def _whole(data: ast.expr | None, code: Code, depth: int = 3) -> ast.expr | None:
+    """What `random_split` and `Subset` take parts of: a part is read as the whole is."""
+    bindings = code.names.find(data.id, data)[1] if isinstance(data, ast.Name) else []
+    earlier = [b.value for b in bindings if getattr(b.node, "lineno", 0) <= getattr(data, "lineno", 0)]
+    cut = earlier[-1] if earlier else data
+    if depth and isinstance(cut, ast.Call) and code.qualified(cut.func) in _PARTS and cut.args:
+        return _whole(cut.args[0], code, depth - 1)
+    return data
 
 
 def _is_out_of_sight(data: ast.expr, code: Code) -> bool:
