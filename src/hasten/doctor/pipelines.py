@@ -10,7 +10,7 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.words import words
 
-__all__ = ["Pipeline", "consumed", "only_arranges", "pipeline_of", "shows_work"]
+__all__ = ["Pipeline", "computes", "consumed", "only_arranges", "only_looked_at", "pipeline_of", "shows_work"]
 
 _CONSUMERS = ("fit", "evaluate", "predict")
 _WRAPPERS = ("enumerate", "tqdm", "iter", "list", "zip")
@@ -23,6 +23,8 @@ _WORK = re.compile(
 _STATEFUL = frozenset(("assign", "assign_add", "assign_sub", "scatter_nd_update"))
 _SCALES = (ast.Mult, ast.Div, ast.Pow, ast.MatMult)  # sums and remainders are done to counters too
 _OF_DATASETS = frozenset(("apply", "shard", "unbatch", "window", "flat_map"))
+# What a loop calls that computes while the next batch is made.
+_COMPUTES = re.compile(r"step|train|learn|optimi|loss|grad|tape|model|net|predict|infer|forward|generat|discrim|encod")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,37 @@ def consumed(node: ast.AST, code: Code) -> ast.expr | None:
     while isinstance(iterable, ast.Call) and getattr(iterable.func, "id", "") in _WRAPPERS and iterable.args:
         iterable = iterable.args[0]
     return iterable if isinstance(iterable, ast.expr) and code.is_a(iterable, makers.TF_DATASET) else None
+
+
+def computes(loop: ast.For, code: Code) -> bool:
+    """True where a round runs a model or a step: something to do while the next batch is made."""
+    called = [n.func for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Call)]
+    named = (f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in called)
+    return bool(code.model_runs(loop.body)) or any(_COMPUTES.search(n.lower()) for n in named)
+
+
+def only_looked_at(made: ast.expr, code: Code) -> bool:
+    """True where all that is done with a pipeline is a loop over it that runs no model and takes no step."""
+    at: ast.AST = made
+    around = code.parent(at)
+    while _carries_on(around, at):
+        at, around = around, code.parent(around)  # type: ignore[assignment, arg-type]
+    if isinstance(around, ast.For) and around.iter is at:
+        return not computes(around, code)
+    target = around.targets[0] if isinstance(around, ast.Assign) else None
+    if not isinstance(target, ast.Name):
+        return False
+    scope = code.names.find(target.id, target)[0]
+    named = (n for n in code.names.nodes if isinstance(n, ast.Name) and n.id == target.id and n.lineno > target.lineno)
+    reads = [n for n in named if isinstance(n.ctx, ast.Load) and code.names.find(n.id, n)[0] is scope]
+    return bool(reads) and all(only_looked_at(r, code) for r in reads)
+
+
+def _carries_on(around: ast.AST | None, at: ast.AST) -> bool:
+    """True where the pipeline goes on: `….batch(8)`, `enumerate(…)`."""
+    if isinstance(around, ast.Call):
+        return around.func is at or getattr(around.func, "id", "") in _WRAPPERS
+    return isinstance(around, ast.Attribute)
 
 
 def _collect(

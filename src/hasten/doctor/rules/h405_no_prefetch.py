@@ -32,17 +32,14 @@ Safe: `.prefetch(tf.data.AUTOTUNE)` is put at the end; same elements, same order
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import consumed, only_arranges, pipeline_of
+from hasten.doctor.pipelines import computes, consumed, only_arranges, pipeline_of
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 _OPENS = frozenset(("interleave", "flat_map"))
 _IN_LOOPS = _OPENS | {"batch", "padded_batch", "ragged_batch"}
-# What a loop calls that computes while the next batch is made.
-_COMPUTES = re.compile(r"step|train|learn|optimi|loss|grad|tape|model|net|predict|infer|forward|generat|discrim|encod")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -57,7 +54,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     works = any(not only_arranges(m, code) for m in pipeline.maps)
     if not files and not pipeline.steps & _OPENS and not works:
         return
-    if isinstance(node, ast.For) and not _computes(node, code):
+    if isinstance(node, ast.For) and not computes(node, code):
         return  # records as they lie in a file, or that are only looked at
     if isinstance(node, ast.For) and not works and not pipeline.steps & _IN_LOOPS:
         return
@@ -74,13 +71,6 @@ def _runs_ahead(last: ast.Call) -> bool:
     """True for a last `map` on several cores: it fills a buffer of its own meanwhile."""
     name = last.func.attr if isinstance(last.func, ast.Attribute) else ""
     return name in ("map", "interleave") and keyword(last, "num_parallel_calls") is not None
-
-
-def _computes(loop: ast.For, code: Code) -> bool:
-    """True where a round runs a model or a step: something to do while the next batch is made."""
-    called = [n.func for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Call)]
-    named = (f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in called)
-    return bool(code.model_runs(loop.body)) or any(_COMPUTES.search(n.lower()) for n in named)
 
 
 def _edit(last: ast.Call, code: Code) -> tuple[Edit, ...]:

@@ -2,8 +2,9 @@
 
 ## What it does
 Finds `dataset.map(f)` that runs its function on one element after the other, where the function's lines (its name,
-where they are out of sight) show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions that only pick or rename
-parts of the element, count in a variable, or run a model, which uses all cores by itself, are left alone.
+where they are out of sight) show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions
+that only pick or rename parts of the element, count in a variable, or run a model, which uses all cores by itself, are
+left alone, and so are pipelines whose elements a loop only looks at.
 
 ## Why is this bad
 One core prepares the data, whatever the machine has; the rest waits.
@@ -32,7 +33,7 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import shows_work
+from hasten.doctor.pipelines import only_looked_at, shows_work
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 
 
@@ -45,6 +46,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     place = 1 if node.func.attr == "map" else 3
     if argument(node, place, "num_parallel_calls") is not None or _is_light(node, code) or _is_single(node, code):
+        return
+    if only_looked_at(node, code):
         return
     name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "tensorflow" for b in bs)), "")
     edits = (Edit("argument", node, f"{name}.data.AUTOTUNE", "num_parallel_calls"),) if name else ()
