@@ -2,8 +2,8 @@
 
 ## What it does
 Finds `t = clock(); model(x); clock() - t` around a single run of a model, not repeated by any loop, whose result is
-printed or logged. Requests timed inside a server are left alone: there each is one sample of many. So is `predict` over
-a whole set of data.
+printed or logged. Requests timed inside a server or a page are left alone: there each is one sample of many. So is
+`predict` over a whole set of data.
 
 ## Why is this bad
 One sample says nothing: the first call carries set-up, the next may meet a page fault, an interrupt, another clock
@@ -40,6 +40,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.vicinity import vicinity
 
+_PAGES = ("streamlit", "gradio", "chainlit")  # each run of the script answers one visitor
 # Names of whole sets, and of what hands their batches out.
 _SETS = re.compile(r"gen(erator)?$|loader|dataset|(^|_)(ds|test|val|valid|validation|train)(_|$)", re.IGNORECASE)
 # How the time compares with the length of the speech that was made: told with each job, and no measure of the model.
@@ -48,6 +49,8 @@ _FACTOR = re.compile(r"(\b|_)rtf\b|real[-_ ]?time[-_ ]?factor", re.IGNORECASE)
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Regions with exactly one model run that nothing repeats."""
+    if code.imports(*_PAGES):
+        return
     for region in regions(node, code):
         body = list(region.body)
         runs = code.model_runs(body)
@@ -60,7 +63,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if _FACTOR.search(vicinity(region.start, code)) or _is_over_set(runs[0], code):
             continue
-        yield hit(region.reading, "one reading of a clock around one call is one sample, warm-up and jitter included")
+        yield hit(
+            region.reading, "one reading of a clock around one call is one sample, jitter and any warm-up included"
+        )
 
 
 def _is_over_set(run: ast.Call, code: Code) -> bool:

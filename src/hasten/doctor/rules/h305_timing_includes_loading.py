@@ -39,7 +39,8 @@ from hasten.doctor.clocks import loads, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 
-_MEANT = ("cold", "startup", "start_up", "total", "end_to_end", "e2e", "first", "load")
+_MEANT = ("cold", "startup", "start_up", "total", "end_to_end", "e2e", "first", "load",
+          "done", "finish", "complete", "execution", "script", "program", "whole")  # fmt: skip
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
