@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_call_is_strict(model: Model, arguments: tuple[object, ...], message: st
 
 @pytest.mark.parametrize("names", [{"z": rows(1)}, {"x": rows(1), "z": rows(1)}])
 def test_unknown_names_are_refused(model: Model, names: dict[str, np.ndarray]) -> None:
-    with pytest.raises(InputError, match="expected x, received"):
+    with pytest.raises(InputError, match=r"expected x: float32\[batch, 3\], received .*no input is called 'z'"):
         model(**names)
 
 
@@ -134,8 +135,18 @@ def test_several_inputs(linear: Path) -> None:
         model(a, b[:4])
     with pytest.raises(InputError, match="wrong number of inputs: expected 2"):
         model.predict(a)
-    with pytest.raises(InputError, match="expected x0, x1, received x0"):
-        model.predict({"x0": a})
+    np.testing.assert_array_equal(model({"x1": b, "x0": a}), wanted)
+    for names, told in (
+        ({"x0": a}, "received x0: 'x1' is missing"),
+        ({"x0": a, "x2": b}, "received x0, x2: 'x1' is missing, no input is called 'x2'"),
+        ({}, "received none: 'x0' is missing, 'x1' is missing"),
+    ):
+        for call in (model, model.predict):
+            with pytest.raises(InputError, match=re.escape(told)) as caught:
+                call(names)
+            assert "expected x0: float32[batch, 3], x1: float32[batch, 3]" in str(caught.value)
+    with pytest.raises(InputError, match=r"input 'x1': expected float32\[batch, 3\], received float32\[5, 2\]"):
+        model({"x0": a, "x1": b[:, :2]})
 
 
 def test_a_static_source_takes_its_shape_and_predict_loops_rows(linear: Path) -> None:

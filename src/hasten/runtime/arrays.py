@@ -99,8 +99,13 @@ def by_name(specs: Sequence[TensorSpec], values: Mapping[str, Any]) -> list[Any]
     Raises:  InputError: a name is missing or unknown
     """
     names = [spec.name for spec in specs]
-    if set(values) != set(names):
-        raise InputError(f"wrong inputs: expected {', '.join(names)}, received {', '.join(map(str, values)) or 'none'}")
+    wrong = [f"'{name}' is missing" for name in names if name not in values]
+    wrong += [f"no input is called '{name}'" for name in values if name not in names]
+    if wrong:
+        raise InputError(
+            f"wrong inputs: expected {', '.join(map(str, specs))}, received "
+            f"{', '.join(map(str, values)) or 'none'}: {', '.join(wrong)}"
+        )
     return [values[name] for name in names]
 
 

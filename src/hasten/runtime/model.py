@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,6 +180,8 @@ class Model(Call):
     def _arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
         if kwargs and not args:
             return by_name(self.inputs, kwargs)
+        if len(args) == 1 and isinstance(args[0], Mapping) and not kwargs:
+            return by_name(self.inputs, args[0])
         if len(args) != len(self.inputs) or kwargs:
             raise InputError(
                 f"wrong number of inputs: expected {len(self.inputs)} ({', '.join(map(str, self.inputs))}), "
