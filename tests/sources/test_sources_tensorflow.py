@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -114,6 +115,31 @@ def test_structures_are_named_by_their_keys_and_places(sample: Any) -> None:
     y, z = fast.predict([PARTS[0], PARTS[1]["k"], X])
     np.testing.assert_allclose(y, X * 2 + PARTS[0], rtol=1e-6)
     np.testing.assert_allclose(z, PARTS[1]["k"] * 3, rtol=1e-6)
+
+
+def test_answers_keep_their_keys() -> None:
+    class Parts(NamedTuple):
+        mean: Any
+        spread: Any
+
+    answers: dict[str, Callable[[Any], Any]] = {
+        "logits, x_out": lambda x: {"x": x + 1, "logits": x * 2, "none": None},
+        "mean, spread": lambda x: Parts(x, x * 2),
+        "h_u, h_v, l_0, l_1": lambda x: {"l": [x, x * 2], "h": {"v": x * 3, "u": x * 4}},
+        "output_0_a, output_1_a": lambda x: [{"a": x}, {"a": x * 2}],
+        "output_000, output_001": lambda x: (x, x * 2),
+    }
+    for names, answer in answers.items():
+        made = tf.function(answer, input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        source = open_tf_function(made, SourceRequest())
+        assert source.model is not None
+        assert ", ".join(spec.name for spec in source.outputs) == names
+        assert [value.name for value in source.model.graph.outputs] == names.split(", ")
+        agrees(source)
+    made = tf.function(lambda x: {"twice": x * 2, "more": x + 1}, input_signature=made.input_signature)
+    fast = hasten.compile(made, engine="onnxruntime")
+    assert fast.info()["outputs"] == ["more: float32[batch, 4]", "twice: float32[batch, 4]"]
+    np.testing.assert_allclose(fast(X)[1], X * 2)
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -26,7 +26,7 @@ from hasten.sources.dims import fitting_shapes
 from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress, fill, renamed
 from hasten.sources.mixing import settle_rows
-from hasten.sources.structure import entries, leaves
+from hasten.sources.structure import entries, leaves, unlike
 from hasten.types import Array, TensorSpec
 
 __all__ = ["open_saved_model", "open_tf_function"]
@@ -41,6 +41,12 @@ class Signature:
 
     function: Any
     inputs: tuple[TensorSpec, ...]
+
+    @property
+    def output_names(self) -> list[str]:
+        """In the order of the answers; none as an input, which a graph could not tell apart."""
+        taken = [spec.name for spec in self.inputs]
+        return unlike([f"{n}_out" if n in taken else n for n in sorted(self.function.structured_outputs)])
 
     def __call__(self, arrays: Sequence[Any]) -> tuple[Array, ...]:
         """Flat answers in the order of their names."""
@@ -82,8 +88,7 @@ def open_tf_function(function: Any, request: SourceRequest) -> Source:
     count = len(specs)
 
     def flat(**named: Any) -> dict[str, Any]:
-        answers = tf.nest.flatten(_call(tf, concrete, [named[n] for n in names]))
-        return {f"output_{i:03d}": t for i, t in enumerate(answers) if t is not None}
+        return _by_key(_call(tf, concrete, [named[n] for n in names]))
 
     holder = tf.Module()
     holder.kept = (function, concrete) if isinstance(function, tf.Module) else concrete
@@ -155,7 +160,7 @@ def _convert(signature: Signature, reference: Reference) -> tuple[ir.Model, tupl
     captures = traced.get_concrete_function(*specs).graph.captures
     fill(model, len(specs), [value for value, _ in captures if value.dtype != tf.resource])
     outputs = dress(model, signature.inputs, reference)
-    return model, renamed(model, outputs, sorted(signature.function.structured_outputs))
+    return model, renamed(model, outputs, signature.output_names)
 
 
 def _is_onnx(node: Any) -> bool:
@@ -173,10 +178,9 @@ def _measured(signature: Signature, reference: Reference) -> tuple[TensorSpec, .
             runs.append(reference(given))
         except Exception as error:
             raise SourceError(f"the model's signature cannot be called on zeros: {_line(error)}") from error
-    names = sorted(signature.function.structured_outputs)
     return tuple(
         TensorSpec(n, a.dtype.name, tuple("batch" if p != q else p for p, q in zip(a.shape, b.shape, strict=True)))
-        for n, a, b in zip(names, *runs, strict=True)
+        for n, a, b in zip(signature.output_names, *runs, strict=True)
     )
 
 
@@ -327,6 +331,15 @@ def _flat_inputs(tf: Any, concrete: Any) -> tuple[list[str], list[Any]]:
     if len(set(names)) < len(names):
         names = [f"input_{i:03d}" for i in range(len(names))]
     return names, specs
+
+
+def _by_key(answer: Any) -> dict[str, Any]:
+    """The ends of an answer by their keys and fields, where there are any; else numbered."""
+    ends = list(leaves(answer))
+    if not any(isinstance(key, str) for path, _ in ends for key in path):
+        return {f"output_{i:03d}": tensor for i, (_, tensor) in enumerate(ends)}
+    names = unlike([_path(path) for path, _ in ends])
+    return {f"output_{name}" if name[:1].isdigit() else name: end for name, (_, end) in zip(names, ends, strict=True)}
 
 
 def _call(tf: Any, concrete: Any, values: Sequence[Any]) -> Any:
