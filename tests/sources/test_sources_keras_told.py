@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,22 @@ def test_arrays_that_a_layer_holds_become_weights_of_the_stock_export() -> None:
     source = open_keras(model, SourceRequest())
     assert source.model is not None and "own ONNX export" in source.notes[0]
     assert [spec.name for spec in source.inputs] == [value.name for value in source.model.graph.inputs]
+
+
+class Looking(keras.Model):  # type: ignore[misc]
+    """Says nothing of its inputs but what its first call showed."""
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.cast(x, "float32") * 2
+
+
+def test_a_dtype_that_was_taken_for_granted_is_told(tmp_path: Path) -> None:
+    model = Looking()
+    model(np.zeros((1, 4), np.int32))
+    source = open_keras(model, SourceRequest(work=tmp_path))
+    assert source.inputs[0].dtype == "float32"
+    assert [note for note in source.notes if "no dtypes: input 'input_0' is taken for float32; a sample" in note]
+    told = open_keras(model, SourceRequest(work=tmp_path, sample=(np.zeros((1, 4), np.int32),)))
+    assert told.inputs[0].dtype == "int32" and not told.notes
+    declared = keras.Sequential([keras.Input((4,)), L.Dense(2)])
+    assert not open_keras(declared, SourceRequest(work=tmp_path)).notes

@@ -20,6 +20,9 @@ _NUMBERS = frozenset(
         *("float16", "bfloat16", "float32", "float64"),
     }
 )
+_GRANTED = (
+    "the model declares no dtypes: input {} is taken for float32; a sample (sample=x, --sample x.npy) says another"
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     pack: Callable[[Sequence[Any]], Any]
+    notes: tuple[str, ...] = ()
+    """What was taken for granted of inputs that the model does not describe."""
 
 
 def signature(model: Any, request: SourceRequest) -> Signature:
@@ -45,7 +50,9 @@ def signature(model: Any, request: SourceRequest) -> Signature:
     if len({s.name for s in specs}) < len(specs):
         specs = tuple(TensorSpec(f"{s.name}_{i}", s.dtype, s.shape) for i, s in enumerate(specs))
     fitting_shapes(specs, request)
-    return Signature(specs, lambda values: keras.tree.pack_sequence_as(structure, list(values)))
+    granted = _declared(model) is None and request.sample is None and request.example is None
+    notes = (_GRANTED.format(", ".join(f"'{s.name}'" for s in specs)),) if granted else ()
+    return Signature(specs, lambda values: keras.tree.pack_sequence_as(structure, list(values)), notes)
 
 
 def keyed(structure: Any) -> list[str] | None:
@@ -60,11 +67,13 @@ def keyed(structure: Any) -> list[str] | None:
 
 def _structure(model: Any, request: SourceRequest) -> Any:
     """The model's inputs as a structure of ``KerasTensor``s."""
-    inner = getattr(model, "_functional", None) or model
-    declared = getattr(inner, "_inputs_struct", None)
-    if declared is not None:
-        return declared
-    return _seen(model, request)
+    declared = _declared(model)
+    return _seen(model, request) if declared is None else declared
+
+
+def _declared(model: Any) -> Any:
+    """The inputs of a functional or sequential model; None for one that only code describes."""
+    return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
 
 
 def _seen(model: Any, request: SourceRequest) -> Any:

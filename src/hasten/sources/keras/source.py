@@ -60,7 +60,7 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
         inputs=ends.inputs,
         outputs=ends.outputs,
         reference=reference,
-        notes=(*opened.notes, *notes, *ends.notes, *saved),
+        notes=(*opened.notes, *notes, *ends.notes, *saved, *taken.notes),
         trusted=request.trust,
         fingerprint=_fingerprint(model, ends.inputs),
         changing=partial(changing, model, reference),
