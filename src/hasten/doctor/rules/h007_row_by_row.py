@@ -2,7 +2,8 @@
 
 ## What it does
 Finds a model (torch, Keras, ONNX Runtime) run in a `for` loop or comprehension on `x[None]`, `x.unsqueeze(0)`,
-`X[i:i+1]` of the loop's own element, with no state carried from round to round.
+`X[i:i+1]` of the loop's own element, with no state carried from round to round. Loops that draw each row, what is left
+to do where a batch has failed, and files that time single runs are left alone.
 
 ## Why is this bad
 Each call pays the cost of Python, dispatch and reading all weights. A batch pays once, and turns matrix-vector into
@@ -59,7 +60,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return  # a language model goes on from what it has read
     if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code) or _measures_row(loop):
         return
-    if _is_run_whole_too(node, data, code) or _is_layer_of_many(node, loop, code):
+    if _is_run_whole_too(node, data, code) or _is_layer_of_many(node, loop, code) or _is_fallback(node, code):
+        return
+    if code.fact(_times_single_runs):
         return
     if (
         _shows(loop, code)
@@ -104,6 +107,25 @@ def _is_run_whole_too(node: ast.Call, data: ast.expr, code: Code) -> bool:
         for c in others
         if (d := input_of(c)) is not None
     )
+
+
+def _is_fallback(node: ast.Call, code: Code) -> bool:
+    """True beneath `except`, where what was tried ran the same model: on all rows, which failed."""
+    model = code.names.dotted(node.func)
+    for around in code.ancestors(node):
+        attempt = code.parent(around) if isinstance(around, ast.ExceptHandler) else None
+        tried = attempt.body if isinstance(attempt, ast.Try) else []
+        calls = (n for s in tried for n in ast.walk(s) if isinstance(n, ast.Call))
+        if any(code.names.dotted(c.func) == model for c in calls):
+            return True
+    return False
+
+
+def _times_single_runs(code: Code) -> bool:
+    """True for a file that times runs on one row: the model is meant to answer one by one."""
+    runs = (c for c in code.calls if code.runs_model(c) is not None)
+    loops = ((c, code.loop(c)) for c in runs)
+    return any(loop is not None and _times(loop) and is_one_sample(input_of(c), code) for c, loop in loops)
 
 
 def _differs_in_length(data: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
