@@ -8,16 +8,35 @@ from hasten.doctor.code import Code
 from hasten.doctor.names import Binding
 from hasten.doctor.words import words
 
-__all__ = ["answers_one_file"]
+__all__ = ["answers_once"]
 
+_ARRAYS = frozenset(("numpy.array", "numpy.asarray", "tensorflow.constant", "tensorflow.convert_to_tensor"))
 _READERS = words("load_img imread open read_image load_image loadtxt input fromfile decode_image read_file get_file")
 
 
-def answers_one_file(node: ast.AST, data: ast.expr | None, code: Code) -> bool:
-    """True where a line runs once in its script, on what comes of one file: the script's own time is loading."""
-    if code.imports("streamlit"):
-        return False  # it runs the script again at each click
-    return data is not None and _runs_once(node, code) and _comes_of_file(data, code)
+def answers_once(call: ast.Call, data: ast.expr | None, code: Code) -> bool:
+    """True where a line runs once in its script, and shows so: the script's own time is loading, or training.
+
+    It asks about one file, about numbers written out, or as a look at the model that the lines above have trained.
+    """
+    if code.imports("streamlit") or data is None or not _runs_once(call, code):
+        return False  # (streamlit runs a script again at each click)
+    return _is_written_out(data, code) or _is_just_trained(call, code) or _comes_of_file(data, code)
+
+
+def _is_written_out(data: ast.expr, code: Code) -> bool:
+    """True for `np.array([[0.6, 0.7]])`: an array of numbers, and no name but the library's."""
+    if not isinstance(data, ast.Call) or code.qualified(data.func) not in _ARRAYS:
+        return False
+    return not any(isinstance(n, (ast.Name, ast.Call)) for a in data.args for n in ast.walk(a))
+
+
+def _is_just_trained(call: ast.Call, code: Code) -> bool:
+    """True where the module's own lines train the model before they ask it."""
+    model = code.names.dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    trained = (c for c in code.calls_named("fit") if code.function(c) is None and c.lineno < call.lineno)
+    asked = (code.names.dotted(c.func.value) for c in trained if isinstance(c.func, ast.Attribute))
+    return bool(model) and code.function(call) is None and model in asked
 
 
 def _runs_once(node: ast.AST, code: Code, depth: int = 3) -> bool:
