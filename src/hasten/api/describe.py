@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hasten import host
 from hasten.api.prepare import Graphs
@@ -20,6 +17,7 @@ from hasten.report import Verdict as Shown
 from hasten.sources import Source
 from hasten.tune.choose import Verdict
 from hasten.tune.plan import Plan
+from hasten.tune.store import raw_samples
 from hasten.verify import Tolerance
 
 __all__ = ["Finished", "describe"]
@@ -35,7 +33,6 @@ class Finished:
     trials: tuple[Trial, ...]
     verdict: Verdict | None
     """None for a comparison, where nothing was chosen."""
-    samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     bundle: Path | None = None
     command: str = ""
     interrupted: bool = False
@@ -58,7 +55,7 @@ def describe(name: str, source: Source, made: Graphs, work: tuple[Plan, Settings
         verdict=_shown(finished),
         inputs=source.inputs,
         outputs=source.outputs,
-        samples=finished.samples,
+        samples={t.candidate.key: raw for t in finished.trials if (raw := raw_samples(t)) is not None},
         host=to_json(host.host()),
         settings=settings.to_json(),
         tolerance={"absolute": allowed.absolute, "relative": allowed.relative},

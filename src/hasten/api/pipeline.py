@@ -31,7 +31,6 @@ from hasten.tune.plan import Event, Plan
 from hasten.tune.playoff import Rounds, playoff
 from hasten.tune.processes import WarmPool
 from hasten.tune.search import ahead, search
-from hasten.tune.store import raw_samples
 from hasten.types import Array
 
 __all__ = ["Outcome", "benchmark", "optimize", "study"]
@@ -136,24 +135,14 @@ def study(
             _tell(on_event, "asking the model itself")
             plan = _within_time(prepare.asked(plan, source, settings, examples, work), settings, started)
             trials, interrupted = _searched(plan, builds, on_event)
-        verdicts = {} if output is None else _decided((plan, pool), settings, trials, interrupted, on_event)
-
+        verdicts = {}
         if output is not None:
-            if not any(verdict.winner for verdict in verdicts.values()):
-                raise _interrupted_early() if interrupted else _nothing_passed(trials, settings)
+            verdicts = _decided((plan, pool), settings, trials, interrupted, on_event)
             _tell(on_event, "writing the bundle")
             bundle.write(output, ship.contents(source, graphs, (plan, settings), (trials, verdicts)))
 
-        decided = verdicts.get(settings.batch[0])
-        finished = Finished(
-            trials=trials,
-            verdict=decided,
-            samples={t.candidate.key: raw for t in trials if (raw := raw_samples(t)) is not None},
-            bundle=output,
-            command=command,
-            interrupted=interrupted,
-            by_op=_by_op(plan, decided, settings, started),
-        )
+        first = verdicts.get(settings.batch[0])
+        finished = Finished(trials, first, output, command, interrupted, _by_op(plan, first, settings, started))
         report = describe(_name(model), source, graphs, (plan, settings), finished)
         return Outcome(report, output, interrupted)
 
@@ -229,7 +218,10 @@ def _searched(plan: Plan, builds: Builds, on_event: OnEvent) -> tuple[tuple[Tria
 def _decided(
     work: tuple[Plan, WarmPool], settings: Settings, trials: Sequence[Trial], interrupted: bool, on_event: OnEvent
 ) -> dict[int, Verdict]:
-    """A verdict for each batch size; the first is decided by a play-off."""
+    """A verdict for each batch size; the first is decided by a play-off.
+
+    Raises:  VerifyError: nothing can be shipped; KeyboardInterrupt: that is so because the search was interrupted
+    """
     verdicts, (plan, _) = {}, work
     for size in plan.checks:
         mine = [trial for trial in trials if trial.candidate.batch == size]
@@ -237,6 +229,8 @@ def _decided(
         if size == settings.batch[0] and not interrupted:
             rounds = _played(work, settings, mine, on_event)
         verdicts[size] = choose(mine, settings.objective, settings.bounds, rounds)
+    if not any(verdict.winner for verdict in verdicts.values()):
+        raise _interrupted_early() if interrupted else _nothing_passed(trials, settings)
     return verdicts
 
 

@@ -154,20 +154,8 @@ def plan(
 ) -> Plan:
     """What is to be built and tried; ``folders``: one for this run, one where trials outlive it."""
     work, store = folders
-    sizes = batches(source, settings)
-    offer = Offer(
-        framework=source.framework,
-        source_suffix=source.path.suffix,
-        has_graph=bool(made.by_batch),
-        precisions=settings.precisions,
-        threads=settings.threads or _thread_counts(),
-        batches=sizes,
-        quick=settings.quick,
-        math=settings.math,
-        graph=made.by_batch.get(sizes[0]),
-    )
     chosen = {name: home for name, home in ENGINES.items() if not settings.engines or name in settings.engines}
-    candidates, skipped = gather(offer, chosen)
+    candidates, skipped = gather(_offer(source, made, settings), chosen)
     labels = None if settings.data is None else read_labels(source, settings.data)
     return Plan(
         fingerprint=source.fingerprint,
@@ -186,6 +174,21 @@ def plan(
         computes_in=made.computes_in,
         trust=settings.trust,
         schedule=settings.schedule or ("kept" if settings.quick else "timed"),
+    )
+
+
+def _offer(source: Source, made: Graphs, settings: Settings) -> Offer:
+    sizes = batches(source, settings)
+    return Offer(
+        framework=source.framework,
+        source_suffix=source.path.suffix,
+        has_graph=bool(made.by_batch),
+        precisions=settings.precisions,
+        threads=settings.threads or _thread_counts(),
+        batches=sizes,
+        quick=settings.quick,
+        math=settings.math,
+        graph=made.by_batch.get(sizes[0]),
     )
 
 

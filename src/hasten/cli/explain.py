@@ -54,18 +54,22 @@ def explain(
             raise
         failed = str(error)
     if json:
-        import json as json_module  # noqa: PLC0415  (the option has taken its name)
-
-        from hasten.records import to_json  # noqa: PLC0415
-        from hasten.report.jsonreport import finite  # noqa: PLC0415
-
-        print(json_module.dumps(finite({**(to_json(found) or {"error": failed}), "shipped": to_json(other)}), indent=1))
+        _print_json(found, failed, other)
     elif found is None:
         print(f"none: {failed}")
     elif code:
         print(found.profile.source)
     else:
         _show(found)
+
+
+def _print_json(found: Explanation | None, failed: str, other: Shipped | None) -> None:
+    import json  # noqa: PLC0415  (not for --help)
+
+    from hasten.records import to_json  # noqa: PLC0415
+    from hasten.report.jsonreport import finite  # noqa: PLC0415
+
+    print(json.dumps(finite({**(to_json(found) or {"error": failed}), "shipped": to_json(other)}), indent=1))
 
 
 def _show_shipped(found: Shipped) -> None:

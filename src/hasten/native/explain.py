@@ -10,7 +10,7 @@ import ctypes
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from hasten.errors import InputError
 from hasten.host import Peaks, host
 from hasten.native.build import compile_library
 from hasten.native.compile import Numerics, for_team, program_of
+from hasten.native.emit import Emitted
 from hasten.native.emit_timed import emit_profiled
 from hasten.native.isa import Isa, for_host
-from hasten.native.program import Program
+from hasten.native.program import Program, Step
 from hasten.types import Array
 
 __all__ = ["Profile", "StepTime", "profile"]
@@ -93,31 +94,30 @@ def profile(
     with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
         library = ctypes.CDLL(str(compile_library(emitted, isa, Path(folder))))
     gaps, call_ns = _measure(library, [np.ascontiguousarray(a) for a in arrays], program, emitted.arena_bytes)
+    steps = tuple(_step_times(program, emitted, gaps, peaks))
+    limits = [s.limit_ns for s in steps if s.limit_ns is not None]
+    return Profile(
+        steps, call_ns, sum(limits) if limits else None, len(emitted.weights), emitted.arena_bytes, emitted.source
+    )
+
+
+def _step_times(program: Program, emitted: Emitted, gaps: Sequence[float], peaks: Peaks | None) -> Iterator[StepTime]:
+    """Each call of the emitted code; a step of several calls has its arithmetic and tensors at the first."""
     resident = len(emitted.weights) + emitted.arena_bytes
-    steps = []
     for index, (name, gap) in enumerate(zip(emitted.calls, gaps, strict=True)):
         step = program.steps[emitted.owners[index]]
         first = index == 0 or emitted.owners[index - 1] != emitted.owners[index]
         macs = step.macs() if first else 0
-        moved = emitted.step_bytes[index]
-        if first:
-            moved += sum(
-                v.size * np.dtype(v.dtype).itemsize
-                for v in (*step.reads(), *step.writes())
-                if v.tensor.kind != "constant"
-            )
+        moved = emitted.step_bytes[index] + (_tensor_bytes(step) if first else 0)
         limit = None if peaks is None else _limit(peaks, macs, moved, resident)
         timed = emitted.owners[index] in program.timed
-        steps.append(StepTime(name, step.title, step.nodes, gap, limit, macs, moved, step.way, timed))
-    limits = [s.limit_ns for s in steps if s.limit_ns is not None]
-    return Profile(
-        tuple(steps),
-        call_ns,
-        sum(limits) if limits else None,
-        len(emitted.weights),
-        emitted.arena_bytes,
-        emitted.source,
-    )
+        yield StepTime(name, step.title, step.nodes, gap, limit, macs, moved, step.way, timed)
+
+
+def _tensor_bytes(step: Step) -> int:
+    """What it reads and writes besides weights."""
+    views = (view for view in (*step.reads(), *step.writes()) if view.tensor.kind != "constant")
+    return sum(view.size * np.dtype(view.dtype).itemsize for view in views)
 
 
 def _measure(
