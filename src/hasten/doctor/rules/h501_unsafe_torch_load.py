@@ -44,6 +44,7 @@ _TEMPORARY = words("tempfile.NamedTemporaryFile tempfile.TemporaryFile tempfile.
 _SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
 _BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
+_STOPPER = re.compile(r"early_?stop(per|ping)?$", re.IGNORECASE)
 _OPENS = re.compile(r"load|restore|resume|read|from|open|init|setup|predict|infer")
 
 
@@ -146,12 +147,15 @@ def _wrote(save: ast.Call, node: ast.Call, path: str, code: Code) -> bool:
 
 
 def _is_best_of_training(node: ast.Call, code: Code) -> bool:
-    """True after a loop of training steps in the same function, for a path that says it is the best of them."""
+    """True after a loop that kept its best weights: by an early stopper, or by steps and a path that says so."""
     around, path = code.function(node), node.args[0]
     said = " ".join(ast.unparse(p) for p in (path, value_of(path, code)) if p is not None)
-    return _BEST.search(said) is not None and any(
+    kept = [c for c in code.calls if _STOPPER.search(code.names.dotted(c.func))]
+    if _BEST.search(said):
+        kept += code.calls_named("backward")
+    return any(
         code.function(step) is around and any((loop.end_lineno or 0) < node.lineno for loop in code.loops(step))
-        for step in code.calls_named("backward")
+        for step in kept
     )
 
 
