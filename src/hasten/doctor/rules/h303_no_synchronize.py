@@ -40,6 +40,7 @@ from hasten.doctor import makers
 from hasten.doctor.clocks import device_work, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit
+from hasten.doctor.samples import value_of
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -70,11 +71,30 @@ def _has_device(code: Code) -> bool:
 def _is_on_cpu(run: ast.Call, code: Code) -> bool:
     """True where a function says so by its name, or makes its own model and names no device."""
     function, kind = code.function(run), code.runs_model(run)
-    if function is not None and "cpu" in function.name.lower().split("_"):
+    if (function is not None and "cpu" in function.name.lower().split("_")) or _is_moved_off(run, code):
         return True
     if function is None or kind is None or kind.made is None or code.function(kind.made) is not function:
         return False
     return not any(word in code.source(function) for word in ("cuda", "device"))
+
+
+def _is_moved_off(run: ast.Call, code: Code) -> bool:
+    """True where the last move of the model before its run was to the processor."""
+    model = run.func.value if isinstance(run.func, ast.Attribute) else run.func
+    made = value_of(model, code)
+    moves = [
+        c
+        for c in code.calls_named("to", "cuda", "cpu")
+        if isinstance(c.func, ast.Attribute)
+        and c.lineno < run.lineno
+        and code.function(c) is code.function(run)
+        and (c is made or code.names.dotted(c.func.value) == code.names.dotted(model) != "")
+    ]
+    if not moves:
+        return False
+    last = max(moves, key=lambda c: c.lineno)
+    place = " ".join([getattr(last.func, "attr", ""), *(ast.unparse(a) for a in (*last.args, *last.keywords))])
+    return "cpu" in place and "cuda" not in place  # `"cuda" if … else "cpu"` is meant for the GPU
 
 
 def _trains(body: tuple[ast.stmt, ...]) -> bool:
