@@ -66,7 +66,7 @@ def regions(statement: ast.AST, code: Code) -> Iterator[Region]:
     after = block[next(i for i, s in enumerate(block) if s is statement) + 1 :]
     body: list[ast.stmt] = []
     for following in after:
-        if _stops(following, target, code, after):
+        if _stops(following, target, code):
             if not _teaches(body):
                 yield Region(statement, following, tuple(body), reading, target)
             return
@@ -84,7 +84,7 @@ def _teaches(body: list[ast.stmt]) -> bool:
     return False
 
 
-def _stops(statement: ast.stmt, start: str, code: Code, block: list[ast.stmt]) -> bool:
+def _stops(statement: ast.stmt, start: str, code: Code) -> bool:
     """True for ``… clock() - t0 …``, and for ``t1 = clock()`` where ``t1 - t0`` follows."""
     if isinstance(statement, (ast.For, ast.While, ast.With, ast.If, ast.Try, ast.FunctionDef)):
         return False
@@ -95,7 +95,9 @@ def _stops(statement: ast.stmt, start: str, code: Code, block: list[ast.stmt]) -
         end = code.names.dotted(statement.targets[0])
         around = code.function(statement)  # the difference may stand outside the `with` that was timed
         return end != start and any(
-            _difference(s, end, start, code) for s in (block if around is None else around.body)
+            _difference(s, end, start, code)
+            for s in (around or code.tree).body
+            if around is not None or not isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         )
     return False
 
