@@ -36,6 +36,7 @@ _CHUNK = re.compile("batch|chunk|block")
 _EMPTY = frozenset(f"numpy.{f}" for f in ("zeros", "empty", "ones", "full"))
 _KERAS_ONLY = frozenset(("verbose", "steps"))
 _KERAS_TAKES = _KERAS_ONLY | {"x", "batch_size", "callbacks", "max_queue_size", "workers", "use_multiprocessing"}
+_SAME_ROW = ("reshape", "astype", "unsqueeze", "to", "float", "view", "permute", "numpy", "cuda", "copy")
 _RENEWS = ("set_weights", "load_weights")
 
 
@@ -274,7 +275,7 @@ def only_from_target(node: ast.expr, loop: ast.AST, code: Code, depth: int = 4) 
     for inner in ast.walk(node):
         if isinstance(inner, ast.Call) and code.varies(ast.Call(inner.func, [], []), loop):
             name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
-            if name not in ("reshape", "astype", "unsqueeze", "to", "float", "view", "numpy", "cuda", "copy"):
+            if name not in _SAME_ROW:
                 return False
         if not isinstance(inner, ast.Name) or not isinstance(inner.ctx, ast.Load):
             continue
