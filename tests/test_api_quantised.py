@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import hasten
+from hasten import host
 from hasten.api import Settings, study
 from hasten.api.explaining import explain
 from hasten.bundle import Bundle, Contents, Entry, read, write
@@ -151,6 +152,17 @@ def test_int8_is_built_for_another_host_from_what_the_bundle_holds(
     with hasten.load(int8) as model:
         for x in rows(labelled)[:20]:
             np.testing.assert_array_equal(made.call(x), model(x))
+
+
+def test_what_won_by_accuracy_loads_on_another_host(
+    int8: Path, labelled: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stored answers are asked there: edges far from the rows that it was calibrated with are not among them."""
+    (x, *_), (expected, *_) = zip(*read(int8).checks(), strict=True)
+    monkeypatch.setattr(host, "host_key", lambda: "another")
+    with hasten.load(int8) as model:
+        assert model.info()["precision"] == "int8" and not model.info()["host_match"]
+        np.testing.assert_allclose(model(*x), expected[0], rtol=0, atol=0.1)
 
 
 def older(opened: Bundle, path: Path) -> Path:
