@@ -120,7 +120,11 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
     for save in saves:
         writer, target = code.function(save), ast.unparse(save.args[1])
         kept = around is not None or any(True for _ in code.loops(save))  # a script's best weights, in its epochs
-        if kept and writer is around and target == path and save.lineno < node.lineno:
+        if (
+            writer is around
+            and save.lineno < node.lineno
+            and ((kept and target == path) or _is_same_text(save, node, code))
+        ):
             return True
         if writer is None or around is None:
             continue
@@ -128,6 +132,13 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
         if own and target == path and path.startswith("self.") and not _OPENS.search(around.name):
             return True
     return any(_wrote(s, node, path, code) for s in saves) or _is_best_of_training(node, code)
+
+
+def _is_same_text(save: ast.Call, node: ast.Call, code: Code) -> bool:
+    """True where both name one file, by a text."""
+    written, read = value_of(save.args[1], code), value_of(node.args[0], code)
+    texts = [n.value for n in (written, read) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return len(texts) == 2 and texts[0] == texts[1]
 
 
 def _own_statements(code: Code) -> list[ast.stmt]:
