@@ -35,7 +35,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import loads, regions
+from hasten.doctor.clocks import Region, loads, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 
@@ -49,13 +49,22 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         load = loads(region.body, code)
         runs = code.model_runs(list(region.body))
         after = [r for r in runs if load is not None and (r.lineno, r.col_offset) > (load.lineno, load.col_offset)]
-        if load is None or not after or _is_meant(region.name, region.stop):
+        if load is None or not after or _is_meant(region.name, region.stop) or _is_job(after, region, code):
             continue
         if any(
             isinstance(n, ast.Attribute) and n.attr in ("backward", "fit") for s in region.body for n in ast.walk(s)
         ):
             continue
         yield hit(region.reading, f"the time includes loading the model on line {load.lineno}")
+
+
+def _is_job(runs: list[ast.Call], region: Region, code: Code) -> bool:
+    """True for a pass over data whose whole time is told, and not that of an element."""
+    outer = set(code.loops(region.start))
+    over = [loop for r in runs for loop in code.loops(r) if loop not in outer and isinstance(loop, ast.For)]
+    counted = any(getattr(n, "id", "") in ("range", "trange") for loop in over for n in ast.walk(loop.iter))
+    shared = any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div) for n in ast.walk(region.stop))
+    return bool(over) and not counted and not shared
 
 
 def _is_meant(name: str, stop: ast.stmt) -> bool:
