@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.names import Binding
 from hasten.doctor.words import words
 
-__all__ = ["answers_once"]
+__all__ = ["answers_once", "draws"]
 
 _ARRAYS = frozenset(("numpy.array", "numpy.asarray", "tensorflow.constant", "tensorflow.convert_to_tensor"))
+_DRAWS = ("imshow", "subplot", "add_subplot")
 _READERS = words("load_img imread open read_image load_image loadtxt input fromfile decode_image read_file get_file")
 
 
@@ -58,7 +60,7 @@ def _comes_of_file(data: ast.expr, code: Code) -> bool:
     waiting: list[ast.AST] = [data]
     while waiting:
         for inner in ast.walk(waiting.pop()):
-            if isinstance(inner, ast.Call) and _reads(inner) and code.loop(inner) is None:
+            if isinstance(inner, ast.Call) and code.loop(inner) is None and _reads(inner, code):
                 return True
             if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
                 scope, bindings = code.names.find(inner.id, inner)
@@ -76,5 +78,28 @@ def _values(binding: Binding, name: ast.Name, code: Code) -> list[ast.expr]:
     return [binding.value] if binding.role in ("value", "other") and binding.value is not None else []
 
 
-def _reads(call: ast.Call) -> bool:
-    return (call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")) in _READERS
+def _reads(call: ast.Call, code: Code) -> bool:
+    """True for `load_img(…)`, and for a function of the file whose own lines read one."""
+    helper = code.function_run(call)
+    calls = (c for c in ast.walk(helper) if isinstance(c, ast.Call)) if helper is not None else iter((call,))
+    return any((getattr(c.func, "attr", "") or getattr(c.func, "id", "")) in _READERS for c in calls)
+
+
+def draws(scope: ast.AST, code: Code) -> bool:
+    """True where a loop's every round, or a function, draws a figure: a look at a few, which takes longer to draw.
+
+    What is drawn beneath an `if` is drawn now and then; OpenCV's window shows the frames of a running program.
+    """
+    if not code.imports("matplotlib", "pylab"):
+        return False
+    drawn = (n for n in ast.walk(scope) if isinstance(n, ast.Attribute) and n.attr in _DRAWS)
+    own = (n for n in drawn if not code.qualified(n).startswith("cv2."))
+    return any(not any(isinstance(a, ast.If) for a in _between(n, scope, code)) for n in own)
+
+
+def _between(node: ast.AST, scope: ast.AST, code: Code) -> Iterator[ast.AST]:
+    """What stands around a node inside a loop or function."""
+    for around in code.ancestors(node):
+        if around is scope:
+            return
+        yield around

@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round. A batch
-that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone.
+that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone, and so are `for` loops that
+draw a figure in each round.
 
 ## Why is this bad
 `predict` is made for large arrays: each call builds a data pipeline, runs callbacks and may print a progress bar
@@ -40,6 +41,7 @@ from collections.abc import Iterator
 from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
+from hasten.doctor.once import draws
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import (
     first_argument,
@@ -68,7 +70,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if data is not None and not code.depends_on_round(data, loop) and not _draws(data):
         return
-    if is_filled_batch(data, code):
+    if is_filled_batch(data, code) or (not isinstance(loop, ast.While) and draws(loop, code)):
         return
     batch = _whole_batch(node, code)
     if batch is not None:

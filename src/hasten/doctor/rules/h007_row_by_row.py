@@ -33,11 +33,11 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.once import draws
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_from_target, value_of
 
 _PER_ROW = ("backward", "grad", "GradientTape", "gradient")  # gradients of single rows are wanted
-_DRAWS = ("imshow", "subplot", "add_subplot")
 _GIVEN_ELSEWHERE = ("predict", "predict_on_batch")
 
 
@@ -65,7 +65,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if code.fact(_times_single_runs):
         return
     if (
-        _shows(loop, code)
+        draws(loop, code)
         or _times(loop)
         or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop))
     ):
@@ -173,20 +173,6 @@ def _is_span(index: ast.expr, loop: ast.AST, code: Code) -> bool:
     if not isinstance(index, ast.Slice) or index.lower is None or index.upper is None:
         return False
     return all(not isinstance(b, ast.BinOp) and code.depends_on_round(b, loop) for b in (index.lower, index.upper))
-
-
-def _shows(loop: ast.AST, code: Code) -> bool:
-    """True where every round draws its row: a look at a few, which drawing takes longer than the model."""
-    drawn = (n for n in ast.walk(loop) if isinstance(n, ast.Attribute) and n.attr in _DRAWS)
-    return any(not any(isinstance(a, ast.If) for a in _between(n, loop, code)) for n in drawn)
-
-
-def _between(node: ast.AST, loop: ast.AST, code: Code) -> Iterator[ast.AST]:
-    """What stands around a node inside a loop."""
-    for around in code.ancestors(node):
-        if around is loop:
-            return
-        yield around
 
 
 def _times(loop: ast.AST) -> bool:
