@@ -10,7 +10,7 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.words import words
 
-__all__ = ["Pipeline", "computes", "consumed", "only_arranges", "only_looked_at", "pipeline_of", "shows_work"]
+__all__ = ["Pipeline", "computes", "consumed", "looks", "only_arranges", "only_looked_at", "pipeline_of", "shows_work"]
 
 _CONSUMERS = ("fit", "evaluate", "predict")
 _WRAPPERS = ("enumerate", "tqdm", "iter", "list", "zip")
@@ -25,6 +25,7 @@ _SCALES = (ast.Mult, ast.Div, ast.Pow, ast.MatMult)  # sums and remainders are d
 _OF_DATASETS = frozenset(("apply", "shard", "unbatch", "window", "flat_map"))
 # What a loop calls that computes while the next batch is made.
 _COMPUTES = re.compile(r"step|train|learn|optimi|loss|grad|tape|model|net|predict|infer|forward|generat|discrim|encod")
+_SHOWS = frozenset(words("print show imshow plot scatter figure subplot subplots title axis savefig"))
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,28 @@ def computes(loop: ast.For, code: Code) -> bool:
     return bool(code.model_runs(loop.body)) or any(_COMPUTES.search(n.lower()) for n in named)
 
 
-def only_looked_at(made: ast.expr, code: Code) -> bool:
-    """True where all that is done with a pipeline is a loop over it that runs no model and takes no step."""
+def looks(loop: ast.For, code: Code, *, took: bool) -> bool:
+    """True for a loop that prints or draws what it is given, or a few taken elements, and computes nothing."""
+    called = (n.func for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Call))
+    return not computes(loop, code) and (took or any(_last_name(f) in _SHOWS for f in called))
+
+
+def only_looked_at(made: ast.expr, code: Code, *, took: bool = False) -> bool:
+    """True where all that is done with a pipeline is a loop that looks at its elements."""
     at: ast.AST = made
     around = code.parent(at)
     while _carries_on(around, at):
+        took = took or (isinstance(around, ast.Attribute) and around.attr == "take")
         at, around = around, code.parent(around)  # type: ignore[assignment, arg-type]
     if isinstance(around, ast.For) and around.iter is at:
-        return not computes(around, code)
+        return looks(around, code, took=took)
     target = around.targets[0] if isinstance(around, ast.Assign) else None
     if not isinstance(target, ast.Name):
         return False
     scope = code.names.find(target.id, target)[0]
     named = (n for n in code.names.nodes if isinstance(n, ast.Name) and n.id == target.id and n.lineno > target.lineno)
     reads = [n for n in named if isinstance(n.ctx, ast.Load) and code.names.find(n.id, n)[0] is scope]
-    return bool(reads) and all(only_looked_at(r, code) for r in reads)
+    return bool(reads) and all(only_looked_at(r, code, took=took) for r in reads)
 
 
 def _carries_on(around: ast.AST | None, at: ast.AST) -> bool:

@@ -35,7 +35,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import computes, consumed, only_arranges, pipeline_of
+from hasten.doctor.pipelines import computes, consumed, looks, only_arranges, pipeline_of
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 _OPENS = frozenset(("interleave", "flat_map"))
@@ -54,9 +54,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     works = any(not only_arranges(m, code) for m in pipeline.maps)
     if not files and not pipeline.steps & _OPENS and not works:
         return
-    if isinstance(node, ast.For) and not computes(node, code):
-        return  # records as they lie in a file, or that are only looked at
-    if isinstance(node, ast.For) and not works and not pipeline.steps & _IN_LOOPS:
+    if isinstance(node, ast.For) and not works and not (pipeline.steps & _IN_LOOPS and computes(node, code)):
+        return  # records as they lie in a file
+    if isinstance(node, ast.For) and looks(node, code, took="take" in pipeline.steps):
         return
     if pipeline.last is None or _runs_ahead(pipeline.last):
         return
