@@ -41,6 +41,8 @@ class Importer(Scope):
         self.opened: list[str] = []
         """Layers that had no converter of their own and were imported operation by operation."""
         self._recorded: list[Any] = []
+        self._outer: dict[int, Tensor] = {}
+        """Symbols of the traces around this one: a loop's functions may use what is outside."""
 
     def apply(self, layer: Any, arguments: Sequence[Any], named: Mapping[str, Any] | None = None) -> Any:
         """What calling ``layer`` on these tensors returns, masks carried along as Keras carries them."""
@@ -58,7 +60,7 @@ class Importer(Scope):
         """
         import keras  # noqa: PLC0415
 
-        known: dict[int, Tensor] = {}
+        known: dict[int, Tensor] = dict(self._outer)
         keep: list[Any] = []
         symbolic = keras.tree.map_structure(
             lambda v: self._symbol(v, known, keep), (tuple(arguments), dict(named or {}))
@@ -70,9 +72,11 @@ class Importer(Scope):
             raise
         except Exception as error:
             raise Unsupported(_why_untraceable(error)) from error
+        outer, self._outer = self._outer, known
         for node in _in_order([t for t in keras.tree.flatten(outputs) if _is_symbol(t)], known):
             self._recorded.append(node)
             self._node(node, known)
+        self._outer = outer
         return keras.tree.map_structure(lambda t: _found(t, known) if _is_symbol(t) else self.tensor(t), outputs)
 
     def forget(self) -> None:

@@ -66,8 +66,12 @@ def tracing() -> Iterator[None]:
 
 @contextmanager
 def _written_out() -> Iterator[None]:
-    """Inside, what Keras records as one node around functions is recorded as what the functions do."""
-    from keras.src.ops.core import Cond, ForiLoop  # noqa: PLC0415
+    """Inside, what Keras records as one node around functions is recorded as what the functions do.
+
+    A loop of a number of turns that is not known stays one, but may start from plain numbers.
+    """
+    import keras  # noqa: PLC0415
+    from keras.src.ops.core import Cond, ForiLoop, WhileLoop  # noqa: PLC0415
 
     def steps(self: Any, init_val: Any) -> Any:
         numbers = (self.lower, self.upper)
@@ -77,10 +81,13 @@ def _written_out() -> Iterator[None]:
             init_val = self.body_fun(step, init_val)
         return init_val
 
-    plain_steps = ForiLoop.symbolic_call
-    before = {cls: vars(cls).get("symbolic_call") for cls in (Cond, ForiLoop)}
+    def turns(self: Any, loop_vars: Any) -> Any:
+        return plain_turns(self, keras.tree.map_structure(_tensor, loop_vars))
+
+    plain_steps, plain_turns = ForiLoop.symbolic_call, WhileLoop.symbolic_call
+    before = {cls: vars(cls).get("symbolic_call") for cls in (Cond, ForiLoop, WhileLoop)}
     try:
-        Cond.symbolic_call, ForiLoop.symbolic_call = _either_way, steps
+        Cond.symbolic_call, ForiLoop.symbolic_call, WhileLoop.symbolic_call = _either_way, steps, turns
         yield
     finally:
         for cls, own in before.items():
@@ -104,15 +111,18 @@ def _either_way(self: Any, pred: Any, true_fn: Callable[[], Any], false_fn: Call
     def choose(a: Any, b: Any) -> Any:
         if a is None and b is None:
             return None
-        of_a, of_b = (f"{keras.backend.standardize_dtype(x.dtype)}{list(x.shape)}" for x in map(tensor, (a, b)))
+        of_a, of_b = (f"{keras.backend.standardize_dtype(x.dtype)}{list(x.shape)}" for x in map(_tensor, (a, b)))
         if of_a != of_b:
             raise ValueError(f"the two ways of cond give {of_a} and {of_b}")
         return keras.ops.where(holds, a, b)
 
-    def tensor(x: Any) -> Any:
-        return x if hasattr(x, "shape") else keras.ops.convert_to_tensor(x)
-
     return keras.tree.map_structure(choose, yes, no)
+
+
+def _tensor(value: Any) -> Any:
+    import keras  # noqa: PLC0415
+
+    return value if hasattr(value, "shape") else keras.ops.convert_to_tensor(value)
 
 
 def _carried(equation: str, given: Any, shape: Any) -> tuple[int | None, ...]:
