@@ -26,6 +26,7 @@ from hasten.sources.dims import fitting_shapes
 from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress, fill, renamed
 from hasten.sources.mixing import settle_rows
+from hasten.sources.special import FORMULAS
 from hasten.sources.structure import entries, leaves, unlike
 from hasten.types import Array, TensorSpec
 
@@ -166,7 +167,7 @@ def _convert(signature: Signature, reference: Reference) -> tuple[ir.Model, tupl
 def _is_onnx(node: Any) -> bool:
     import onnx  # noqa: PLC0415 - with tf2onnx alone
 
-    return bool(onnx.defs.has(node.op_type))
+    return bool(onnx.defs.has(node.op_type)) or node.op_type in FORMULAS
 
 
 def _measured(signature: Signature, reference: Reference) -> tuple[TensorSpec, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hasten.sources.keras.build import Tensor, Unsupported, broadcast
 from hasten.sources.keras.scope import Call, Converter, Scope
+from hasten.sources.special import erfinv
 
 __all__ = ["OPERATIONS", "operands"]
 
@@ -168,6 +169,32 @@ def _logaddexp(g: Scope, call: Call) -> Tensor:
     return g.add(g.binary("Max", a, b), g.unary("Log", g.add(g.unary("Exp", gap), 1.0)))
 
 
+class _Nodes:
+    """Writes the nodes of a formula by their operators' names; numbers are constants of the tensors' dtype."""
+
+    def __init__(self, g: Scope, dtype: str) -> None:
+        self._g, self._dtype = g, dtype
+
+    def __getattr__(self, kind: str) -> Callable[..., Tensor]:
+        def write(*operands: Tensor | float) -> Tensor:
+            given = [v if isinstance(v, Tensor) else self._g.constant(v, self._dtype) for v in operands]
+            dtype = "bool" if kind in ("Less", "Equal", "IsInf") else self._dtype
+            return self._g.op(kind, given, broadcast(*(t.shape for t in given)), dtype=dtype)
+
+        return write
+
+
+def _special(formula: Callable[[Any, Any], Any]) -> Converter:
+    def convert(g: Scope, call: Call) -> Any:
+        if call.dtype == "float64":
+            raise Unsupported(
+                f"{type(call.layer).__name__} of float64: expected float32, to which its formula is exact"
+            )
+        return g.cast(formula(_Nodes(g, "float32"), g.tensor(call.first, "float32")), call.dtype)
+
+    return convert
+
+
 def _nan_to_num(g: Scope, call: Call) -> Tensor:
     x = g.tensor(call.first, call.dtype)
     limits: Any = np.finfo(call.dtype)
@@ -244,6 +271,7 @@ OPERATIONS: dict[str, Converter] = {
     "Arctanh": _unary("Atanh"),
     "Arctan2": _arctan2,
     "Erf": _unary("Erf"),
+    "Erfinv": _special(erfinv),
     "Hypot": lambda g, call: g.unary("Sqrt", g.add(*(g.mul(t, t) for t in operands(g, call)))),
     "Deg2rad": _formula(lambda g, x: g.mul(x, math.pi / 180)),
     "Rad2deg": _formula(lambda g, x: g.mul(x, 180 / math.pi)),

@@ -27,6 +27,7 @@ from hasten.sources.keras.assemble import output_names
 from hasten.sources.keras.build import Unsupported
 from hasten.sources.keras.signature import Signature, keyed
 from hasten.sources.refusals import refusal
+from hasten.sources.special import replace as replace_functions
 from hasten.types import Array, TensorSpec
 
 __all__ = ["NoOperator", "dress", "example", "export", "fill", "renamed"]
@@ -146,8 +147,11 @@ def _whose(model: Any, node: str) -> str:
 def dress(model: ir.Model, inputs: Sequence[TensorSpec], reference: Reference) -> tuple[TensorSpec, ...]:
     """Gives a converted graph the source's input names, a free dimension called batch, and outputs in its order.
 
+    Functions that ONNX lacks and hasten has a formula for are written out.
+
     Raises:  NoOperator: the converter made an operation up; SourceError: the graph's answers are not the source's
     """
+    replace_functions(model)
     for node in all_nodes(model.graph):
         if not node.domain and not onnx.defs.has(node.op_type):
             raise NoOperator(node.op_type, node.name or "")

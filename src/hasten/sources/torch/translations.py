@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hasten.errors import SourceError
+from hasten.sources import special
 from hasten.sources.torch.bags import embedding_bag
 from hasten.sources.torch.distances import cdist, median
 from hasten.sources.torch.pooling import avg_pool2d, avg_pool3d
@@ -27,4 +29,20 @@ def translations() -> Mapping[Any, Callable[..., Any]]:
         torch.ops.aten.median.dim: median,
         torch.ops.aten.avg_pool2d.default: avg_pool2d,
         torch.ops.aten.avg_pool3d.default: avg_pool3d,
+        torch.ops.aten.lgamma.default: _written("lgamma"),
+        torch.ops.aten.digamma.default: _written("digamma"),
+        torch.ops.aten.erfinv.default: _written("erfinv"),
     }
+
+
+def _written(name: str) -> Callable[..., Any]:
+    """A function that ONNX lacks, by its formula."""
+
+    def write(self: Any) -> Any:
+        from onnxscript import opset18 as op  # noqa: PLC0415 - only while exporting
+
+        if self.dtype is not None and self.dtype.name == "DOUBLE":
+            raise SourceError(f"torch.{name} of float64 has no ONNX form: expected float32")
+        return op.CastLike(getattr(special, name)(op, op.Cast(self, to=1)), self)
+
+    return write
