@@ -4,7 +4,7 @@
 Finds `dataset.map(f)` that runs its function on one element after the other, where the function's lines (its name,
 where they are out of sight) show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions
 that only pick or rename parts of the element, count in a variable, or run a model, which uses all cores by itself, are
-left alone, and so are pipelines whose elements a loop only looks at.
+left alone, and so are pipelines of which a loop only looks at a few elements.
 
 ## Why is this bad
 One core prepares the data, whatever the machine has; the rest waits.
