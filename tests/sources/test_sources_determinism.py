@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import helper
 
 import hasten
 from hasten.api import single
-from hasten.errors import NondeterministicError
+from hasten.errors import InputError, NondeterministicError
 from hasten.sources import Source, SourceRequest
 from hasten.sources.detect import open_source
 from hasten.sources.determinism import check_deterministic
-from hasten.sources.samples import samples
+from hasten.sources.samples import draw, samples
+from hasten.types import TensorSpec
 
 
 def doubling(folder: Path) -> Path:
@@ -48,6 +51,16 @@ def test_what_the_check_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     assert len(calls) == 4
     np.testing.assert_array_equal(checked.reference(given[2])[0], 2 * given[2][0])
     assert len(calls) == 5
+
+
+def test_an_input_that_memory_cannot_hold_is_told_with_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [TensorSpec("x", "float32", ("batch", 64)), TensorSpec("volume", "int8", (1, 512, 512))]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**21))
+    assert [a.shape for a in draw(specs, {}, np.random.default_rng(0))] == [(1, 64), (1, 512, 512)]
+    specs[1] = TensorSpec("volume", "int8", (1, 512, 2**40))
+    with pytest.raises(InputError, match=r"volume: int8\[1, 512, 1099511627776\]: expected at most 0\.0 GiB") as told:
+        draw(specs, {}, np.random.default_rng(0))
+    assert "4194304.0 GiB; check the shape, or whether the file is damaged" in str(told.value)
 
 
 def test_an_input_that_is_merely_equal_is_asked(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ the graph. The user's own sample comes first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+import psutil
 
 from hasten.errors import InputError
 from hasten.sources import Source, SourceRequest
@@ -18,6 +20,8 @@ from hasten.types import Array, TensorSpec
 __all__ = ["draw", "holding", "index_limits", "samples"]
 
 _DEFAULT_LIMIT = 8
+_DRAWN_BYTES = 8
+"""Of each element as numpy draws it, whatever the dtype that it is given then."""
 # Value-preserving operators between an input and the table that it indexes.
 _THROUGH = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Concat", "Expand", "Flatten"}
 
@@ -37,8 +41,24 @@ def samples(source: Source, request: SourceRequest, seed: int, count: int) -> li
 def draw(
     specs: Sequence[TensorSpec], limits: dict[str, int], rng: np.random.Generator, rows: int = 1
 ) -> tuple[Array, ...]:
-    """One random array for each spec; ``limits`` holds the exclusive upper bound of integer inputs that are indices."""
-    return tuple(_draw(spec.fixed({"batch": rows}), limits.get(spec.name), rng) for spec in specs)
+    """One random array for each spec; ``limits`` holds the exclusive upper bound of integer inputs that are indices.
+
+    Raises:  InputError: a spec takes no numbers, or more of them than this machine has memory for
+    """
+    fixed = [spec.fixed({"batch": rows}) for spec in specs]
+    for spec in fixed:
+        _refuse_beyond_memory(spec)
+    return tuple(_draw(spec, limits.get(spec.name), rng) for spec in fixed)
+
+
+def _refuse_beyond_memory(spec: TensorSpec) -> None:
+    """A size of its own is no sign of damage: volumes and large images have as many elements as a flipped bit makes."""
+    needed, free = math.prod(spec.static_shape) * _DRAWN_BYTES, psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"cannot make a sample for input {spec}: expected at most {free / 2**30:.1f} GiB, which is free here, "
+            f"received a shape that takes {needed / 2**30:.1f} GiB; check the shape, or whether the file is damaged"
+        )
 
 
 def holding(source: Source, arrays: Sequence[Array], k: int) -> tuple[Array, ...]:
