@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 from native_cases import HERE, RUNNABLE, Built
 from onnx import TensorProto, helper, numpy_helper, shape_inference
+from scipy import special
 
 from hasten.errors import UnsupportedOpError
 from hasten.graph import reference
@@ -257,6 +258,14 @@ def test_float64_stays_float64():
     x = np.linspace(-2, 2, 41)
     for op, function in (("Tanh", np.tanh), ("Exp", np.exp), ("Softplus", lambda v: np.log1p(np.exp(v)))):
         np.testing.assert_allclose(unary(op, x), function(x), rtol=1e-13)
+
+
+def test_float64_keeps_its_digits_where_the_terms_of_an_activation_would_cancel():
+    x = np.concatenate([np.linspace(-12, 2, 57), np.linspace(-2.9999999, -2.99, 9)])
+    np.testing.assert_allclose(unary("Gelu", x), x * special.ndtr(x), rtol=1e-12)
+    tail = x / (1 + np.exp(-1.5957691216057307 * (x + 0.044715 * x**3)))
+    np.testing.assert_allclose(unary("Gelu", x, approximate="tanh"), tail, rtol=1e-12)
+    np.testing.assert_allclose(unary("HardSwish", x), x * np.clip(x + 3, 0, 6) / 6, rtol=1e-14)
 
 
 @pytest.mark.parametrize(

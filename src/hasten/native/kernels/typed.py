@@ -78,14 +78,14 @@ _DOUBLE: dict[str, str] = {
     "pow": "__builtin_pow({0}, {1})", "fmod": "__builtin_fmod({0}, {1})", "sigmoid": "(1 / (1 + __builtin_exp(-{0})))",
     "rsqrt": "(1 / __builtin_sqrt({0}))", "silu": "({0} / (1 + __builtin_exp(-{0})))",
     "softplus": "(({0} > 0 ? {0} : 0) + __builtin_log1p(__builtin_exp(-__builtin_fabs({0}))))",
-    "gelu": "(0.5 * {0} * (1 + __builtin_erf({0} * 0.70710678118654752440)))",
-    "gelu_tanh": "(0.5 * {0} * (1 + __builtin_tanh(0.79788456080286535588 * ({0} + 0.044715 * {0} * {0} * {0}))))",
+    "gelu": "(0.5 * {0} * __builtin_erfc({0} * -0.70710678118654752440))",
+    "gelu_tanh": "({0} / (1 + __builtin_exp(-1.5957691216057307 * ({0} + 0.044715 * {0} * {0} * {0}))))",
     "mish": "({0} * __builtin_tanh(__builtin_log1p(__builtin_exp({0}))))",
     "elu": "({0} > 0 ? {0} : {1} * __builtin_expm1({0}))",
     "celu": "({0} > 0 ? {0} : {1} * __builtin_expm1({0} / {1}))",
     "selu": "({2} * ({0} > 0 ? {0} : {1} * __builtin_expm1({0})))",
     "hard_sigmoid": "__builtin_fmax(0, __builtin_fmin(1, {1} * {0} + {2}))",
-    "hard_swish": "({0} * __builtin_fmax(0, __builtin_fmin(1, {0} / 6 + 0.5)))",
+    "hard_swish": "({0} * (__builtin_fmax(0, __builtin_fmin(6, {0} + 3)) / 6))",
 }  # fmt: skip
 # T the type, U an unsigned one in which it cannot overflow, W the wide function's letter.
 _WHOLE: dict[str, str] = {
