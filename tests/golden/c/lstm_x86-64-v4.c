@@ -14,31 +14,36 @@ typedef int32_t vi __attribute__((vector_size(64)));
 
 static inline vf v_load(const float *p) { return (vf)_mm512_loadu_ps(p); }
 
+static inline vf v_set1(float a) { return (vf)_mm512_set1_ps(a); }
+
+/* an even polynomial of degree 6 */
+static inline vf v_tanh_divisor(vf s) {
+    vf b = v_set1(3.06754149034757e-04f);
+    b = b * s + 0.0303448846557834f;
+    b = b * s + 0.580719265904384f;
+    return b * s + 1.25274244749923f;
+}
+
 /* the larger; b where either is NaN */
 static inline vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 
 /* the smaller; b where either is NaN */
 static inline vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 
-static inline vf v_set1(float a) { return (vf)_mm512_set1_ps(a); }
-
-/* tanh x = p / q, odd over even polynomials of degree 13 and 6, |x| held to where the quotient reaches 1 */
+/* tanh x = p / q, odd over even polynomials of degree 13 and 6, |x| held to where the quotient reaches 1; scaled so that
+   p is a normal number where x is */
 static inline void v_tanh_parts(vf x, vf *p, vf *q) {
     x = v_max(v_set1(-7.90531111f), v_min(v_set1(7.90531111f), x));
     const vf s = x * x;
-    vf a = v_set1(-2.76076847742355e-16f);
-    a = a * s + 2.00018790482477e-13f;
-    a = a * s + -8.60467152213735e-11f;
-    a = a * s + 5.12229709037114e-08f;
-    a = a * s + 1.48572235717979e-05f;
-    a = a * s + 6.37261928875436e-04f;
-    a = a * s + 4.89352455891786e-03f;
-    vf b = v_set1(1.19825839466702e-06f);
-    b = b * s + 1.18534705686654e-04f;
-    b = b * s + 2.26843463243900e-03f;
-    b = b * s + 4.89352518554385e-03f;
+    vf a = v_set1(-7.06756730220429e-14f);
+    a = a * s + 5.12048103635141e-11f;
+    a = a * s + -2.20279590966716e-08f;
+    a = a * s + 1.31130805513501e-05f;
+    a = a * s + 0.00380344923438026f;
+    a = a * s + 0.163139053792112f;
+    a = a * s + 1.25274228708297f;
     *p = a * x;
-    *q = b;
+    *q = v_tanh_divisor(s);
 }
 
 static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); }

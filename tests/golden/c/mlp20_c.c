@@ -31,33 +31,36 @@ static inline float v_sum(vf a) { return a; }
 /* where all but the first four lanes hold 0 */
 static inline float v_sum4(vf a) { return v_sum(a); }
 
-static inline vf v_round(vf a) { return rintf(a); }
+/* x - top as v_shrink needs it: however far below */
+static inline vf v_below(vf x, vf top) { return x - top; }
 
-static inline vi v_toint(vf a) { return (vi)rintf(a); }
-
-static inline vf v_frombits(vi a) {
-    vf b;
+/* the last bits of t added to the exponent of a: a · 2^n where they are n and the result is a normal number */
+static inline vf v_raise(vf a, vf t) {
+    uint32_t b, n;
     memcpy(&b, &a, sizeof b);
-    return b;
+    memcpy(&n, &t, sizeof n);
+    b += n << 23;
+    memcpy(&a, &b, sizeof a);
+    return a;
 }
 
 static inline vf v_select(vi m, vf a, vf b) { return m ? a : b; }
 
-/* a · 2^n, n whole, from -150 to 0; zero below 2^-126 */
-static inline vf v_shrink(vf a, vf n) {
-    return v_select(n < -126.0f, v_set1(0.0f), a * v_frombits((v_toint(n) + 127) << 23));
+/* a · 2^n for t = n + 127 + 1.5·2^23, whose last bits are those of 2^n; zero below 2^-126, whatever a is there */
+static inline vf v_shrink(vf a, vf t) {
+    return v_select(t < 12582913.0f, v_set1(0.0f), a * v_raise(v_set1(0.0f), t));
 }
 
-/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; 2^f by a polynomial on |f| <= ½ */
+/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; e^f by a polynomial on |f| <= ln 2 / 2 */
 static inline vf v_weight(vf x, vf top) {
-    const vf d = v_max(v_set1(-104.0f), x - top), n = v_round(d * 1.44269504088896341f);
-    const vf f = d * 1.44269504088896341f - n;
-    vf p = v_set1(1.326471451e-3f);
-    p = p * f + 9.671513923e-3f;
-    p = p * f + 5.550733954e-2f;
-    p = p * f + 2.402224243e-1f;
-    p = p * f + 6.931470037e-1f;
-    return v_shrink(p * f + 1.0f, n);
+    const vf d = v_below(x, top), t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
+    const vf f = (d - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
+    vf p = v_set1(0.008290269214f);
+    p = p * f + 0.041898117f;
+    p = p * f + 0.1666763799f;
+    p = p * f + 0.4999914814f;
+    p = p * f + 0.9999997064f;
+    return v_shrink(p * f + 1.0f, t);
 }
 
 /* 20 -> 10, relu */

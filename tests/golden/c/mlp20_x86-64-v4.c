@@ -34,20 +34,21 @@ static inline vf v_swap(vf a) {
     return b;
 }
 
-static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); }
+/* x - top, held to where e^that is zero, since v_shrink keeps a NaN that comes of larger numbers */
+static inline vf v_below(vf x, vf top) { return v_max(v_set1(-104.0f), x - top); }
 
-static inline vf v_shrink(vf a, vf n) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)n); }
+static inline vf v_shrink(vf a, vf t) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)(t - 12583039.0f)); }
 
-/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; 2^f by a polynomial on |f| <= ½ */
+/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; e^f by a polynomial on |f| <= ln 2 / 2 */
 static inline vf v_weight(vf x, vf top) {
-    const vf d = v_max(v_set1(-104.0f), x - top), n = v_round(d * 1.44269504088896341f);
-    const vf f = d * 1.44269504088896341f - n;
-    vf p = v_set1(1.326471451e-3f);
-    p = p * f + 9.671513923e-3f;
-    p = p * f + 5.550733954e-2f;
-    p = p * f + 2.402224243e-1f;
-    p = p * f + 6.931470037e-1f;
-    return v_shrink(p * f + 1.0f, n);
+    const vf d = v_below(x, top), t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
+    const vf f = (d - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
+    vf p = v_set1(0.008290269214f);
+    p = p * f + 0.041898117f;
+    p = p * f + 0.1666763799f;
+    p = p * f + 0.4999914814f;
+    p = p * f + 0.9999997064f;
+    return v_shrink(p * f + 1.0f, t);
 }
 
 static inline vf v_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }

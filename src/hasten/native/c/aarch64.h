@@ -94,3 +94,32 @@ static inline vb v_pack_u8(const vi *a, int zero) {
 static inline vb v_pack_i8(const vi *a, int zero) {
     return (vb)vcombine_s8(vqmovn_s16(v_halves(a[0], a[1], zero)), vqmovn_s16(v_halves(a[2], a[3], zero)));
 }
+//! v_fused: types
+/* a·b + c, rounded once */
+static inline vf v_fused(vf a, vf b, vf c) {
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+//! v_gelu_rest: v_fused v_set1
+/* a² + n·2·ln 2, what rounding a² loses put back */
+static inline vf v_gelu_rest(vf a, vf n) {
+    const vf s = a * a;
+    return v_fused(n, v_set1(1.38629436f), s) + v_fused(a, a, -s);
+}
+//! v_gelu_power: v_fused v_set1
+/* 2u / ln 2 = a·(c + d·a²) = -n + f, whole n: returns f, t holds n in its last bits. Up to 126, so that what rounding c,
+   d, a² and their sum loses is put back */
+static inline vf v_gelu_power(vf a, vf *t) {
+    const vf s = a * a, d = v_set1(0.10294324f), v = v_fused(s, d, v_set1(2.3022079467773438f));
+    const vf constants = s * -2.016198430e-09f + 2.513669815e-07f;
+    const vf lost = v_fused(s, d, 2.3022079467773438f - v) + (v_fused(a, a, -s) * d + constants);
+    *t = v_fused(-a, v, v_set1(12582912.0f));
+    return v_fused(a, v, *t - 12582912.0f) + a * lost;
+}
+//! v_tanh_divisor: v_set1
+/* an even polynomial of degree 6 */
+static inline vf v_tanh_divisor(vf s) {
+    vf b = v_set1(3.06754149034757e-04f);
+    b = b * s + 0.0303448846557834f;
+    b = b * s + 0.580719265904384f;
+    return b * s + 1.25274244749923f;
+}

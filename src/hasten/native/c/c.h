@@ -37,6 +37,16 @@ static inline vf v_sqrt(vf a) { return sqrtf(a); }
 //! v_scale: types
 /* a · 2^n, n integral */
 static inline vf v_scale(vf a, vf n) { return n == n ? ldexpf(a, (int)(n > 300 ? 300 : n < -300 ? -300 : n)) : n; }
+//! v_raise: types
+/* the last bits of t added to the exponent of a: a · 2^n where they are n and the result is a normal number */
+static inline vf v_raise(vf a, vf t) {
+    uint32_t b, n;
+    memcpy(&b, &a, sizeof b);
+    memcpy(&n, &t, sizeof n);
+    b += n << 23;
+    memcpy(&a, &b, sizeof a);
+    return a;
+}
 //! v_sum: types
 static inline float v_sum(vf a) { return a; }
 //! v_hmax: types

@@ -17,6 +17,9 @@ static inline vf v_scale(vf a, vf n) {
     vi h = k >> 1;
     return a * (vf)((h + 127) << 23) * (vf)((k - h + 127) << 23);
 }
+//! v_raise: types
+/* the last bits of t added to the exponent of a: a · 2^n where they are n and the result is a normal number */
+static inline vf v_raise(vf a, vf t) { return (vf)((vi)a + ((vi)t << 23)); }
 //! v_lanes: types
 /* the first n lanes of a; the others hold fill */
 static inline vf v_lanes(vf a, int n, float fill) {

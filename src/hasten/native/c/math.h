@@ -36,22 +36,25 @@ static inline vf v_exp(vf x) {
     v_exp_parts(x, &n, &q);
     return v_scale(q + 1.0f, n);
 }
-//! v_shrink: v_toint v_frombits v_select v_set1
-/* a · 2^n, n whole, from -150 to 0; zero below 2^-126 */
-static inline vf v_shrink(vf a, vf n) {
-    return v_select(n < -126.0f, v_set1(0.0f), a * v_frombits((v_toint(n) + 127) << 23));
+//! v_shrink: v_raise v_select v_set1
+/* a · 2^n for t = n + 127 + 1.5·2^23, whose last bits are those of 2^n; zero below 2^-126, whatever a is there */
+static inline vf v_shrink(vf a, vf t) {
+    return v_select(t < 12582913.0f, v_set1(0.0f), a * v_raise(v_set1(0.0f), t));
 }
-//! v_weight: v_max v_round v_set1 v_shrink
-/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; 2^f by a polynomial on |f| <= ½ */
+//! v_below: types
+/* x - top as v_shrink needs it: however far below */
+static inline vf v_below(vf x, vf top) { return x - top; }
+//! v_weight: v_below v_set1 v_shrink
+/* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; e^f by a polynomial on |f| <= ln 2 / 2 */
 static inline vf v_weight(vf x, vf top) {
-    const vf d = v_max(v_set1(-104.0f), x - top), n = v_round(d * 1.44269504088896341f);
-    const vf f = d * 1.44269504088896341f - n;
-    vf p = v_set1(1.326471451e-3f);
-    p = p * f + 9.671513923e-3f;
-    p = p * f + 5.550733954e-2f;
-    p = p * f + 2.402224243e-1f;
-    p = p * f + 6.931470037e-1f;
-    return v_shrink(p * f + 1.0f, n);
+    const vf d = v_below(x, top), t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
+    const vf f = (d - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
+    vf p = v_set1(0.008290269214f);
+    p = p * f + 0.041898117f;
+    p = p * f + 0.1666763799f;
+    p = p * f + 0.4999914814f;
+    p = p * f + 0.9999997064f;
+    return v_shrink(p * f + 1.0f, t);
 }
 //! v_expm1: v_exp_parts v_scale v_set1 v_select
 /* e^x - 1 without losing digits near zero: 2^n·q + (2^n - 1), halved so that 2^n does not overflow early */
@@ -98,24 +101,26 @@ static inline vf v_log1p(vf x) {
 }
 //! v_sigmoid: v_exp
 static inline vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
-//! v_tanh_parts: v_max v_min v_set1
-/* tanh x = p / q, odd over even polynomials of degree 13 and 6, |x| held to where the quotient reaches 1 */
+//! v_tanh_divisor: types
+/* an even polynomial of degree 6, in pairs of terms: fewer roundings where those of products count too */
+static inline vf v_tanh_divisor(vf s) {
+    return (s * 3.06754149034757e-04f + 0.0303448846557834f) * (s * s) + (s * 0.580719265904384f + 1.25274244749923f);
+}
+//! v_tanh_parts: v_tanh_divisor v_max v_min v_set1
+/* tanh x = p / q, odd over even polynomials of degree 13 and 6, |x| held to where the quotient reaches 1; scaled so that
+   p is a normal number where x is */
 static inline void v_tanh_parts(vf x, vf *p, vf *q) {
     x = v_max(v_set1(-7.90531111f), v_min(v_set1(7.90531111f), x));
     const vf s = x * x;
-    vf a = v_set1(-2.76076847742355e-16f);
-    a = a * s + 2.00018790482477e-13f;
-    a = a * s + -8.60467152213735e-11f;
-    a = a * s + 5.12229709037114e-08f;
-    a = a * s + 1.48572235717979e-05f;
-    a = a * s + 6.37261928875436e-04f;
-    a = a * s + 4.89352455891786e-03f;
-    vf b = v_set1(1.19825839466702e-06f);
-    b = b * s + 1.18534705686654e-04f;
-    b = b * s + 2.26843463243900e-03f;
-    b = b * s + 4.89352518554385e-03f;
+    vf a = v_set1(-7.06756730220429e-14f);
+    a = a * s + 5.12048103635141e-11f;
+    a = a * s + -2.20279590966716e-08f;
+    a = a * s + 1.31130805513501e-05f;
+    a = a * s + 0.00380344923438026f;
+    a = a * s + 0.163139053792112f;
+    a = a * s + 1.25274228708297f;
     *p = a * x;
-    *q = b;
+    *q = v_tanh_divisor(s);
 }
 //! v_tanh: v_tanh_parts
 static inline vf v_tanh(vf x) {
@@ -180,51 +185,77 @@ static inline vf v_hard_sigmoid(vf x, vf alpha, vf beta) {
 static inline vf v_hard_swish(vf x) {
     return x * (v_max(v_set1(0.0f), v_min(v_set1(6.0f), x + 3.0f)) * 0.166666667f);
 }
-//! v_silu: v_exp
-static inline vf v_silu(vf x) { return x / (1.0f + v_exp(-x)); }
-//! v_gelu: v_abs v_min v_set1
-/* relu(x) less |x|·Φ(-|x|), which is gone from 5.6 on: a polynomial in t from -1 to 1 */
-static inline vf v_gelu(vf x) {
-    const vf b = v_abs(x), a = v_min(v_set1(5.6f), b), t = a * 0.357142866f - 1.0f, s = t * t;
-    vf p = v_set1(-2.61199614e-03f);
-    p = p * s + 1.017343998e-02f;
-    p = p * s + -1.350561739e-03f;
-    p = p * s + -6.286305934e-02f;
-    p = p * s + 1.362774819e-01f;
-    p = p * s + -5.422115326e-02f;
-    p = p * s + -1.307941079e-01f;
-    p = p * s + -1.960851811e-02f;
-    vf q = v_set1(6.322694011e-03f);
-    q = q * s + -3.462610766e-02f;
-    q = q * s + 7.580909133e-02f;
-    q = q * s + -5.347897112e-02f;
-    q = q * s + -8.278340101e-02f;
-    q = q * s + 1.43932119e-01f;
-    q = q * s + 6.727103144e-02f;
-    q = q * s + 2.555135405e-03f;
-    return (0.5f * x + 0.5f * b) - a * (1.0f - t) * (p * t + q);
+//! v_silu: v_abs v_min v_set1 v_raise
+/* relu(x) less |x|·σ(-|x|); e^-|x| = 2^n·e^-f, and 2^32 times that so that it is a normal number as long as the result
+   is */
+static inline vf v_silu(vf x) {
+    const vf b = v_abs(x), a = v_min(v_set1(109.0f), b);
+    const vf t = a * -1.44269504088896341f + 12582912.0f, n = t - 12582912.0f;
+    const vf f = (a + n * 0.693145751953125f) + n * 1.428606765330187e-06f;
+    vf e = v_set1(5946485.491f);
+    e = e * f + -35967309.24f;
+    e = e * f + 178962580.4f;
+    e = e * f + -715817685.8f;
+    e = e * f + 2147483405.0f;
+    e = e * f + -4294967437.0f;
+    e = v_raise(e * f + 4294967296.0f, t);
+    return (0.5f * x + 0.5f * b) - a * e / (e + 4294967296.0f);
 }
-//! v_gelu_tanh: v_abs v_min v_set1
-/* the like for x·σ(1.5957691·(x + 0.044715·x³)), gone from 5.2 on */
+//! v_gelu_rest: v_bits v_frombits
+/* a² + n·2·ln 2 with n = -a² / (2·ln 2), whole: what the sum leaves of a². Both in two parts, so that no product of the
+   first ones is rounded */
+static inline vf v_gelu_rest(vf a, vf n) {
+    const vf high = v_frombits(v_bits(a) & (int)0xfffff000);
+    return (high * high + n * 1.38629150390625f) + ((a - high) * (a + high) + n * 2.86102295e-06f);
+}
+//! v_gelu: v_gelu_rest v_abs v_min v_set1 v_raise
+/* relu(x) less a·Φ(-a), a = |x|: e^(-a²/2) / √2π = 2^n·e^(-f/2) / √2π times h / (h + g), polynomials, so that the tail
+   keeps its digits. e and g are 2^32 times what they are, since e must be a normal number until the result is zero */
+static inline vf v_gelu(vf x) {
+    const vf b = v_abs(x), a = v_min(v_set1(14.5f), b);
+    const vf t = a * a * -0.721347520444481704f + 12582912.0f, f = v_gelu_rest(a, t - 12582912.0f);
+    vf e = v_set1(-443902.166f);
+    e = e * f + 4486866.35f;
+    e = e * f + -35698723.0f;
+    e = e * f + 214176207.0f;
+    e = e * f + -856719171.0f;
+    e = v_raise(e * f + 1.71343885e+09f, t);
+    vf h = v_set1(0.00605805172f);
+    h = h * a + 0.0569175668f;
+    h = h * a + 0.247315794f;
+    h = h * a + 0.572992384f;
+    h = (h * a + 0.626658976f) * a;
+    vf g = v_set1(25917708.0f);
+    g = g * a + 246611024.0f;
+    g = g * a + 985541183.0f;
+    g = g * a + 2.14748365e+09f;
+    return (0.5f * x + 0.5f * b) - e * h / (h * 4294967296.0f + g);
+}
+//! v_gelu_power: v_bits v_frombits
+/* 2u / ln 2 = a·(c + d·a²) = -n + f, whole n: returns f, t holds n in its last bits. Up to 126, so that a, d and the sum
+   are split for a product that is not rounded, 8 bits times 16, and a rest */
+static inline vf v_gelu_power(vf a, vf *t) {
+    const vf high = v_frombits(v_bits(a * 1.00292969f) & (int)0xffff0000), s = high * high;
+    const vf v = s * 0.1025390625f + 2.3022079467773438f, low = v_frombits(v_bits(v) & (int)0xffffff00);
+    const vf lost = (v - low) + (s * 0.00040417708f + 2.513669815e-07f);
+    const vf rest = high * lost + (a - high) * ((a * (a + high) + s) * 0.10294324f + 2.3022082f);
+    *t = 12582912.0f - (high * low + rest);
+    return (high * low + (*t - 12582912.0f)) + rest;
+}
+//! v_gelu_tanh: v_gelu_power v_abs v_min v_set1 v_raise
+/* relu(x) less |x|·σ(-2u), u = 0.79788456·(|x| + 0.044715·|x|³); e^-2u = 2^n·2^-f, and 2^32 times that so that it is a
+   normal number as long as the result is */
 static inline vf v_gelu_tanh(vf x) {
-    const vf b = v_abs(x), a = v_min(v_set1(5.2f), b), t = a * 0.384615391f - 1.0f, s = t * t;
-    vf p = v_set1(-1.76502543e-03f);
-    p = p * s + 7.268062327e-03f;
-    p = p * s + -3.333926667e-03f;
-    p = p * s + -3.344213963e-02f;
-    p = p * s + 6.75476715e-02f;
-    p = p * s + 1.111499779e-02f;
-    p = p * s + -1.415680647e-01f;
-    p = p * s + -3.082014062e-02f;
-    vf q = v_set1(2.597443061e-03f);
-    q = q * s + -1.470139343e-02f;
-    q = q * s + 2.956142277e-02f;
-    q = q * s + -1.575001865e-03f;
-    q = q * s + -9.153866023e-02f;
-    q = q * s + 1.053888127e-01f;
-    q = q * s + 9.078648686e-02f;
-    q = q * s + 4.482262302e-03f;
-    return (0.5f * x + 0.5f * b) - a * (1.0f - t) * (p * t + q);
+    const vf b = v_abs(x), a = v_min(v_set1(10.78f), b);
+    vf t;
+    const vf f = v_gelu_power(a, &t);
+    vf e = v_set1(-5697125.682f);
+    e = e * f + 41539016.58f;
+    e = e * f + -238402224.6f;
+    e = e * f + 1031747413.0f;
+    e = e * f + -2977043598.0f;
+    e = v_raise(e * f + 4294967296.0f, t);
+    return (0.5f * x + 0.5f * b) - a * e / (e + 4294967296.0f);
 }
 //! v_softplus: v_exp v_log1p v_abs v_max v_set1
 static inline vf v_softplus(vf x) { return v_max(v_set1(0.0f), x) + v_log1p(v_exp(-v_abs(x))); }
