@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from hasten.errors import PassError, SourceError
 from hasten.graph import reference
+from hasten.graph.carried import settle
 from hasten.graph.walk import all_nodes
 from hasten.types import Array
 
@@ -56,11 +57,13 @@ def _inferred(proto: onnx.ModelProto, strict: bool) -> onnx.ModelProto | None:
 
 
 def complete(model: ir.Model) -> None:
-    """``infer``, and what it leaves unknown read off two runs on unlike inputs, kept where both agree.
+    """``infer``, what loops carry (``settle``), and what is unknown still read off two runs on unlike inputs, kept
+    where both agree.
 
     Only for graphs without free dimensions; others are inferred alone.
     """
     infer(model)
+    settle(model, infer)
     if not free_dims(model):
         _observe(model)
 

@@ -50,7 +50,7 @@ def _fold_shapes(editor: Editor) -> None:
 def _fold_values(editor: Editor) -> None:
     known: dict[ir.Value, None] = {}
     folded: list[ir.Node] = []
-    for node in editor.model.graph:
+    for node in all_nodes(editor.model.graph):
         if _foldable(node, known):
             folded.append(node)
             known.update(dict.fromkeys(node.outputs))

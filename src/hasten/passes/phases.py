@@ -9,11 +9,13 @@ from __future__ import annotations
 from hasten.passes import Pass
 from hasten.passes.contributed import contributed_operators
 from hasten.passes.contributed_rounding import contributed_rounding
+from hasten.passes.count_turns import count_turns
 from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fourier import fourier_as_product
 from hasten.passes.fuse_linear import fuse_bias, fuse_padding
+from hasten.passes.loop_invariants import loop_invariants
 from hasten.passes.merge_clips import merge_clips
 from hasten.passes.opset import raise_opset
 from hasten.passes.quantised import views_as_integers
@@ -52,6 +54,8 @@ TIDY: tuple[Pass, ...] = (
     dead_nodes,
     fold_constants,
     drop_noops,
+    loop_invariants,
+    count_turns,
     reroll,
     recognise_recurrence,
     recognise_unrolled,

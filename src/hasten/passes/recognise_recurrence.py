@@ -16,7 +16,7 @@ from hasten.graph import reference
 from hasten.passes import Pass
 from hasten.passes.extract import extract
 from hasten.passes.recurrent_cell import Cell, Step, cell_of, emit
-from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, scalar
+from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, scalar, unwrapped
 from hasten.types import Array
 
 __all__ = ["recognise_recurrence"]
@@ -167,8 +167,8 @@ def _replaceable(turns: _Turns) -> bool:
     others = [value for i, value in enumerate(turns.loop.outputs[:carried]) if i not in turns.places]
     if any(_is_wanted(value) for value in others):
         return False
-    results = [_unwrapped(value) for value in turns.step.results]
-    return all(_unwrapped(inner) in results for inner, outer, _ in turns.scans if _is_wanted(outer))
+    results = [unwrapped(value) for value in turns.step.results]
+    return all(unwrapped(inner) in results for inner, outer, _ in turns.scans if _is_wanted(outer))
 
 
 def _is_wanted(value: ir.Value) -> bool:
@@ -176,8 +176,8 @@ def _is_wanted(value: ir.Value) -> bool:
 
 
 def _replace(editor: Editor, turns: _Turns, cell: Cell) -> None:
-    hidden = _unwrapped(turns.step.results[cell.hidden])
-    if any(_is_wanted(outer) and _unwrapped(inner) is not hidden for inner, outer, _ in turns.scans):
+    hidden = unwrapped(turns.step.results[cell.hidden])
+    if any(_is_wanted(outer) and unwrapped(inner) is not hidden for inner, outer, _ in turns.scans):
         return
     loop, direction = turns.loop, "reverse" if turns.backwards else "forward"
     sequence = _moved(editor, loop, turns.sequence, turns.axis, 0)
@@ -199,15 +199,6 @@ def _moved(editor: Editor, before: ir.Node, value: ir.Value, origin: int, target
     shape = dims(value)
     moved = None if shape is None else [shape[axis] for axis in order]
     return editor.value(before, "Transpose", [value], {"perm": order}, shape=moved)
-
-
-def _unwrapped(value: ir.Value) -> ir.Value:
-    producer = value.producer()
-    while is_op(producer, "Identity"):
-        assert producer is not None and producer.inputs[0] is not None
-        value = producer.inputs[0]
-        producer = value.producer()
-    return value
 
 
 recognise_recurrence = Pass(
