@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from hasten.api.subject import subject
 from hasten.bundle import Contents, read, write
 from hasten.bundle.unpack import unpack
 from hasten.engines import BuildRequest
+from hasten.errors import BundleError
 from hasten.graph import specs
 from hasten.graph import write as write_graph
 from hasten.native.compile import Numerics
@@ -117,6 +119,17 @@ def test_rewrites_of_a_bundle_are_told_from_the_source_on(model: Path, tmp_path:
     since = explain(tmp_path / "older.hasten")
     assert since.rewritten_since == "portable graph"
     assert len(since.rewrites) < len(kept.rewrites), "what took the Identity away came before the portable graph"
+
+
+@pytest.mark.parametrize("kept", [[{"name": "fold constants"}], ["fold constants"], 3])
+def test_rewrites_that_a_bundle_tells_by_halves_are_a_damaged_bundle(model: Path, tmp_path: Path, kept: Any) -> None:
+    opened = read(bundle(model, tmp_path))
+    samples, expected = zip(*opened.checks(), strict=True)
+    entries = tuple(replace(e, artefact=unpack(opened, e)) for e in opened.entries)
+    made = Contents(opened.inputs, opened.outputs, entries, opened.graph(), samples, expected, rewrites={1: kept})
+    write(tmp_path / "halves.hasten", made)
+    with pytest.raises(BundleError, match=r"damaged bundle .*lacks what a rewrite did"):
+        explain(tmp_path / "halves.hasten")
 
 
 def test_a_report_profiles_the_program_of_a_winner_in_lower_precision(model: Path, tmp_path: Path) -> None:

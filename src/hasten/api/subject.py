@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hasten.api.settings import Settings
 from hasten.bundle import Bundle, Entry
 from hasten.engines import BuildRequest
 from hasten.engines.native import graph_of, numerics
-from hasten.errors import SettingsError, SourceError
+from hasten.errors import BundleError, SettingsError, SourceError
 from hasten.native.compile import Numerics
 from hasten.passes import Rewrite
 from hasten.records import Candidate
@@ -103,7 +103,7 @@ def _of_bundle(path: Path, size: int, settings: Settings, work: Path) -> Subject
     if not fitting:
         raise SourceError(f"bundle '{path}' holds no stored answers at batch {size}: export at a batch it was made for")
     kept = opened.rewrites(size)
-    rewrites = since if kept is None else tuple(map(_rewrite, kept))
+    rewrites = since if kept is None else _rewrites(path, kept)
     begun = "portable graph" if kept is None else "source"
     plain = Subject(path.stem, optimised, tuple(fitting[:3]), rewrites, Numerics(math=settings.math), begun)
     winner = next((entry for entry in opened.entries if entry.artefact.candidate.batch == size), None)
@@ -112,9 +112,13 @@ def _of_bundle(path: Path, size: int, settings: Settings, work: Path) -> Subject
     return _as_won(plain, winner, opened, work)
 
 
-def _rewrite(told: Mapping[str, Any]) -> Rewrite:
-    """As a bundle keeps it; one by a newer hasten may tell more."""
-    return Rewrite(**{f.name: told[f.name] for f in fields(Rewrite) if f.name in told})
+def _rewrites(path: Path, kept: Sequence[Mapping[str, Any]]) -> tuple[Rewrite, ...]:
+    """As a bundle keeps them; one by a newer hasten may tell more."""
+    known = [f.name for f in fields(Rewrite)]
+    try:
+        return tuple(Rewrite(**{name: told[name] for name in known if name in told}) for told in kept)
+    except TypeError as error:
+        raise BundleError(f"damaged bundle '{path}': its manifest lacks what a rewrite did ({error})") from error
 
 
 def _as_won(plain: Subject, entry: Entry, opened: Bundle, work: Path) -> Subject:

@@ -58,10 +58,7 @@ Precision = Annotated[
 ]
 Math = Annotated[
     str,
-    typer.Option(
-        help="How exact exp, tanh … are in native code: default (6 ULP; 4e-7 where terms cancel), strict (2 ULP) or "
-        "fast (5e-4)."
-    ),
+    typer.Option(help="How exact exp, tanh … are in native code: default (6 ULP), strict (2 ULP) or fast (5e-4)."),
 ]
 Tolerance = Annotated[
     float | None, typer.Option(help="Absolute and relative error allowed, such as 1e-3; default: rounding alone.")
