@@ -15,8 +15,10 @@ import small_onnx
 from hasten.api import Settings, study
 from hasten.api import pipeline as pipeline_module
 from hasten.bundle import read
+from hasten.engines import ENGINES
 from hasten.errors import (
     BundleError,
+    EngineError,
     InputError,
     NondeterministicError,
     SettingsError,
@@ -132,6 +134,20 @@ def test_compile_several_inputs_by_name(home: Path) -> None:
     np.testing.assert_allclose(model.predict({"x0": a, "x1": b}), small_onnx.expected(a, b), rtol=1e-5)
     with pytest.raises(InputError, match="inputs disagree on the batch"):
         model.predict([a, b[:2]])
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("engine", ["keras", "litert"])
+def test_compile_with_an_engine_that_calls_the_source_itself(engine: str, model_file: Path) -> None:
+    keras = pytest.importorskip("keras")
+    if ENGINES[engine].missing() is not None:
+        pytest.skip("not installed")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh")])
+    x = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
+    with hasten.compile(model, engine=engine) as fast:
+        np.testing.assert_allclose(fast(x), np.asarray(model(x)), rtol=1e-5, atol=1e-6)
+    with pytest.raises(EngineError, match=rf"{engine} cannot run a model of onnx"):
+        hasten.compile(model_file, engine=engine)
 
 
 def test_compile_with_an_unknown_engine(model_file: Path) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "batches",
     "calibration",
     "graphs",
+    "offer",
     "optimised",
     "ordered",
     "plan",
@@ -155,7 +156,7 @@ def plan(
     """What is to be built and tried; ``folders``: one for this run, one where trials outlive it."""
     work, store = folders
     chosen = {name: home for name, home in ENGINES.items() if not settings.engines or name in settings.engines}
-    candidates, skipped = gather(_offer(source, made, settings), chosen)
+    candidates, skipped = gather(offer(source, made, settings), chosen)
     labels = None if settings.data is None else read_labels(source, settings.data)
     return Plan(
         fingerprint=source.fingerprint,
@@ -177,7 +178,8 @@ def plan(
     )
 
 
-def _offer(source: Source, made: Graphs, settings: Settings) -> Offer:
+def offer(source: Source, made: Graphs, settings: Settings) -> Offer:
+    """What engines are asked about this source."""
     sizes = batches(source, settings)
     return Offer(
         framework=source.framework,

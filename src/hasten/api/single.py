@@ -75,7 +75,9 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tupl
     source = check_deterministic(source, examples)
     made = prepare.graphs(source, sizes, examples[0], folder)
     rows = prepare.calibration(source, None, examples, folder)
-    artefacts = [_built(source, made.by_batch.get(size), size, (settings, folder, rows)) for size in sizes]
+    artefacts = [
+        _built(source, made, _candidate(source, made, settings, size), (settings, folder, rows)) for size in sizes
+    ]
     checks = [prepare.stacked(source.inputs, [example], min(sizes)) for example in examples]
     allowed = (settings.allowed or Tolerance()).for_source(made.computes_in)
     contents = Contents(
@@ -92,10 +94,22 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tupl
     return contents, allowed
 
 
-def _built(source: Source, path: Path | None, size: int, given: tuple[Settings, Path, Path]) -> Artefact:
+def _candidate(source: Source, made: prepare.Graphs, settings: Settings, size: int) -> Candidate:
+    """What is asked for; of an engine that calls the source in several ways, the best that ``--quick`` would try."""
+    name, precision, threads = settings.engines[0], settings.precision, settings.threads[0]
+    engine = engine_named(name)
+    if getattr(engine, "graph_alone", False):
+        return Candidate(name, precision, threads, size, math_option(settings.math) if name == "native" else ())
+    offered = engine.candidates(replace(prepare.offer(source, made, settings), quick=True))
+    fitting = [candidate.options for candidate in offered if candidate.batch == size]
+    if not fitting:
+        raise EngineError(f"{name} cannot run a model of {source.framework}: expected another engine, such as native")
+    return Candidate(name, precision, threads, size, fitting[-1])
+
+
+def _built(source: Source, made: prepare.Graphs, candidate: Candidate, given: tuple[Settings, Path, Path]) -> Artefact:
     settings, folder, rows = given
-    options = math_option(settings.math) if settings.engines[0] == "native" else ()
-    candidate = Candidate(settings.engines[0], settings.precision, settings.threads[0], size, options)
+    size, path = candidate.batch, made.by_batch.get(candidate.batch)
     built = folder / f"built{size}"
     built.mkdir()
     request = BuildRequest(
