@@ -15,7 +15,7 @@ import small_onnx
 from hasten.api import Settings, study
 from hasten.api import pipeline as pipeline_module
 from hasten.bundle import read
-from hasten.engines import ENGINES
+from hasten.engines import engine as engine_named
 from hasten.errors import (
     BundleError,
     EngineError,
@@ -140,7 +140,7 @@ def test_compile_several_inputs_by_name(home: Path) -> None:
 @pytest.mark.parametrize("engine", ["keras", "litert"])
 def test_compile_with_an_engine_that_calls_the_source_itself(engine: str, model_file: Path) -> None:
     keras = pytest.importorskip("keras")
-    if ENGINES[engine].missing() is not None:
+    if engine_named(engine).missing() is not None:
         pytest.skip("not installed")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh")])
     x = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
