@@ -41,7 +41,8 @@ def _turns(model: ir.Model, loop: ir.Node) -> int | None:
     """How often the body runs; None where that is no matter of counting, or stands there already."""
     body = loop.attributes["body"].as_graph()
     goes_on, start = body.outputs[0], loop.inputs[1]
-    if goes_on is body.inputs[1] or scalar(goes_on) == 1 or (start is not None and scalar(start) != 1):
+    # Without a condition to begin with the standard has the body's ignored, and ONNX Runtime does not.
+    if goes_on is body.inputs[1] or scalar(goes_on) == 1 or scalar(start) != 1:
         return None
     limit = None if loop.inputs[0] is None else scalar(loop.inputs[0])
     if loop.inputs[0] is not None and limit is None:
