@@ -224,6 +224,8 @@ def test_convolutions_of_images_with_channels_last(rng, op, channels, biased, gr
 @given(RANDOM, SIZES, SIZES)
 def test_gelu_in_its_forms(rng, rows, columns) -> None:
     x, bias = of(rng, rows, columns) * 3, of(rng, columns)
+    # Forms of gelu round unlike where their terms cancel; what a pass may change is measured by the largest answer.
+    x[0, 0], bias[0] = 3, 0
     for op, inputs in {"Gelu": [x], "FastGelu": [x, bias], "BiasGelu": [x, bias], "QuickGelu": [x]}.items():
         holds(Case(op, inputs, (0,)))
     holds(Case("FastGelu", [x], (0,)))
