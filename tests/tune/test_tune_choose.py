@@ -239,6 +239,21 @@ def test_a_burst_in_some_rounds_is_no_tail_and_the_median_decides(trial_of) -> N
     assert choose([one, two], "p50", rounds=own).winner is two
 
 
+@pytest.mark.parametrize(("hit", "stays"), [(0.3, False), (1.0, True)])
+def test_an_original_level_in_the_tail_is_beaten_at_the_median(trial_of, hit: float, stays: bool) -> None:
+    """A burst in some rounds of a short play-off leaves them level; a tail that comes in every round does not."""
+    fast, own = trial_of("native", 93), trial_of("litert", 270, options=(("form", "file"),))
+    rng = np.random.default_rng(0)
+    rounds = [rng.normal(usual * 1e3, 900, (20, 400)) for usual in (93, 270)]
+    rounds[0][rng.random(20) < hit, :20] = 3e6
+    played = Rounds({t.candidate.key: tuple(r) for t, r in zip((fast, own), rounds, strict=True)})
+    verdict = choose([fast, own], "p99", rounds=played)
+    assert verdict.original_stays is stays
+    assert verdict.winner is (own if stays else fast)
+    if not stays:
+        assert verdict.gain_statistic == "p50" and verdict.gain.value == pytest.approx(270 / 93, rel=0.05)
+
+
 def test_a_longer_tail_in_few_rounds_is_a_tie_and_told_as_one(trial_of) -> None:
     one, two = trial_of("native", 48), trial_of("native", 48, threads=2)
     steady = np.random.default_rng(0).normal(48e3, 300, (20, 400))

@@ -60,7 +60,8 @@ class Verdict:
     """Nothing beats the user's own best call beyond the noise; that may be the winner itself."""
     reason: str
     gain_statistic: str = ""
-    """What ``gain`` compares: ``statistic``, or a lower percentile where the original has too few samples for it."""
+    """What ``gain`` compares: ``statistic``, a lower percentile where the original has too few samples for it, or the
+    median where they are level by both."""
 
 
 def leaders(
@@ -114,8 +115,8 @@ def choose(
     others = [t for t in shippable if t is not winner]
     runner_up = others[0] if others else None
     ratio = table.deciding_ratio(runner_up, winner) if runner_up else None
-    gain = table.ratio(original, winner) if original else None
-    original_stays = gain is not None and not _beats(table, gain)
+    gain = table.deciding_ratio(original, winner) if original else None
+    original_stays = original is not None and (table.beats(original, winner) or not table.prevails(winner, original))
     tie = (runner_up is not None and not table.prevails(winner, runner_up)) or original_stays
     verdict = Verdict(
         objective=objective,
@@ -125,7 +126,7 @@ def choose(
         original=original,
         ratio=ratio,
         gain=gain,
-        gain_statistic=table.gain_statistic(original, winner) if original else "",
+        gain_statistic=table.deciding_statistic(original, winner) if original else "",
         tie=tie,
         original_stays=original_stays,
         reason="",
@@ -194,7 +195,7 @@ class _Table:
         names = [n for n, q in _PERCENTILES.items() if q <= _PERCENTILES[wanted] and statistics.enough(fewest, q)]
         return names[-1]
 
-    def gain_statistic(self, other: Trial, winner: Trial) -> str:
+    def _shared(self, other: Trial, winner: Trial) -> str:
         """What ``ratio`` compares the two by."""
         return self._common([other, winner], self.statistic) if self._samples else self.statistic
 
@@ -273,8 +274,14 @@ class _Table:
 
     def deciding_ratio(self, other: Trial, winner: Trial) -> Interval:
         """``other`` ÷ ``winner`` by the objective; at the median where the objective leaves them level."""
-        decides = not self.beats(winner, other) and self._by_median(winner, other)
-        return self.ratio(other, winner, "p50" if decides else None)
+        return self.ratio(other, winner, "p50" if self._median_decides(other, winner) else None)
+
+    def deciding_statistic(self, other: Trial, winner: Trial) -> str:
+        """What ``deciding_ratio`` compares the two by."""
+        return "p50" if self._median_decides(other, winner) else self._shared(other, winner)
+
+    def _median_decides(self, other: Trial, winner: Trial) -> bool:
+        return not self.beats(winner, other) and not self.beats(other, winner) and self._by_median(winner, other)
 
     def ratio(self, other: Trial, winner: Trial, statistic: str | None = None) -> Interval:
         """``other`` ÷ ``winner`` in cost or at another percentile, paired where a play-off timed both."""
@@ -286,7 +293,7 @@ class _Table:
         a, b = other.candidate.key, winner.candidate.key
         if self.objective == "throughput":
             return self._rates_ratio(other, winner)
-        q = _PERCENTILES[statistic or self.gain_statistic(other, winner)]
+        q = _PERCENTILES[statistic or self._shared(other, winner)]
         if a in self._blocks and b in self._blocks:
             return statistics.paired_ratio(self._blocks[a], self._blocks[b], q)
         return statistics.ratio(self._samples[a], self._samples[b], q)
