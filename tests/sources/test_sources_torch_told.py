@@ -56,8 +56,9 @@ def test_what_torch_quantised_itself_is_named(tmp_path: Path) -> None:
         (nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Calls(torch.randn_like))), r"module '1\.1' \(Calls\)"),
         (Calls(lambda x: nn.functional.dropout(x, 0.5)), "the model's own forward"),
         (Calls(lambda x: nn.Dropout()(x)), "a module Dropout"),
+        (Calls(lambda x: x * torch.randint(0, 2, (1,))), "the model's own forward"),
     ],
-    ids=["nested", "own", "passing"],
+    ids=["nested", "own", "passing", "a coin, which often falls alike"],
 )
 def test_the_part_that_is_random_is_named(module: Any, part: str, tmp_path: Path) -> None:
     with pytest.raises(NondeterministicError, match=f"it is random, in {part}, which calls "):

@@ -17,14 +17,15 @@ from hasten.errors import NondeterministicError
 from hasten.sources import Reference, Source
 from hasten.types import Array
 
-__all__ = ["DRAWS", "Where", "check_calls", "check_deterministic"]
+__all__ = ["DRAWS", "REPEATS", "Where", "check_calls", "check_deterministic"]
 
 Where = Callable[[], str | None]
 
 _RANDOM_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 DRAWS = "draws random numbers"
 """How the name of a part ends that keeps nothing but where its generator is."""
-_REPEATS = 24
+REPEATS = 24
+"""Calls of what is known to draw random numbers: a few outputs dropped at random are often dropped alike."""
 _STRIDE = 6
 
 
@@ -40,7 +41,8 @@ def check_deterministic(source: Source, samples: Sequence[Sequence[Array]]) -> S
         where = None if source.changing is None else partial(source.changing, samples[0])
     other = samples[1] if len(samples) > 1 else [np.flip(a) for a in samples[0]]
     known = samples[0], other
-    answers = check_calls(source.reference, *known, random=True if node is not None else None, where=where)
+    random, repeats = (None, 0) if node is None else (True, REPEATS)
+    answers = check_calls(source.reference, *known, random=random, where=where, repeats=repeats)
     return replace(source, reference=_remembering(source.reference, list(zip(known, answers, strict=True))))
 
 
@@ -80,15 +82,19 @@ def check_calls(
     *,
     random: bool | None = None,
     where: Where | None = None,
+    repeats: int = 0,
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """The answers to ``sample`` and ``other`` of a bare call that repeats them.
 
     ``random`` says what a difference means where that is known. ``where`` names the part of the model that differs,
-    asked only when one does; a part that draws random numbers settles ``random``.
+    asked only when one does; a part that draws random numbers settles ``random``. ``repeats`` is how many more calls on
+    ``sample`` are made where the first agree.
 
     Raises:  NondeterministicError: as ``check_deterministic``
     """
     first, second, beside, third = call(sample), call(sample), call(other), call(sample)
+    while repeats > 0 and _equal(first, second) and _equal(first, third):
+        repeats, third = repeats - 1, call(sample)
     if _equal(first, second) and _equal(first, third):
         return first, beside
     gap = max(_distance(first, second), _distance(first, third))
@@ -115,7 +121,7 @@ def _looks_stateful(call: Reference, sample: Sequence[Array], *, repeated: bool)
     """
     if repeated:
         return True  # equal back to back, unlike after another input: only memory does that
-    answers = [call(sample) for _ in range(_REPEATS)]
+    answers = [call(sample) for _ in range(REPEATS)]
     steps = [_distance(a, b) for a, b in itertools.pairwise(answers)]
     strides = [_distance(a, b) for a, b in zip(answers, answers[_STRIDE:], strict=False)]
     third = len(steps) // 3

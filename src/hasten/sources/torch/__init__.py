@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hasten.graph import reference as graph_reference
 from hasten.records import digest
 from hasten.sessions.torch import flatten
 from hasten.sources import Reference, Source, SourceRequest
-from hasten.sources.determinism import check_calls
+from hasten.sources.determinism import REPEATS, check_calls
 from hasten.sources.dims import rows_independent, rows_mix
 from hasten.sources.onnx import Settled, settle
 from hasten.sources.structure import unlike
@@ -88,15 +89,22 @@ def _refuse_unsteady(opened: Opened, call: Reference, sample: Sequence[Array]) -
     """Before anything is exported: an exporter's words on hidden state or randomness would help nobody."""
     import torch  # noqa: PLC0415 - heavy and optional
 
+    draws = False
+
     def seeded(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        nonlocal draws
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return call(arrays)
+            before = torch.get_rng_state()
+            answers = call(arrays)
+            draws = draws or not torch.equal(before, torch.get_rng_state())
+        return answers
 
     other = [np.flip(a).copy() if a.ndim and np.issubdtype(a.dtype, np.floating) else a for a in sample]
     # With the same seed only state can make a difference; whatever is left without a seed is randomness.
     check_calls(seeded, sample, other, random=False, where=lambda: _changed_buffer(opened.module, call, sample))
-    check_calls(call, sample, other, random=True, where=lambda: drawn_in(opened.module, lambda: call(sample)))
+    where = partial(drawn_in, opened.module, partial(call, sample))
+    check_calls(call, sample, other, random=True, where=where, repeats=REPEATS if draws else 0)
 
 
 def _changed_buffer(module: Any, call: Reference, sample: Sequence[Array]) -> str | None:
