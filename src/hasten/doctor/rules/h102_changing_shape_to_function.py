@@ -1,8 +1,8 @@
 """Arrays of ever new shapes handed to a `tf.function`.
 
 ## What it does
-Finds a `tf.function` called in a loop on `x[:i]`, `x[i:]` or an array made of a list that grows, without
-`input_signature` or `reduce_retracing`.
+Finds a `tf.function` called in a loop on `x[:i]`, `x[i:]`, an array whose size follows the rounds (`tf.zeros((i, 8))`)
+or one made of a list that grows, without `input_signature` or `reduce_retracing`.
 
 ## Why is this bad
 Each new shape traces and optimises the graph again, and every trace is kept.
@@ -36,9 +36,10 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.functions_tf import bends_to_shapes, traced_call
-from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.rule import Hit, Rule, argument, hit, keyword
 from hasten.doctor.samples import value_of
 
+_FILLED = ("zeros", "ones", "empty", "full", "fill", "rand", "randn", "normal", "uniform", "random", "range", "arange")
 _ARRAYS = ("array", "asarray", "constant", "convert_to_tensor", "stack", "concat", "concatenate", "expand_dims")
 
 
@@ -62,12 +63,26 @@ def _grows(value: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
             return bound is not None and not _is_negative(bound) and _counts(bound, loop, code)
         adds_axis = isinstance(index, ast.Constant) and index.value is None
         return adds_axis and depth > 0 and _grows(value.value, loop, code, depth - 1)
-    if not isinstance(value, ast.Call) or not value.args or not depth:
+    if not isinstance(value, ast.Call) or not depth:
         return False
     name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
-    if name not in _ARRAYS:
+    if name == "astype" and isinstance(value.func, ast.Attribute):
+        return _grows(value.func.value, loop, code, depth - 1)
+    if name in _FILLED and code.qualified(value.func).startswith(("numpy.", "tensorflow.")):
+        return _is_sized_by_round(value, loop, code)
+    if name not in _ARRAYS or not value.args:
         return False
     return _list_grows(value.args[0], loop) or _grows(value.args[0], loop, code, depth - 1)
+
+
+def _is_sized_by_round(made: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True for ``tf.zeros((n, 8))`` and ``np.random.rand(n, 8)`` where ``n`` follows the rounds."""
+    name = code.qualified(made.func)
+    place = 2 if name in ("numpy.random.normal", "numpy.random.uniform") else 0  # after the two numbers of each
+    shape = keyword(made, "shape") or keyword(made, "size") or argument(made, place, "dims")
+    shapes = made.args if name.endswith((".rand", ".randn")) else [shape]
+    axes = [e for s in shapes if s for e in (s.elts if isinstance(s, (ast.Tuple, ast.List)) else [s])]
+    return any(_counts(axis, loop, code) for axis in axes)
 
 
 def _counts(bound: ast.expr, loop: ast.AST, code: Code) -> bool:
