@@ -52,7 +52,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if _layer(node, code) != "Reshape" or not _is_column(argument(node, 0, "target_shape")):
         return
     before, after = _neighbours(node, code)
-    if after is not None and _layer(after, code) == "Dense" and before is not None and _gives_sequence(before, code):
+    sequence = _gives_sequence(before, code) if before is not None else _is_pair(keyword(node, "input_shape"))
+    if after is not None and _layer(after, code) == "Dense" and sequence:
         yield hit(
             node, "`Reshape((-1, 1))` mixes the features into the time axis: not the same as TimeDistributed(Dense)"
         )
@@ -137,9 +138,13 @@ def _gives_sequence(node: ast.expr, code: Code) -> bool:
         value = keyword(node, "return_sequences")
         return isinstance(value, ast.Constant) and value.value is True
     if name in ("Input", "InputLayer"):
-        shape = argument(node, 0, "shape")
-        return isinstance(shape, (ast.Tuple, ast.List)) and len(shape.elts) == 2
+        return _is_pair(argument(node, 0, "shape"))
     return name in _SEQUENCES
+
+
+def _is_pair(shape: ast.expr | None) -> bool:
+    """True for the shape of a sequence of features, the batch aside."""
+    return isinstance(shape, (ast.Tuple, ast.List)) and len(shape.elts) == 2
 
 
 RULE = Rule(
