@@ -45,8 +45,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """`convert` calls whose `prepare` saw no data."""
     assert isinstance(node, ast.Call)
     last = _function(node, code)
-    if code.mentions("weight_only", "float_qparams", "dynamic_qconfig", "dynamic_qat"):
+    if code.mentions("weight_only", "float_qparams", "dynamic_qat"):
         return  # such configurations observe no activations
+    if code.mentions("dynamic_qconfig") and (last != "convert" or keyword(node, "mapping") is not None):
+        return  # graphs are quantised dynamically this way; modules are only by a mapping of their own
     start = next((p for p, c in _PREPARE.items() if c == last), "")
     if not start or not node.args:
         return
