@@ -58,6 +58,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if value is None and (keyword(node, "pickle_module") is not None or _is_fallback(node, code)):
         return
+    if value is not None and _is_said_fallback(node, code):
+        return
     if _is_own_copy(node, code) or _is_just_written(node, code) or _is_of_dataset(node):
         return
     if value is None and (least_torch(code.file) or (0, 0)) >= _SAFE:
@@ -80,6 +82,15 @@ def _is_fallback(node: ast.Call, code: Code) -> bool:
             return True
         if isinstance(around, ast.If) and _asks_version(around) and "weights_only" in ast.unparse(around):
             return True
+    return False
+
+
+def _is_said_fallback(node: ast.Call, code: Code) -> bool:
+    """True where the safe reader has refused the file, and a warning says what comes next."""
+    for around in code.ancestors(node):
+        tried = code.parent(around) if isinstance(around, ast.ExceptHandler) else None
+        if isinstance(tried, ast.Try) and any("weights_only=True" in ast.unparse(s) for s in tried.body):
+            return "warn" in code.source(around)
     return False
 
 
