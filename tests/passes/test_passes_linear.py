@@ -9,7 +9,8 @@ from graph_text import applies, given, stays
 
 from hasten.passes import Pass
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
-from hasten.passes.fuse_linear import fuse_bias, fuse_padding
+from hasten.passes.fuse_linear import fuse_bias
+from hasten.passes.fuse_padding import fuse_padding
 
 F, Q = np.float32, np.int64
 
@@ -107,6 +108,17 @@ APPLIES: dict[str, tuple[ir.Model, tuple[Pass, ...], dict[str, int]]] = {
         (fuse_padding,),
         {"Conv": 1},
     ),
+    "padding before a convolution, as TensorFlow's one-dimensional ones are written": (
+        given(
+            """(float[1,5,2] x) => (y) { p = Pad (x, n) u = Unsqueeze (p, one) t = Transpose <perm = [0,3,1,2]> (u)
+            y = Conv <dilations = [1,2]> (t, w) }""",
+            n=Q([0, 4, 0, 0, 1, 0]),
+            one=Q([1]),
+            w=(3, 2, 1, 3),
+        ),
+        (fuse_padding,),
+        {"Reshape": 1, "Transpose": 1, "Conv": 1},
+    ),
     "padding before an average that counts it": (
         given(
             "(float[1,2,5,5] x) => (y) { p = Pad (x, n) y = AveragePool <kernel_shape = [3,3]> (p) }",
@@ -127,6 +139,23 @@ APPLIES: dict[str, tuple[ir.Model, tuple[Pass, ...], dict[str, int]]] = {
 
 # name → (model, passes): nothing may change but, possibly, constants
 STAYS: dict[str, tuple[ir.Model, tuple[Pass, ...]]] = {
+    "padding that a reshape spreads": (
+        given(
+            "(float[1,1,3,2] x) => (y) { p = Pad (x, n) r = Reshape (p, s) y = Conv (r, w) }",
+            n=Q([0, 0, 1, 0, 0, 0, 0, 0]),
+            s=Q([1, 1, 2, 4]),
+            w=(3, 1, 2, 2),
+        ),
+        (fuse_padding,),
+    ),
+    "padding of channels, seen through a transpose": (
+        given(
+            "(float[1,3,3,2] x) => (y) { p = Pad (x, n) t = Transpose <perm = [0,3,1,2]> (p) y = Conv (t, w) }",
+            n=Q([0, 0, 0, 1, 0, 0, 0, 0]),
+            w=(3, 3, 2, 2),
+        ),
+        (fuse_padding,),
+    ),
     "batch norm after a convolution that others read": (
         given(
             """(float[1,4,5,5] x) => (y, z) { c = Conv (x, w) y = BatchNormalization (c, g, o, m, v) z = Relu

@@ -1,4 +1,4 @@
-"""Brings a matrix product and its bias together, and a Pad into the convolution or pooling that reads it."""
+"""Brings a matrix product and its bias together."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ from hasten.passes import Pass
 from hasten.passes.surgery import (
     Dim,
     Editor,
-    attribute,
     constant,
     dims,
-    input_of,
-    ints,
     is_op,
     rank,
-    scalar,
     sole_consumer,
 )
 
-__all__ = ["fuse_bias", "fuse_padding"]
-
-_NEVER_NEGATIVE = ("Relu", "Sigmoid", "Softmax", "Exp", "Abs", "Sqrt", "HardSigmoid", "Softplus")
+__all__ = ["fuse_bias"]
 
 
 def _bias(model: ir.Model) -> int:
@@ -65,73 +59,4 @@ def _row(editor: Editor, bias: ir.Value | None, weights: tuple[Dim, ...] | None)
     return editor.weight(np.broadcast_to(numbers.reshape(-1), (width,)), f"{bias.name}_row")
 
 
-def _padding(model: ir.Model) -> int:
-    editor = Editor(model)
-    for node in list(all_nodes(model.graph)):
-        if is_op(node, "Conv", "MaxPool", "AveragePool"):
-            _fuse_padding(editor, node)
-    return editor.finish()
-
-
-def _fuse_padding(editor: Editor, node: ir.Node) -> None:
-    pad = node.inputs[0].producer() if node.inputs[0] is not None else None
-    count = rank(node.inputs[0])
-    if pad is None or count is None or not is_op(pad, "Pad") or sole_consumer(pad.outputs[0]) is not node:
-        return
-    extra = _spatial_pads(pad, count)
-    given = tuple(attribute(node, "pads", (0,) * (2 * (count - 2))))
-    if extra is None or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID") or len(node.outputs) > 1:
-        return
-    if not _same_filling(pad, node, given, extra):
-        return
-    changed = {name: a for name, a in node.attributes.items() if name != "auto_pad"}
-    pads = [a + b for a, b in zip(given, extra, strict=True)]
-    if node.op_type == "AveragePool":
-        changed["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
-    made = editor.value(
-        node, node.op_type, [pad.inputs[0], *node.inputs[1:]], {**changed, "pads": pads}, shape=dims(node.outputs[0])
-    )
-    editor.swap(node.outputs[0], made)
-
-
-def _spatial_pads(pad: ir.Node, count: int) -> tuple[int, ...] | None:
-    """Begins and ends of the spatial axes, where only those are padded, with a constant, and none is cut."""
-    pads = ints(input_of(pad, 1))
-    if pads is None or attribute(pad, "mode", "constant") != "constant" or any(size < 0 for size in pads):
-        return None
-    full = [0] * (2 * count)
-    axes = input_of(pad, 3)
-    listed = range(count) if axes is None else ints(axes)
-    if listed is None:
-        return None
-    for place, axis in enumerate(listed):
-        full[axis % count] = pads[place]
-        full[axis % count + count] = pads[place + len(pads) // 2]
-    if any(full[:2]) or any(full[count : count + 2]):
-        return None
-    return (*full[2:count], *full[count + 2 :])
-
-
-def _same_filling(pad: ir.Node, node: ir.Node, given: tuple[int, ...], extra: tuple[int, ...]) -> bool:
-    """True where the layer's own padding means the same as what Pad fills in."""
-    filling = input_of(pad, 2)
-    number = 0.0 if filling is None else scalar(filling)
-    if node.op_type == "Conv":
-        return number == 0
-    if attribute(node, "ceil_mode", 0):
-        return False
-    if node.op_type == "AveragePool":
-        return number == 0 and (not any(given) or bool(attribute(node, "count_include_pad", 0)))
-    producer = pad.inputs[0].producer() if pad.inputs[0] is not None else None
-    # Every window of a MaxPool must see something real, or zeros would not equal its own minus infinity.
-    kernel = attribute(node, "kernel_shape")
-    sees_real = all(a + b < size for a, b, size in zip(given, extra, [*kernel, *kernel], strict=True)) and set(
-        attribute(node, "dilations", (1,))
-    ) == {1}
-    return number == -np.inf or (number == 0 and sees_real and is_op(producer, *_NEVER_NEGATIVE))
-
-
 fuse_bias = Pass("fuse bias into the matrix product", _bias, ensures="no Add of a constant row follows a plain MatMul")
-fuse_padding = Pass(
-    "fuse padding into convolution and pooling", _padding, ensures="no Pad that a layer could do itself"
-)

@@ -14,7 +14,8 @@ from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_affine import fold_affine_after, fold_affine_before
 from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fourier import fourier_as_product
-from hasten.passes.fuse_linear import fuse_bias, fuse_padding
+from hasten.passes.fuse_linear import fuse_bias
+from hasten.passes.fuse_padding import fuse_padding
 from hasten.passes.loop_invariants import loop_invariants
 from hasten.passes.merge_clips import merge_clips
 from hasten.passes.opset import raise_opset
