@@ -128,6 +128,15 @@ class View:
         shape[axis], strides[axis] = count, strides[axis] * step
         return View(self.tensor, tuple(shape), tuple(strides), offset)
 
+    def split(self, axis: int, inner: int) -> View:
+        """One axis as two, the second of ``inner`` neighbours; its size is a multiple of that."""
+        shape, strides = self.shape, self.strides
+        return replace(
+            self,
+            shape=(*shape[:axis], shape[axis] // inner, inner, *shape[axis + 1 :]),
+            strides=(*strides[:axis], strides[axis] * inner, strides[axis], *strides[axis + 1 :]),
+        )
+
     def broadcast(self, shape: Sequence[int]) -> View:
         """The view repeated to ``shape`` by numpy's rules.
 

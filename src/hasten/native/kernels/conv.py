@@ -28,6 +28,7 @@ from hasten.native.kernels.spatial import (
     finish,
     padded,
     reach_ends,
+    undilated,
     window_of,
 )
 from hasten.native.kernels.sweep import NEARLY, Schedule, Sweep, choose, pack, pack_dot, peels, ranked
@@ -223,7 +224,8 @@ def convolution(low: Lowering, x: View, weight: Array, window: Window, spec: Con
     if not peels(axes_of(x, y, window)):
         ends = reach_ends(x, spec.sizes, window)
         x, window = padded(low, x, window, ends, fill=0.0)
-    low.add(Conv(x, y, weight, spec.bias, window, spec.groups))
+    plain = undilated(x, y, weight, window)
+    low.add(Conv(*plain[:3], spec.bias, plain[3], spec.groups))
     return y
 
 

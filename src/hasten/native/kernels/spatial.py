@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Axis", "ConvSpec", "Segment", "Window", "axes_of", "axis_of", "bias_of", "channels_last", "finish", "padded",
-    "reach_ends", "segments", "window_of",
+    "reach_ends", "segments", "undilated", "window_of",
 ]  # fmt: skip
 
 
@@ -134,6 +134,36 @@ def padded(low: Lowering, x: View, window: Window, ends: Sequence[int], *, fill:
     low.copy(x, inner)
     none = (0,) * len(begin)
     return copy, replace(window, pads_begin=none, pads_end=none)
+
+
+def undilated(x: View, y: View, weight: Array, window: Window) -> tuple[View, View, Array, Window]:
+    """The same convolution with every dilated dimension seen as two where its positions divide evenly: those that
+    share taps lie ``dilation`` apart, so a plain window slides along each such line and neighbours are lines apart.
+
+    Shapes:  x (N, C, spatial…) · y (N, M, spatial…) · weight (M, C / groups, kernel…); returned with a dimension more
+             for each that was split: position = first of the two · dilation + second
+    """
+    i = 0
+    while i < len(window.kernel):
+        d, kernel, pad, size = window.dilations[i], window.kernel[i], window.pads_begin[i], y.shape[i + 2]
+        extent = min(x.shape[i + 2], size + (kernel - 1) * d - pad)
+        if kernel > 1 and d > 1 and window.strides[i] == 1 and not (pad % d or size % d or extent % d):
+            x, y = x.slice(i + 2, 0, extent).split(i + 2, d), y.split(i + 2, d)
+            weight = np.expand_dims(weight, i + 3)
+            window = Window(
+                _with(window.kernel, i, kernel, 1),
+                _with(window.strides, i, 1, 1),
+                _with(window.dilations, i, 1, 1),
+                _with(window.pads_begin, i, pad // d, 0),
+                _with(window.pads_end, i, window.pads_end[i] // d, 0),
+            )
+            i += 1
+        i += 1
+    return x, y, weight, window
+
+
+def _with(values: tuple[int, ...], i: int, *instead: int) -> tuple[int, ...]:
+    return (*values[:i], *instead, *values[i + 1 :])
 
 
 @dataclass(frozen=True)
