@@ -45,6 +45,7 @@ _SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
 _BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
 _STOPPER = re.compile(r"early_?stop(per|ping)?$", re.IGNORECASE)
+_TRAINS = re.compile(r"(^|[._])(train|fit)$")
 _OPENS = re.compile(r"load|restore|resume|read|from|open|init|setup|predict|infer")
 
 
@@ -142,7 +143,31 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
         own = code.klass(writer) is not None and code.klass(writer) is code.klass(around)
         if own and target == path and path.startswith("self.") and not _OPENS.search(around.name):
             return True
+        if own and _is_taken_back(save, node, code):
+            return True
     return any(_wrote(s, node, path, code) for s in saves) or _is_best_of_training(node, code)
+
+
+def _is_taken_back(save: ast.Call, node: ast.Call, code: Code) -> bool:
+    """True where a class's own method reads what another writes, and whoever trains runs it after the rounds."""
+    around = code.function(node)
+    written, read = (ast.unparse(value_of(c.args[at], code) or c) for c, at in ((save, 1), (node, 0)))
+    if around is None or not around.name.startswith("_") or written != read or "self." not in read:
+        return False
+    takers = code.callers(around)
+    return bool(takers) and all(_has_trained(call, code) for call in takers)
+
+
+def _has_trained(call: ast.Call, code: Code) -> bool:
+    """True where a function that trains, by its name, has run its rounds before a call."""
+    by = code.function(call)
+    before = [s for s in ast.walk(by or call) if (getattr(s, "end_lineno", None) or call.lineno) < call.lineno]
+    rounds = any(
+        isinstance(s, (ast.For, ast.While))
+        or (isinstance(s, ast.Call) and _TRAINS.search(code.names.dotted(s.func)) is not None)
+        for s in before
+    )
+    return by is not None and _TRAINS.search(by.name) is not None and rounds
 
 
 def _is_same_text(save: ast.Call, node: ast.Call, code: Code) -> bool:
