@@ -187,6 +187,13 @@ def test_a_folder_says_what_its_files_make(package: Path) -> None:
     assert rules_in(package / "files/write.py") == [("H206", 4)]
 
 
+def test_of_many_installed_packages_none_speaks_for_a_file(tmp_path: Path) -> None:
+    for name in ("other", "pack"):
+        write(tmp_path, f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nRequires-Dist: torch>=2.6\n")
+    write(tmp_path, "pack/read.py", 'import torch\na = torch.load("a.pt")\n')
+    assert rules_in(tmp_path / "pack/read.py") == [("H501", 2)]
+
+
 @pytest.mark.parametrize(
     ("name", "line", "found"),
     [
@@ -194,6 +201,9 @@ def test_a_folder_says_what_its_files_make(package: Path) -> None:
         ("pyproject.toml", 'torch = "^2.7.1"', 0),
         ("requirements.txt", "torch==2.8.0\ntorchvision", 0),
         ("setup.py", "setup(install_requires=['torch>=2.5'])", 1),
+        ("pack-1.0.dist-info/METADATA", "Name: pack\nRequires-Dist: torch==2.7.1\n", 0),
+        ("pack-1.0.dist-info/METADATA", "Name: pack\nRequires-Dist: torch>=2.1\n", 1),
+        ("pack-1.0.dist-info/METADATA", "Name: pack\n\nWas torch>=2.6 once.\n", 1),
         ("requirements.txt", "torchvision>=2.6\ntorch", 1),
         ("requirements.txt", "torch>=2.6\ntorch>=1.13; python_version < '3.9'", 1),
     ],

@@ -17,6 +17,8 @@ _FLOOR = re.compile(
     r"""(?:^|["'\s,])torch(?:\[[^\]]*\])?["']?\s*\(?\s*(?:>=|==|~=|=\s*"(?:\^|~|>=|==)?)\s*(\d+)\.(\d+)"""
 )
 
+_ASKED = re.compile(r"^Requires-Dist:(.*)$", re.MULTILINE)
+
 
 def least_torch(file: Path | None) -> tuple[int, int] | None:
     """The oldest torch, as major and minor version, that the project around a file lets in; None where it says none."""
@@ -33,8 +35,12 @@ def least_torch(file: Path | None) -> tuple[int, int] | None:
 def _said(folder: Path) -> tuple[tuple[int, int], ...] | None:
     """The versions that a folder's own files name; None for a folder that is no project's."""
     found = [folder / name for name in _FILES if (folder / name).is_file()]
+    unpacked = list(islice(folder.glob("*.dist-info/METADATA"), 2))  # a wheel's own; of many installed none speaks
     try:
         texts = [p.read_text(encoding="utf-8", errors="replace") for p in found if p.stat().st_size < _LONGEST]
+        if not found and len(unpacked) == 1:
+            found = unpacked
+            texts = _ASKED.findall(unpacked[0].read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
     versions = (m for text in texts for m in _FLOOR.finditer(text))
