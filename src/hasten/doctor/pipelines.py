@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.samples import is_one_sample, value_of
 from hasten.doctor.words import words
 
 __all__ = ["Pipeline", "computes", "consumed", "looks", "only_arranges", "only_looked_at", "pipeline_of", "shows_work"]
@@ -23,6 +24,7 @@ _WORK = re.compile(
 _STATEFUL = frozenset(("assign", "assign_add", "assign_sub", "scatter_nd_update"))
 _SCALES = (ast.Mult, ast.Div, ast.Pow, ast.MatMult)  # sums and remainders are done to counters too
 _OF_DATASETS = frozenset(("apply", "shard", "unbatch", "window", "flat_map"))
+_MULTIPLY = frozenset(("repeat", "unbatch", "flat_map", "interleave"))
 # What a loop calls that computes while the next batch is made.
 _COMPUTES = re.compile(r"step|train|learn|optimi|loss|grad|tape|model|net|predict|infer|forward|generat|discrim|encod")
 
@@ -37,6 +39,8 @@ class Pipeline:
     last: ast.Call | None
     maps: tuple[ast.expr, ...] = ()
     """The functions that its elements go through."""
+    is_single: bool = False
+    """All that was seen it start from is one element."""
 
     @property
     def is_whole(self) -> bool:
@@ -50,8 +54,29 @@ def pipeline_of(node: ast.expr | None, code: Code) -> Pipeline:
     sources: set[str] = set()
     seen: set[ast.AST] = set()
     last = _collect(node, code, steps, sources, seen)
-    calls = (n for n in seen if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "map")
-    return Pipeline(frozenset(steps), frozenset(sources), last, tuple(n.args[0] for n in calls if n.args))
+    calls = [n for n in seen if isinstance(n, ast.Call)]
+    maps = tuple(n.args[0] for n in calls if isinstance(n.func, ast.Attribute) and n.func.attr == "map" and n.args)
+    starts = [n for n in calls if makers.made_by(code.qualified(n.func)) == makers.TF_DATASET]
+    single = bool(starts) and "" not in sources and not steps & _MULTIPLY and all(_is_one(n, code) for n in starts)
+    return Pipeline(frozenset(steps), frozenset(sources), last, maps, single)
+
+
+def _is_one(start: ast.Call, code: Code) -> bool:
+    """True for `from_tensors(x)`, and `from_tensor_slices([x])` and its like."""
+    name = code.qualified(start.func)
+    given = value_of(start.args[0], code) if start.args else None
+    if name.endswith(".from_tensors"):
+        return True
+    if not name.endswith(".from_tensor_slices"):
+        return False
+    first = value_of(given.elts[0], code) if isinstance(given, ast.Tuple) and given.elts else given
+    if isinstance(first, ast.Call) and first.args:  # `tf.constant(paths)`
+        inner = value_of(first.args[0], code)
+        if isinstance(inner, ast.List) and _last_name(first.func) in ("constant", "convert_to_tensor", "array"):
+            first = inner
+    if isinstance(first, ast.List):
+        return len(first.elts) == 1 and not isinstance(first.elts[0], ast.Starred)
+    return is_one_sample(first, code)
 
 
 def consumed(node: ast.AST, code: Code) -> ast.expr | None:

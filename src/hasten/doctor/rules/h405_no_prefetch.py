@@ -49,7 +49,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     pipeline = pipeline_of(data, code)
     files = any("TFRecord" in s or "TextLine" in s or s.endswith("list_files") for s in pipeline.sources)
-    if not pipeline.is_whole or "prefetch" in pipeline.steps:
+    if not pipeline.is_whole or pipeline.is_single or "prefetch" in pipeline.steps:
         return
     works = any(not only_arranges(m, code) for m in pipeline.maps)
     if not files and not pipeline.steps & _OPENS and not works:
