@@ -8,10 +8,21 @@ from dataclasses import dataclass
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.rule import keyword
 from hasten.doctor.samples import is_one_sample, value_of
 from hasten.doctor.words import words
 
-__all__ = ["Pipeline", "computes", "consumed", "looks", "only_arranges", "only_looked_at", "pipeline_of", "shows_work"]
+__all__ = [
+    "Pipeline",
+    "computes",
+    "consumed",
+    "looks",
+    "only_arranges",
+    "only_looked_at",
+    "pipeline_of",
+    "shows_heavy_work",
+    "shows_work",
+]
 
 _CONSUMERS = ("fit", "evaluate", "predict")
 _WRAPPERS = ("enumerate", "tqdm", "iter", "list", "zip")
@@ -20,6 +31,11 @@ _ARRANGES = words("items keys values get pop copy update dict tuple list len nex
 _WORK = re.compile(
     r"decode|parse|read|load|augment|process|resiz|crop|flip|rotate|noise|normali|scale|tokeni|transform|convert|extract"
     r"|encode|random|spectrogram|stft|mfcc|mel|feature|py_func|numpy_function|^tensorflow\.(io|image|audio|strings|signal)\."
+)
+# Of these, what takes long beside the reading: a cut, a flip or a factor does not.
+_HEAVY = re.compile(
+    r"decode|parse|read|load|augment|process|resiz|rotate|tokeni|transform|extract|encode|spectrogram|stft|mfcc|mel"
+    r"|feature|py_func|numpy_function|^tensorflow\.(io|audio|strings|signal)\."
 )
 _STATEFUL = frozenset(("assign", "assign_add", "assign_sub", "scatter_nd_update"))
 _SCALES = (ast.Mult, ast.Div, ast.Pow, ast.MatMult)  # sums and remainders are done to counters too
@@ -39,6 +55,8 @@ class Pipeline:
     last: ast.Call | None
     maps: tuple[ast.expr, ...] = ()
     """The functions that its elements go through."""
+    is_shared: bool = False
+    """One of its maps runs on several cores."""
     is_single: bool = False
     """All that was seen it start from is one element."""
 
@@ -58,7 +76,8 @@ def pipeline_of(node: ast.expr | None, code: Code) -> Pipeline:
     maps = tuple(n.args[0] for n in calls if isinstance(n.func, ast.Attribute) and n.func.attr == "map" and n.args)
     starts = [n for n in calls if makers.made_by(code.qualified(n.func)) == makers.TF_DATASET]
     single = bool(starts) and "" not in sources and not steps & _MULTIPLY and all(_is_one(n, code) for n in starts)
-    return Pipeline(frozenset(steps), frozenset(sources), last, maps, single)
+    shared = any(keyword(n, "num_parallel_calls") is not None for n in calls)
+    return Pipeline(frozenset(steps), frozenset(sources), last, maps, shared, single)
 
 
 def _is_one(start: ast.Call, code: Code) -> bool:
@@ -166,6 +185,14 @@ def _collect(
         return ends[0] if len(ends) == 1 and ends[0] is not None else node
     sources.add("")
     return None
+
+
+def shows_heavy_work(function: ast.expr, code: Code) -> bool:
+    """True for a function whose name, or what it calls where it is in sight, takes long."""
+    local = function if isinstance(function, ast.Lambda) else code.definitions.function_named(function)
+    nodes = [function] if local is None else [n.func for n in ast.walk(local) if isinstance(n, ast.Call)]
+    named = (code.qualified(n) or _last_name(n.func if isinstance(n, ast.Call) else n).lower() for n in nodes)
+    return any(_HEAVY.search(name) for name in named)
 
 
 def shows_work(function: ast.expr, code: Code) -> bool:

@@ -4,7 +4,8 @@
 Finds `dataset.map(f)` that runs its function on one element after the other, where the function's lines (its name,
 where they are out of sight) show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions
 that only pick or rename parts of the element, count in a variable, or run a model, which uses all cores by itself, are
-left alone, and so are pipelines of one element, and those of which a loop only looks at a few elements.
+left alone, and so are a cut, a flip or a factor behind a map on several cores, pipelines of one element, and those of
+which a loop only looks at a few elements.
 
 ## Why is this bad
 One core prepares the data, whatever the machine has; the rest waits.
@@ -33,7 +34,7 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import only_looked_at, pipeline_of, shows_work
+from hasten.doctor.pipelines import only_looked_at, pipeline_of, shows_heavy_work, shows_work
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 
 
@@ -47,7 +48,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     place = 1 if node.func.attr == "map" else 3
     if argument(node, place, "num_parallel_calls") is not None or _is_light(node, code) or _is_single(node, code):
         return
-    if pipeline_of(node.func.value, code).is_single or only_looked_at(node, code):
+    before = pipeline_of(node.func.value, code)
+    if before.is_single or (place == 1 and before.is_shared and not shows_heavy_work(node.args[0], code)):
+        return
+    if only_looked_at(node, code):
         return
     name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "tensorflow" for b in bs)), "")
     edits = (Edit("argument", node, f"{name}.data.AUTOTUNE", "num_parallel_calls"),) if name else ()
