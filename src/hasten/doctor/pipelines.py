@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from copy import copy
 from dataclasses import dataclass
 
 from hasten.doctor import makers
@@ -22,6 +23,7 @@ __all__ = [
     "pipeline_of",
     "shows_heavy_work",
     "shows_work",
+    "step_of",
 ]
 
 _CONSUMERS = ("fit", "evaluate", "predict")
@@ -80,6 +82,16 @@ def pipeline_of(node: ast.expr | None, code: Code) -> Pipeline:
     return Pipeline(frozenset(steps), frozenset(sources), last, maps, shared, single)
 
 
+def step_of(call: ast.Call) -> ast.AST:
+    """Where a step is written, for the reader: at its name, not where the chain begins that it ends."""
+    if not isinstance(call.func, ast.Attribute) or call.func.end_lineno == call.lineno:
+        return call
+    at = copy(call)
+    at.lineno = call.func.end_lineno or call.lineno
+    at.col_offset = (call.func.end_col_offset or 0) - len(call.func.attr.encode())
+    return at
+
+
 def _is_one(start: ast.Call, code: Code) -> bool:
     """True for `from_tensors(x)`, and `from_tensor_slices([x])` and its like."""
     name = code.qualified(start.func)
@@ -134,7 +146,8 @@ def only_looked_at(made: ast.expr, code: Code, *, took: bool = False) -> bool:
     if not isinstance(target, ast.Name):
         return False
     scope = code.names.find(target.id, target)[0]
-    named = (n for n in code.names.nodes if isinstance(n, ast.Name) and n.id == target.id and n.lineno > target.lineno)
+    end = around.end_lineno or target.lineno  # type: ignore[union-attr]
+    named = (n for n in code.names.nodes if isinstance(n, ast.Name) and n.id == target.id and n.lineno > end)
     reads = [n for n in named if isinstance(n.ctx, ast.Load) and code.names.find(n.id, n)[0] is scope]
     return bool(reads) and all(only_looked_at(r, code, took=took) for r in reads)
 

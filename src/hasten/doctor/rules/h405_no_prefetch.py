@@ -35,7 +35,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import computes, consumed, looks, only_arranges, pipeline_of
+from hasten.doctor.pipelines import computes, consumed, looks, only_arranges, pipeline_of, step_of
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 _OPENS = frozenset(("interleave", "flat_map"))
@@ -63,7 +63,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if "cache" in pipeline.steps and "shuffle" not in pipeline.steps:
         return
     yield hit(
-        pipeline.last, "reading and computing take turns: nothing is prefetched", *_edit(pipeline.last, code), safe=True
+        step_of(pipeline.last),
+        "reading and computing take turns: nothing is prefetched",
+        *_edit(pipeline.last, code),
+        safe=True,
     )
 
 

@@ -34,7 +34,7 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import only_looked_at, pipeline_of, shows_heavy_work, shows_work
+from hasten.doctor.pipelines import only_looked_at, pipeline_of, shows_heavy_work, shows_work, step_of
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 
 
@@ -55,7 +55,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "tensorflow" for b in bs)), "")
     edits = (Edit("argument", node, f"{name}.data.AUTOTUNE", "num_parallel_calls"),) if name else ()
-    yield hit(node, f"`{node.func.attr}` works on one element after the other", *edits)
+    yield hit(step_of(node), f"`{node.func.attr}` works on one element after the other", *edits)
 
 
 def _is_light(node: ast.Call, code: Code) -> bool:
