@@ -22,7 +22,21 @@ def is_fallback(node: ast.AST, code: Code) -> bool:
                 word in text for word in ("version", "hasattr", "torch_", "_available", "is_torch", "older", "newer")
             ):
                 return True
-    return False
+    return any(_has_returned(s) for s in _before(node, code))
+
+
+def _before(node: ast.AST, code: Code) -> list[ast.stmt]:
+    """The statements that stand before a node's own, in the same block."""
+    statement = code.statement(node)
+    block = code.block(statement)
+    return block[: block.index(statement)]
+
+
+def _has_returned(statement: ast.stmt) -> bool:
+    """True for `if hasattr(torch.amp, …): return …`: what follows is for those who lack it."""
+    if not isinstance(statement, ast.If) or not isinstance(statement.body[-1], ast.Return):
+        return False
+    return "hasattr" in ast.unparse(statement.test)
 
 
 def _catches_import(handler: ast.ExceptHandler) -> bool:
