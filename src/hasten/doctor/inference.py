@@ -226,6 +226,8 @@ def own_calls(scope: ast.AST) -> Iterator[ast.Call]:
 def _may_be(scope: ast.Module | Function, code: Code) -> bool:
     if code.in_layer(scope) or code.in_class_of(scope, makers.TORCH_DATASET):
         return False
+    if not isinstance(scope, ast.Module) and _is_part_of_network(scope, code):
+        return False
     if code.mentions("onnx.export", "jit.trace", "torch.export", "dynamo_export", "export_onnx", "to_onnx"):
         return False  # a converter runs the model once, to see its shapes
     if not isinstance(scope, ast.Module) and (scope.name == "forward" or _TRAINS.search(scope.name)):
@@ -240,6 +242,19 @@ def _may_be(scope: ast.Module | Function, code: Code) -> bool:
         return False
     attributes = {n.attr for n in ast.walk(scope) if isinstance(n, ast.Attribute)}
     return not attributes & _STEPS and bool(attributes & _NUMBERS) and not _wants_gradients(code)
+
+
+def _is_part_of_network(scope: Function, code: Code, depth: int = 3) -> bool:
+    """True for what a network's own methods call, or make objects of: its gradients are the network's."""
+    owner = code.klass(scope)
+    made = code.calls_named(owner.name) if owner is not None else []
+    for call in [*code.callers(scope), *made]:
+        outer = code.function(call)
+        if outer is None or outer is scope:
+            continue
+        if code.in_layer(call) or (depth and _is_part_of_network(outer, code, depth - 1)):
+            return True
+    return False
 
 
 def _is_loss(scope: ast.Module | Function) -> bool:
