@@ -9,10 +9,11 @@ from hasten.doctor.code import Code
 from hasten.doctor.names import Binding
 from hasten.doctor.words import words
 
-__all__ = ["answers_once", "draws"]
+__all__ = ["answers_once", "draws", "shows_few"]
 
 _ARRAYS = frozenset(("numpy.array", "numpy.asarray", "tensorflow.constant", "tensorflow.convert_to_tensor"))
-_DRAWS = ("imshow", "subplot", "add_subplot")
+_DRAWS = ("imshow", "subplot", "add_subplot", "scatter", "plot_surface", "set_title")
+_HANDFUL = 10
 _READERS = words("load_img imread open read_image load_image loadtxt input fromfile decode_image read_file get_file")
 
 
@@ -95,6 +96,20 @@ def draws(scope: ast.AST, code: Code) -> bool:
     drawn = (n for n in ast.walk(scope) if isinstance(n, ast.Attribute) and n.attr in _DRAWS)
     own = (n for n in drawn if not code.qualified(n).startswith("cv2."))
     return any(not any(isinstance(a, ast.If) for a in _between(n, scope, code)) for n in own)
+
+
+def shows_few(loop: ast.AST | None) -> bool:
+    """True for `for i in range(5)` whose every round prints: a look at a handful of answers."""
+    if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Call) or len(loop.iter.args) != 1:
+        return False
+    count = loop.iter.args[0]
+    few = isinstance(count, ast.Constant) and isinstance(count.value, int) and count.value <= _HANDFUL
+    return few and getattr(loop.iter.func, "id", "") == "range" and any(_prints(s) for s in loop.body)
+
+
+def _prints(statement: ast.stmt) -> bool:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print"
 
 
 def _between(node: ast.AST, scope: ast.AST, code: Code) -> Iterator[ast.AST]:

@@ -3,7 +3,7 @@
 ## What it does
 Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round. A batch
 that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone, and so are `for` loops that
-draw a figure in each round.
+draw a figure in each round or print a handful of answers. A generator or dataset made in the round is a whole set.
 
 ## Why is this bad
 `predict` is made for large arrays: each call builds a data pipeline, runs callbacks and may print a progress bar
@@ -36,12 +36,13 @@ one batch in memory.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
-from hasten.doctor.once import draws
+from hasten.doctor.once import draws, shows_few
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import (
     first_argument,
@@ -50,7 +51,10 @@ from hasten.doctor.samples import (
     is_keras_predict,
     is_one_sample,
     model_changes,
+    value_of,
 )
+
+_SETS = re.compile(r"generator|dataset|dataloader|loader$|^flow|from_tensor_slices|^batch$", re.I)
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -70,7 +74,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if data is not None and not code.depends_on_round(data, loop) and not _draws(data):
         return
-    if is_filled_batch(data, code) or (not isinstance(loop, ast.While) and draws(loop, code)):
+    if _is_whole_set(data, code):
+        return
+    if is_filled_batch(data, code) or shows_few(loop) or (not isinstance(loop, ast.While) and draws(loop, code)):
         return
     batch = _whole_batch(node, code)
     if batch is not None:
@@ -90,6 +96,13 @@ def direct_call(node: ast.Call, code: Code) -> tuple[Edit, ...]:
     return (
         Edit("replace", node, f"{code.source(node.func.value)}({code.source(node.args[0])}, training=False).numpy()"),
     )
+
+
+def _is_whole_set(data: ast.expr | None, code: Code) -> bool:
+    """True for a generator or dataset, by what makes it: `predict` goes through all of its batches in one call."""
+    made = value_of(data, code)
+    name = code.names.dotted(made.func).rsplit(".", 1)[-1] if isinstance(made, ast.Call) else ""
+    return _SETS.search(name) is not None
 
 
 def _draws(data: ast.expr) -> bool:

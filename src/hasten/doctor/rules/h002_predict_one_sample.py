@@ -4,7 +4,8 @@
 Finds `model.predict(x[None])`, `model.predict(np.expand_dims(x, 0))` and other ways to hand `predict` one sample; also
 in a function that is only ever called with one. Left alone are a script's one answer (about a file that it reads, about
 numbers written out, of a model that it has just trained), and one sample beside a loop that asks the same model again
-and again: that loop is what H001 names; and functions that draw what they ask about.
+and again: that loop is what H001 names; functions that draw what they ask about, and loops that print a handful of
+answers.
 
 ## Why is this bad
 `predict` builds a data pipeline around its input. For one sample the pipeline is the whole cost. Keras' own
@@ -34,7 +35,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.once import answers_once, draws
+from hasten.doctor.once import answers_once, draws, shows_few
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.rules.h001_predict_in_loop import check as in_loop
 from hasten.doctor.rules.h001_predict_in_loop import direct_call, is_passed_one
@@ -51,7 +52,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if answers_once(node, first_argument(node), code) or _is_beside_loop(node, code):
         return
     around = code.function(node) or code.loop(node)  # a loop that H001 leaves alone
-    if around is not None and draws(around, code):
+    if around is not None and (draws(around, code) or shows_few(code.loop(node))):
         return
     yield hit(node, "`predict` on one sample spends its time on preparation", *direct_call(node, code), safe=True)
 

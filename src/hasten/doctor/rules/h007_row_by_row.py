@@ -2,8 +2,8 @@
 
 ## What it does
 Finds a model (torch, Keras, ONNX Runtime) run in a `for` loop or comprehension on `x[None]`, `x.unsqueeze(0)`,
-`X[i:i+1]` of the loop's own element, with no state carried from round to round. Loops that draw each row, what is left
-to do where a batch has failed, and files that time single runs are left alone.
+`X[i:i+1]` of the loop's own element, with no state carried from round to round. Loops that draw each row or print a
+handful, what is left to do where a batch has failed, and files that time single runs are left alone.
 
 ## Why is this bad
 Each call pays the cost of Python, dispatch and reading all weights. A batch pays once, and turns matrix-vector into
@@ -33,7 +33,7 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
-from hasten.doctor.once import draws
+from hasten.doctor.once import draws, shows_few
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_from_target, value_of
 
@@ -66,6 +66,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if (
         draws(loop, code)
+        or shows_few(loop)
         or _times(loop)
         or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop))
     ):
