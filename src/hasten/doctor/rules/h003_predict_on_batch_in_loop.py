@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `predict_on_batch`, `predict_classes`, `predict_proba` and `predict_generator` of a Keras model in a loop whose
-data changes from round to round.
+data changes from round to round. `predict_on_batch` is left alone where the rounds train the model too, or read and
+show pictures: there its own cost is lost in theirs.
 
 ## Why is this bad
 `predict_on_batch` leaves out the data pipeline but still converts, checks and copies in Python at each call, and
@@ -38,6 +39,9 @@ from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import first_argument, is_chunked, is_keras_predict, model_changes
 
 _NAMES = ("predict_on_batch", "predict_classes", "predict_proba", "predict_generator")
+_PICTURES = frozenset(
+    ("imread", "load_img", "load_image", "read_image", "read_image_bgr", "resize_image", "imshow", "imwrite")
+)
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -52,9 +56,24 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     data = first_argument(node)
     if model_changes(node.func.value, loop, code) or is_chunked(loop):
         return
+    if node.func.attr == _NAMES[0] and (_trains(node.func.value, loop, code) or _reads_pictures(loop)):
+        return
     if data is None or not (code.depends_on_round(data, loop) or any(isinstance(n, ast.Call) for n in ast.walk(data))):
         return
     yield hit(node, f"`{node.func.attr}` in a loop checks and converts in Python at each call")
+
+
+def _trains(model: ast.expr, loop: ast.AST, code: Code) -> bool:
+    """True where the rounds train the model as well: a step costs many of these calls, and changes the answers."""
+    named = code.names.dotted(model)
+    calls = (n.func for n in ast.walk(loop) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute))
+    return any(f.attr in ("train_on_batch", "fit") and code.names.dotted(f.value) == named for f in calls)
+
+
+def _reads_pictures(loop: ast.AST) -> bool:
+    """True where each round reads, scales or shows a picture: that takes longer than the call's own Python."""
+    calls = (n.func for n in ast.walk(loop) if isinstance(n, ast.Call))
+    return any((getattr(f, "attr", "") or getattr(f, "id", "")) in _PICTURES for f in calls)
 
 
 def _is_thrown_away(statement: ast.stmt) -> bool:
