@@ -37,6 +37,7 @@ from collections.abc import Iterator
 from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
+from hasten.doctor.once import draws
 from hasten.doctor.percall import hoist
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.words import words
@@ -57,7 +58,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     loop = code.loop(node)
     if not isinstance(loop, (ast.For, ast.While)) or code.varies(node, loop) or not _has_content(node):
         return
-    if _draws(loop):
+    if _draws(loop) or draws(loop, code):
         return
     if _is_rare(node, loop, code) or _is_kept(node, code) or _is_passed_on(node, loop, code) or _is_traced(node, code):
         return
