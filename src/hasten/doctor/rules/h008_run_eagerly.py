@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `compile(run_eagerly=True)`, `model.run_eagerly = True`, `tf.config.run_functions_eagerly(True)` and
-`tf.data.experimental.enable_debug_mode()` outside tests.
+`tf.data.experimental.enable_debug_mode()` outside tests. Left alone where a flag asks for it, where a comment or a text
+of the function says what it is for, and where a model's own class sets it.
 
 ## Why is this bad
 Each operation of each step goes through Python; no graph is built, nothing is fused or run in parallel. It is meant
@@ -42,7 +43,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if isinstance(node, ast.Assign):
         target = node.targets[0]
-        if isinstance(target, ast.Attribute) and target.attr == "run_eagerly" and _is_true(node.value):
+        own = isinstance(target, ast.Attribute) and code.names.class_of_self(target.value) is not None
+        if isinstance(target, ast.Attribute) and target.attr == "run_eagerly" and _is_true(node.value) and not own:
             yield hit(node, "`run_eagerly` runs every operation from Python")
         return
     assert isinstance(node, ast.Call)
@@ -69,10 +71,17 @@ def _is_asked_for(node: ast.AST, code: Code) -> bool:
 
 
 def _is_explained(node: ast.AST, code: Code) -> bool:
-    """True where a comment there says what eager running is for; debugging over, that alone is no reason to stay."""
+    """True where a comment there, or a text of the function, says what eager running is for.
+
+    Debugging over, that alone is no reason to stay.
+    """
     first = code.statement(node).lineno
     comments = [line.partition("#")[2].lower() for line in code.lines[max(0, first - 4) : first]]
-    return any("eager" in c and "debug" not in c and "=" not in c for c in comments)
+    if any("eager" in c and "debug" not in c and "=" not in c for c in comments):
+        return True
+    function = code.function(node)
+    texts = (n.value for n in ast.walk(function) if isinstance(n, ast.Constant)) if function is not None else iter(())
+    return any(isinstance(t, str) and "eager" in t.lower() and " " in t for t in texts)
 
 
 def _is_true(node: ast.expr | None) -> bool:
