@@ -28,6 +28,7 @@ No fix: the answers change.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
@@ -42,6 +43,7 @@ _SOFTMAX = (
     "keras.activations.softmax",
     "keras.ops.softmax",
 )
+_WRONG = re.compile(r"(^|_)(wrong|bad|incorrect|double|twice)(_|$)")
 _TORCH_LOSS = "torch.nn.functional.cross_entropy"
 _KERAS_LOSSES = ("CategoricalCrossentropy", "SparseCategoricalCrossentropy")
 
@@ -49,6 +51,8 @@ _KERAS_LOSSES = ("CategoricalCrossentropy", "SparseCategoricalCrossentropy")
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Losses and softmaxes whose input is a softmax already."""
     assert isinstance(node, ast.Call)
+    if _is_shown_wrong(code.statement(node)):
+        return
     if code.qualified(node.func) in _SOFTMAX and node.args:
         if _is_softmax(node.args[0], code):
             yield hit(node, "softmax of a softmax")
@@ -60,6 +64,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             yield hit(node, "cross-entropy applies softmax itself, and is given one already applied")
     else:
         yield from _keras(node, code)
+
+
+def _is_shown_wrong(statement: ast.stmt) -> bool:
+    """True for `wrong_loss = …`: the mistake is made on purpose, to show what comes of it."""
+    names = (t.id for t in statement.targets if isinstance(t, ast.Name)) if isinstance(statement, ast.Assign) else ()
+    return any(_WRONG.search(n) for n in names)
 
 
 def _is_method_softmax(node: ast.AST) -> bool:
