@@ -3,7 +3,7 @@
 ## What it does
 Finds a torch `Dataset` whose `__getitem__` (or a method it has) stores each sample in a dictionary that is never
 bounded or emptied, or is wrapped in `functools.cache` / `lru_cache(maxsize=None)`. A cache that the user switches on by
-a flag is left alone.
+a flag, or by taking the class that caches another dataset, is left alone.
 
 ## Why is this bad
 Memory grows by every sample seen until the process is killed, and each worker of a `DataLoader` fills a copy of its
@@ -38,6 +38,7 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 
+_WRAPPED = frozenset(("dataset", "ds", "base", "base_dataset", "inner", "source", "wrapped"))
 _BOUNDS = ("pop", "popitem", "clear", "maxsize", "max_size", "capacity", "evict", "limit", "max_cache")
 
 
@@ -45,6 +46,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Dictionaries that a dataset fills and never empties."""
     assert isinstance(node, ast.ClassDef)
     if code.definitions.class_kind(node) != makers.TORCH_DATASET:
+        return
+    if _is_chosen(node, code):
         return
     text = code.source(node)
     for method in node.body:
@@ -60,6 +63,18 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         for statement in ast.walk(method):
             if isinstance(statement, ast.Assign) and not any(word in text for word in _BOUNDS):
                 yield from _stores(statement, node, method, code)
+
+
+def _is_chosen(node: ast.ClassDef, code: Code) -> bool:
+    """True for a class that is, by its name, the cache around another dataset: whoever wants none takes the other."""
+    if "cache" not in node.name.lower():
+        return False
+    setup = code.definitions.method(node, "__init__")
+    given = {a.arg for a in setup.args.args} if setup is not None else set()
+    around = {code.names.dotted(b) for b in node.bases} & {
+        c.name for c in code.names.nodes if isinstance(c, ast.ClassDef)
+    }
+    return bool(around or given & _WRAPPED)
 
 
 def _caches_all(decorator: ast.expr, method: ast.FunctionDef | ast.AsyncFunctionDef, code: Code) -> bool:
