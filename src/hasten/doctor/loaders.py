@@ -42,7 +42,42 @@ def is_loader(node: ast.Call, code: Code) -> bool:
         return False
     if any(k.arg is None for k in node.keywords) or any(isinstance(a, ast.Starred) for a in node.args):
         return False
-    return not _gives_device_tensors(node, code)
+    return not _gives_device_tensors(node, code) and not _stays_on_processor(node, code)
+
+
+def _stays_on_processor(node: ast.Call, code: Code) -> bool:
+    """True where the loops over it are all in sight, and each moves its batches to "cpu" and nothing elsewhere."""
+    statement = code.statement(node)
+    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is node else None
+    if not isinstance(target, ast.Name):
+        return False
+    scope = code.names.find(target.id, target)[0]
+    named = (n for n in code.names.nodes if isinstance(n, ast.Name) and n.id == target.id)
+    reads = [n for n in named if isinstance(n.ctx, ast.Load) and code.names.find(n.id, n)[0] is scope]
+    takers = [t for read in reads for t in _takers(read, code)]
+    return bool(takers) and all(isinstance(t, ast.For) and _is_for_processor(t) for t in takers)
+
+
+def _takers(read: ast.Name, code: Code, depth: int = 1) -> list[ast.AST | None]:
+    """The loops that take batches from a loader that is read, here or in a function of the file; else what reads it."""
+    around = code.parent(read)
+    while isinstance(around, ast.Call) and getattr(around.func, "id", "") in ("enumerate", "tqdm", "iter"):
+        around = code.parent(around)
+    if isinstance(around, ast.Call) and getattr(around.func, "id", "") == "len":
+        return []
+    function = code.function_run(around) if isinstance(around, ast.Call) and depth else None
+    if function is None:
+        return [around]
+    parameters = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    taken = {p.arg for p in parameters if any(a is read for a in code.kinds.calls.arguments(function, p.arg))}
+    inner = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id in taken and isinstance(n.ctx, ast.Load)]
+    return [t for n in inner for t in _takers(n, code, depth - 1)] or [around]
+
+
+def _is_for_processor(loop: ast.For) -> bool:
+    moves = [n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    places = [ast.unparse(m.args[0]) if m.args else "" for m in moves if m.func.attr in ("to", "cuda")]  # type: ignore[attr-defined]
+    return bool(places) and all(p in ("'cpu'", "torch.device('cpu')") for p in places)
 
 
 def _gives_device_tensors(node: ast.Call, code: Code) -> bool:
