@@ -73,8 +73,13 @@ def _is_run_each_epoch(read: ast.Name, code: Code) -> bool:
     if header is None or code.loop(header) is None:
         return False
     if isinstance(header, ast.For):
-        return any(n is read for n in ast.walk(header.iter))
+        return any(n is read for n in ast.walk(header.iter)) and _uses_batches(header)
     return isinstance(header, ast.Call) and _iterates_parameter(header, read, code)
+
+
+def _uses_batches(loop: ast.For) -> bool:
+    """False for rounds that only draw batches: such a loop measures the loader, the start of its workers with it."""
+    return any(isinstance(n, (ast.Call, ast.Subscript, ast.BinOp)) for s in loop.body for n in ast.walk(s))
 
 
 def _iterates_parameter(call: ast.Call, given: ast.Name, code: Code) -> bool:
