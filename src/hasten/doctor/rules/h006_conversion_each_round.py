@@ -2,8 +2,9 @@
 
 ## What it does
 Finds a tensor converted round by round only to be appended to a list or added to a sum: elements of a tensor read one
-by one, and results of a model kept one by one outside training: numbers, and classes that are put together afterwards.
-Whole answers are left alone, for they may leave the device to free its memory.
+by one, and results of a model kept one by one outside training: numbers, classes that are put together afterwards, and
+answers of a model whose last layer, seen in the file, gives few numbers. Whole answers of any other model are left
+alone, for they may leave the device to free its memory.
 
 ## Why is this bad
 Each conversion waits for all the work queued before it, crosses from C++ to Python, and on a GPU copies over the bus.
@@ -36,6 +37,7 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.heads import gives_few
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import is_chunked, value_of
 from hasten.doctor.words import words
@@ -74,14 +76,16 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     device = code.uses_gpu if sums else code.fact(_knows_device)
     if batches and (node.func.attr != "item" or not device):
         return  # the device's memory is freed batch by batch; without a device one number a batch waits for nothing
-    if node.func.attr in ("item", "numpy") and _by_element(receiver, loop, code):
+    if (node.func.attr != "cpu" or code.fact(_knows_device)) and _by_element(receiver, loop, code):
         yield hit(
             node,
             f"`.{node.func.attr}()` takes the tensor apart one element a round",
             *_to_list(node, loop, code),
             safe=True,
         )
-    elif _from_model(receiver, loop, code) and not _is_due(node, loop, code) and (sums or _is_small(node, loop, code)):
+    elif (run := _from_model(receiver, loop, code)) and not _is_due(node, loop, code):
+        if not sums and not _is_small(node, loop, code) and not gives_few(run, code):
+            return
         yield hit(node, f"`.{node.func.attr}()` waits and copies in every round, only to gather the results")
 
 
@@ -89,8 +93,20 @@ def _is_small(node: ast.Call, loop: ast.AST, code: Code) -> bool:
     """True for numbers, and for classes that are put together afterwards; whole answers may leave to free memory."""
     if isinstance(node.func, ast.Attribute) and node.func.attr == "item":
         return True
+    if _is_one_number(node, code):
+        return True
     reduced = any(_last_name(n.func) in _REDUCES for n in ast.walk(loop) if isinstance(n, ast.Call))
     return reduced and _is_joined(node, code)
+
+
+def _is_one_number(node: ast.Call, code: Code) -> bool:
+    """True for ``model(x).numpy()[0, 0]`` and ``….tolist()[0][0]``."""
+    indices, at = 0, code.parent(node)
+    while isinstance(at, ast.Subscript):
+        axes = at.slice.elts if isinstance(at.slice, ast.Tuple) else [at.slice]
+        indices += sum(isinstance(a, ast.Constant) for a in axes)
+        at = code.parent(at)
+    return indices >= 2
 
 
 def _is_joined(node: ast.Call, code: Code) -> bool:
@@ -261,17 +277,20 @@ def _is_over_outputs(loop: ast.AST, code: Code) -> bool:
     return any(v is not None and code.runs_model(v) is not None for v in values)
 
 
-def _from_model(receiver: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -> bool:
-    """True for a value that a model run of this very round gives, by itself or by way of names and methods."""
+def _from_model(receiver: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -> ast.AST | None:
+    """The model run of this very round that gives a value, by itself or by way of names and methods."""
     for inner in ast.walk(receiver):
         if code.runs_model(inner) is not None and not _is_loss(inner, code):
-            return True
+            return inner
         if isinstance(inner, ast.Name) and depth:
             for binding in code.bound_in(inner, loop):
                 value = binding.value if binding.role == "value" else None
-                if value is not None and value is not receiver and _from_model(value, loop, code, depth - 1):
-                    return True
-    return False
+                if value is None or value is receiver:
+                    continue
+                run = _from_model(value, loop, code, depth - 1)
+                if run is not None:
+                    return run
+    return None
 
 
 def _is_loss(run: ast.AST, code: Code) -> bool:
