@@ -125,7 +125,7 @@ def _is_seldom_test(node: ast.AST, names: Names) -> bool:
 
 
 def _repeats(loop: ast.AST, child: ast.AST) -> bool:
-    if isinstance(loop, (ast.For, ast.AsyncFor, ast.While)) and _ends_at_once(loop):
+    if isinstance(loop, (ast.For, ast.AsyncFor, ast.While)) and _ends_at_once(loop, child):
         return False
     if isinstance(loop, (ast.For, ast.AsyncFor)):
         return any(child is s for s in loop.body)
@@ -135,10 +135,11 @@ def _repeats(loop: ast.AST, child: ast.AST) -> bool:
     return child is not generators[0].iter
 
 
-def _ends_at_once(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
-    """True where the first round is the last: it ends with `break`, and nothing skips that."""
+def _ends_at_once(loop: ast.For | ast.AsyncFor | ast.While, child: ast.AST) -> bool:
+    """True where the round that reaches a line is the last: it ends with `break`, and nothing from there skips that."""
     leaves = isinstance(loop.body[-1], (ast.Break, ast.Return))
-    return leaves and not any(isinstance(n, ast.Continue) for n in ast.walk(loop))
+    place = next((i for i, s in enumerate(loop.body) if s is child), 0)
+    return leaves and not any(isinstance(n, ast.Continue) for s in loop.body[place:] for n in ast.walk(s))
 
 
 def _is_first_iter(at: ast.comprehension, child: ast.AST, names: Names) -> bool:
