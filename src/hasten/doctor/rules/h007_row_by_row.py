@@ -3,7 +3,8 @@
 ## What it does
 Finds a model (torch, Keras, ONNX Runtime) run in a `for` loop or comprehension on `x[None]`, `x.unsqueeze(0)`,
 `X[i:i+1]` of the loop's own element, with no state carried from round to round. Loops that draw each row or print a
-handful, what is left to do where a batch has failed, and files that time single runs are left alone.
+handful, rows called texts or tokens, what is left to do where a batch has failed, and files that time single runs are
+left alone.
 
 ## Why is this bad
 Each call pays the cost of Python, dispatch and reading all weights. A batch pays once, and turns matrix-vector into
@@ -29,6 +30,7 @@ No fix: memory and batch-dependent layers are yours to judge. (`predict` of Kera
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
@@ -38,6 +40,7 @@ from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_from_target, value_of
 
 _PER_ROW = ("backward", "grad", "GradientTape", "gradient")  # gradients of single rows are wanted
+_WORDS = re.compile(r"(^|_)(ids|tokens?|texts?|prompts?|sentences?|words)(_|$)")
 _GIVEN_ELSEWHERE = ("predict", "predict_on_batch")
 
 
@@ -58,6 +61,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if any("past" in (k.arg or "") or "cache" in (k.arg or "") for k in node.keywords):
         return  # a language model goes on from what it has read
+    if any(k.arg in ("input_ids", "attention_mask") for k in node.keywords) or _is_of_words(data):
+        return  # texts are of unlike lengths
     if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code) or _measures_row(loop):
         return
     if _is_run_whole_too(node, data, code) or _is_layer_of_many(node, loop, code) or _is_fallback(node, code):
@@ -139,6 +144,11 @@ def _differs_in_length(data: ast.expr, loop: ast.AST, code: Code, depth: int = 3
         if isinstance(inner, ast.Subscript) and (_is_mask(inner.slice, code) or _is_span(inner.slice, loop, code)):
             return True
     return False
+
+
+def _is_of_words(data: ast.expr) -> bool:
+    """True for rows called tokens, ids or texts."""
+    return any(isinstance(n, ast.Name) and _WORDS.search(n.id.lower()) for n in ast.walk(data))
 
 
 def _measures_row(loop: ast.AST) -> bool:
