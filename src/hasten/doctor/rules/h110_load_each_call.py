@@ -60,7 +60,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if node.args and is_buffer(node.args[0], code):
         return  # a buffer just filled is a copy being made, not a model being loaded
-    if _is_next_of_file(node, code):
+    if _is_next_of_file(node, code) or _is_deployed(node, code):
         return
     reason = repeats_needlessly(node, code)
     if reason:
@@ -74,6 +74,17 @@ def _is_next_of_file(node: ast.Call, code: Code) -> bool:
         return False
     opened = [b.value for b in code.names.find(file.id, file)[1]]
     return any(isinstance(v, ast.Call) and getattr(v.func, "attr", getattr(v.func, "id", "")) == "open" for v in opened)
+
+
+def _is_deployed(node: ast.Call, code: Code) -> bool:
+    """True where a handler puts a model in place for the requests that follow, and asks it nothing itself."""
+    function, statement = code.handler(node), code.statement(node)
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    if function is None or len(targets) != 1 or not isinstance(targets[0], ast.Attribute):
+        return False
+    kept = code.names.dotted(targets[0])
+    called = (code.names.dotted(n.func) for n in ast.walk(function) if isinstance(n, ast.Call))
+    return not any(name == kept or name.startswith(f"{kept}.") for name in called)
 
 
 def _is_model(name: str) -> bool:
