@@ -185,6 +185,8 @@ def model_run(call: ast.Call, code: Code) -> bool:
     """True when the call runs a torch model that is no layer of another."""
     if isinstance(call.func, ast.Attribute) and call.func.attr == "generate":
         return False  # transformers' generate switches gradients off itself
+    if _replaces_itself(call, code):
+        return False
     if keyword(call, "training") is not None:
         return False  # that is how Keras is called: a class may keep a model of either framework under one name
     kind = code.runs_model(call)
@@ -197,6 +199,13 @@ def model_run(call: ast.Call, code: Code) -> bool:
         return False
     layer = name.startswith("torch.nn.") and name not in ("torch.nn.Sequential", "torch.nn.DataParallel")
     return not layer
+
+
+def _replaces_itself(call: ast.Call, code: Code) -> bool:
+    """True for `model = model(config)`: a class out of a registry, and what it makes takes its name."""
+    statement = code.statement(call)
+    targets = statement.targets if isinstance(statement, ast.Assign) and statement.value is call else []
+    return isinstance(call.func, ast.Name) and any(isinstance(t, ast.Name) and t.id == call.func.id for t in targets)
 
 
 def _is_network(loaded: ast.Call) -> bool:
