@@ -323,6 +323,8 @@ def _over_loader(loop: ast.AST, code: Code) -> bool:
 def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
     """True for `t[i]` and for the loop's own target, elements of one tensor made before the loop."""
     if isinstance(receiver, ast.Subscript):
+        if any(isinstance(n, ast.Slice) for n in ast.walk(receiver.slice)):
+            return False  # parts of several lengths have a conversion each
         return code.depends_on_round(receiver.slice, loop) and not code.depends_on_round(receiver.value, loop)
     if not isinstance(receiver, ast.Name) or code.kind(receiver) is None:
         return False
