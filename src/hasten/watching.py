@@ -10,6 +10,7 @@ import functools
 import gc
 import sys
 import sysconfig
+import threading
 import time
 import tracemalloc
 from collections import Counter
@@ -28,6 +29,7 @@ _ADVICE = {
     "from tensor": "tensors became numbers or arrays: convert once, after the loop",
     "predict": "Keras' predict prepares a pipeline at each call: call the model, or hasten.compile(model)",
 }
+_READ_BY_PYTHON = ("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__")
 _LIBRARIES = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib", "stdlib")})
 _OURS = str(Path(__file__).resolve())
 
@@ -44,6 +46,8 @@ class Watched:
     seconds: float = 0.0
     gc_collections: int = 0
     gc_pause_s: float = 0.0
+    gc_events: Counter[str] = field(default_factory=Counter)
+    """"file:line" → collections that began there: the allocation that was one too many."""
     blocks: int = 0
     allocations: list[tuple[str, int]] = field(default_factory=list)
     """("file:line", bytes) of the largest growth; only with ``allocations=True``."""
@@ -65,7 +69,8 @@ class Watched:
                 text += [f"{n:12} at {place}" for place, n in self.lines(what)[:5]]
         if self.gc_collections:
             text.append(f"{self.gc_collections:8} garbage collections, {self.gc_pause_s * 1e3:.1f} ms of pauses")
-        text.append(f"{self.blocks:8} more memory blocks than before")
+            text += [f"{n:12} at {place}" for place, n in self.gc_events.most_common(3)]
+        text.append(f"{abs(self.blocks):8} {'fewer' if self.blocks < 0 else 'more'} memory blocks than before")
         text += [f"{size / 1024:9.1f} KiB grown at {place}" for place, size in self.allocations]
         return "\n".join(text)
 
@@ -93,27 +98,34 @@ def watch(*, allocations: bool = False, file: TextIO | None = None) -> Iterator[
     print(seen, file=file or sys.stderr)
 
 
+class _Depth(threading.local):
+    """How many counted calls a thread is in: each thread of a server counts its own."""
+
+    depth = 0
+    tracing = 0
+
+
 class _Recorder:
     """Counts events by the user's line; conversions inside a ``predict`` or a trace are its own affair."""
 
     def __init__(self, seen: Watched) -> None:
         self.seen = seen
-        self.depth = 0
-        self.tracing = 0
+        self.at = _Depth()
 
     def wrap(self, what: str, function: Callable[..., Any], counts: Callable[[Any], bool] | None = None) -> Any:
         @functools.wraps(function)
         def counted(*args: Any, **kwargs: Any) -> Any:
-            outermost = self.tracing == 0 if what == "retrace" else self.depth == 0
+            at = self.at
+            outermost = at.tracing == 0 if what == "retrace" else at.depth == 0
             if outermost and (counts is None or counts(args[0] if args else None)):
                 self.seen.events[what, _place()] += 1
-            self.depth += 1
-            self.tracing += what == "retrace"
+            at.depth += 1
+            at.tracing += what == "retrace"
             try:
                 return function(*args, **kwargs)
             finally:
-                self.depth -= 1
-                self.tracing -= what == "retrace"
+                at.depth -= 1
+                at.tracing -= what == "retrace"
 
         return counted
 
@@ -122,11 +134,17 @@ def _place() -> str:
     """The innermost line that is not of a library."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name != _OURS and not name.startswith(_LIBRARIES) and not name.startswith("<frozen"):
-            return f"{name}:{frame.f_lineno}"
+        if not _is_library(frame):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return "unknown"
+
+
+def _is_library(frame: FrameType) -> bool:
+    name = frame.f_code.co_filename
+    if name.startswith("<"):  # code that a library wrote, unless it was typed or piped in
+        return frame.f_globals.get("__name__") != "__main__"
+    return name == _OURS or name.startswith(_LIBRARIES)
 
 
 def _patches(recorder: _Recorder) -> Iterator[Any]:
@@ -141,10 +159,13 @@ def _patches(recorder: _Recorder) -> Iterator[Any]:
 
 
 def _tensorflow(recorder: _Recorder, tensorflow: ModuleType) -> Iterator[Any]:
-    tensor = getattr(tensorflow, "Tensor", ())
+    plain = (list, tuple, int, float, complex, str, bytes)
 
     def is_new(value: Any) -> bool:
-        return not isinstance(value, tensor) and bool(tensorflow.executing_eagerly())
+        """Arrays wherever they are converted; Python's own values where the user's line converts them."""
+        own = isinstance(value, plain) and not _is_library(sys._getframe(2))
+        array = type(value).__module__ == "numpy"
+        return (own or array) and bool(tensorflow.executing_eagerly())
 
     for name in ("convert_to_tensor", "constant"):
         yield _replaced(tensorflow, name, lambda f: recorder.wrap("to tensor", f, is_new))
@@ -154,14 +175,27 @@ def _tensorflow(recorder: _Recorder, tensorflow: ModuleType) -> Iterator[Any]:
     ops = sys.modules.get("tensorflow.python.framework.ops")
     eager = getattr(ops, "_EagerTensorBase", None)
     if eager is not None:
-        yield _replaced(eager, "numpy", lambda f: recorder.wrap("from tensor", f))
+        for name in ("numpy", *_READ_BY_PYTHON):
+            yield _replaced(eager, name, lambda f: recorder.wrap("from tensor", f))
 
 
 def _torch(recorder: _Recorder, torch: ModuleType) -> Iterator[Any]:
+    is_compiling = torch.compiler.is_compiling
+
+    def uncompiled(function: Callable[..., Any], what: str, counts: Callable[[Any], bool] | None = None) -> Any:
+        """What `torch.compile` sees is the function itself: our counting would make it compile at every call."""
+        counted = recorder.wrap(what, function, counts)
+
+        @functools.wraps(function)
+        def either(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs) if is_compiling() else counted(*args, **kwargs)
+
+        return either
+
     for name in ("tensor", "as_tensor", "from_numpy"):
-        yield _replaced(torch, name, lambda f: recorder.wrap("to tensor", f, lambda v: not isinstance(v, torch.Tensor)))
-    for name in ("item", "tolist", "numpy", "cpu"):
-        yield _replaced(torch.Tensor, name, lambda f: recorder.wrap("from tensor", f))
+        yield _replaced(torch, name, lambda f: uncompiled(f, "to tensor", lambda v: not isinstance(v, torch.Tensor)))
+    for name in ("item", "tolist", "numpy", "cpu", *_READ_BY_PYTHON):
+        yield _replaced(torch.Tensor, name, lambda f: uncompiled(f, "from tensor"))
     dynamo = sys.modules.get("torch._dynamo.convert_frame")
     if dynamo is not None and hasattr(dynamo, "_compile"):
         yield _replaced(dynamo, "_compile", lambda f: recorder.wrap("retrace", f))
@@ -195,6 +229,7 @@ def _collections(seen: Watched) -> Iterator[None]:
             begun = time.perf_counter()
         else:
             seen.gc_collections += 1
+            seen.gc_events[_place()] += 1
             seen.gc_pause_s += time.perf_counter() - begun
 
     gc.callbacks.append(noted)

@@ -6,10 +6,11 @@ import gc
 import io
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from hasten.watching import watch
+from hasten.watching import Watched, watch
 
 HERE = __file__
 
@@ -50,6 +51,69 @@ def test_works_without_any_framework() -> None:
     assert "watched" in done.stderr
 
 
+def test_names_the_lines_where_collections_began() -> None:
+    out = io.StringIO()
+    with watch(file=out) as seen:
+        line = sys._getframe().f_lineno + 1
+        gc.collect()
+    assert seen.gc_events[f"{HERE}:{line}"] == 1
+    assert f"at {HERE}:{line}" in out.getvalue()
+
+
+def test_says_fewer_where_memory_was_given_back() -> None:
+    assert "5 fewer memory blocks" in str(Watched(blocks=-5))
+    assert "5 more memory blocks" in str(Watched(blocks=5))
+
+
+@pytest.mark.frameworks
+def test_counts_what_python_reads_of_a_torch_tensor() -> None:
+    import numpy as np
+
+    torch = pytest.importorskip("torch")
+    t = torch.ones(1)
+    with watch(file=io.StringIO()) as seen:
+        float(t), int(t), bool(t), np.asarray(t)
+        if t > 0:
+            pass
+    assert seen.count("from tensor") == 5
+    assert "__float__" not in vars(torch.Tensor) and float(t) == 1.0
+
+
+@pytest.mark.frameworks
+def test_each_thread_counts_its_own_conversions() -> None:
+    torch = pytest.importorskip("torch")
+    t = torch.ones(1)
+
+    def read() -> None:
+        for _ in range(2000):
+            t.tolist()
+
+    with watch(file=io.StringIO()) as seen:
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert seen.count("from tensor") > 7000  # (two threads that count at once may count one)
+
+
+@pytest.mark.frameworks
+def test_a_compiled_function_compiles_no_more_often_when_watched() -> None:
+    torch = pytest.importorskip("torch")
+
+    def scaled(x):
+        return x * torch.tensor([2.0])
+
+    fast = torch.compile(scaled, backend="eager")
+    with watch(file=io.StringIO()) as seen:
+        for _ in range(4):
+            fast(torch.ones(3))
+    assert seen.lines("retrace") == [(f"{HERE}:{scaled.__code__.co_firstlineno + 6}", 1)]
+    with watch(file=io.StringIO()) as again:
+        fast(torch.ones(3))
+    assert again.count("retrace") == 0
+
+
 @pytest.mark.frameworks
 def test_counts_torch_conversions_by_line() -> None:
     torch = pytest.importorskip("torch")
@@ -83,9 +147,16 @@ def test_counts_retraces_predictions_and_conversions_of_tensorflow() -> None:
             double(n)
         for _ in range(2):
             model.predict(x, verbose=0)
-        tf.constant([1.0]).numpy()
+        t = tf.constant([1.0])
+        t.numpy()
+        for _ in range(3):
+            model(x)
+        if t[0] > 0.5:
+            float(t[0])
     assert all(place.startswith(HERE) for place, _ in seen.lines("retrace"))
     assert 3 in [times for _, times in seen.lines("retrace")]  # beside what predict traces for its own pipeline
     assert seen.count("predict") == 2
-    assert seen.count("to tensor") == 1 and seen.count("from tensor") == 1
+    assert [times for _, times in seen.lines("to tensor")] == [3, 1]  # the array of each call; no weight, no number
+    assert seen.count("from tensor") == 3
+    assert float(t[0]) == 1.0
     assert "predict" not in vars(keras.Model)
