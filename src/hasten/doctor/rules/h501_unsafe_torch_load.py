@@ -2,8 +2,8 @@
 
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
-saved, for a path that the lines before have just written (the best epoch of the same training, too), and for projects
-whose own files ask for torch 2.6 or newer.
+saved, for a path that the lines before have just written (the best epoch of the same training, too), for files of an
+installed package that are asked for as such, and for projects whose own files ask for torch 2.6 or newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -41,6 +41,10 @@ from hasten.doctor.words import words
 
 _TEMPORARY = words("tempfile.NamedTemporaryFile tempfile.TemporaryFile tempfile.SpooledTemporaryFile tempfile.mkstemp")
 
+_PACKED = words(
+    "pkgutil.get_data pkg_resources.resource_filename pkg_resources.resource_stream importlib.resources.files "
+    "importlib.resources.path importlib.resources.open_binary importlib_resources.files importlib_resources.path"
+)
 _SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
 _BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
@@ -61,7 +65,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if value is not None and _is_said_fallback(node, code):
         return
-    if _is_own_copy(node, code) or _is_just_written(node, code) or _is_of_dataset(node):
+    if _never_runs(node, code) or _is_own_copy(node, code) or _is_just_written(node, code) or _is_of_dataset(node):
         return
     if value is None and (least_torch(code.file) or (0, 0)) >= _SAFE:
         return
@@ -71,6 +75,20 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         else "`torch.load` may run code from the file"
     )
     yield hit(node, reason, Edit("argument", node, "True", "weights_only"))
+
+
+def _never_runs(node: ast.Call, code: Code) -> bool:
+    """True beneath a flag that the function itself has just put to False, and nowhere else to anything."""
+    inner: ast.AST = node
+    for around in code.ancestors(node) if code.function(node) is not None else ():
+        if isinstance(around, ast.If) and isinstance(around.test, ast.Name) and any(inner is s for s in around.body):
+            bindings = code.names.find(around.test.id, around.test)[1]
+            own = [b.value for b in bindings if b.role == "value" and code.function(b.node) is code.function(node)]
+            off = all(isinstance(v, ast.Constant) and v.value is False for v in own)
+            if own and off and len(own) == len(bindings):
+                return True
+        inner = around
+    return False
 
 
 def _is_fallback(node: ast.Call, code: Code) -> bool:
@@ -104,8 +122,8 @@ def _is_own_copy(node: ast.Call, code: Code) -> bool:
     """True for a package's own bytes, and bytes in memory and temporary files where the file writes such itself."""
     if not node.args:
         return False
-    if any(code.qualified(n.func) == "pkgutil.get_data" for n in ast.walk(node.args[0]) if isinstance(n, ast.Call)):
-        return True  # a package's own bytes came with its code
+    if comes_from(node.args[0], code, lambda n: isinstance(n, ast.Call) and code.qualified(n.func) in _PACKED):
+        return True  # a package's own files came with its code
     if comes_from(node.args[0], code, lambda n: _is_temporary(n, code)):
         saved = (c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save")
         written = any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
