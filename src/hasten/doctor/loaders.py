@@ -42,11 +42,11 @@ def is_loader(node: ast.Call, code: Code) -> bool:
         return False
     if any(k.arg is None for k in node.keywords) or any(isinstance(a, ast.Starred) for a in node.args):
         return False
-    return not _gives_device_tensors(node, code) and not _stays_on_processor(node, code)
+    return not _gives_device_tensors(node, code) and not _feeds_no_gpu(node, code)
 
 
-def _stays_on_processor(node: ast.Call, code: Code) -> bool:
-    """True where the loops over it are all in sight, and each moves its batches to "cpu" and nothing elsewhere."""
+def _feeds_no_gpu(node: ast.Call, code: Code) -> bool:
+    """True where all that takes batches is in sight: loops that move them to "cpu" and nowhere else, or one batch."""
     statement = code.statement(node)
     target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is node else None
     if not isinstance(target, ast.Name):
@@ -55,7 +55,7 @@ def _stays_on_processor(node: ast.Call, code: Code) -> bool:
     named = (n for n in code.names.nodes if isinstance(n, ast.Name) and n.id == target.id)
     reads = [n for n in named if isinstance(n.ctx, ast.Load) and code.names.find(n.id, n)[0] is scope]
     takers = [t for read in reads for t in _takers(read, code)]
-    return bool(takers) and all(isinstance(t, ast.For) and _is_for_processor(t) for t in takers)
+    return bool(takers) and all(_is_drawn_once(t, code) or _is_for_processor(t) for t in takers)
 
 
 def _takers(read: ast.Name, code: Code, depth: int = 1) -> list[ast.AST | None]:
@@ -74,7 +74,14 @@ def _takers(read: ast.Name, code: Code, depth: int = 1) -> list[ast.AST | None]:
     return [t for n in inner for t in _takers(n, code, depth - 1)] or [around]
 
 
-def _is_for_processor(loop: ast.For) -> bool:
+def _is_drawn_once(taker: ast.AST | None, code: Code) -> bool:
+    """True for `next(iter(loader))` outside loops: one batch, read once."""
+    return isinstance(taker, ast.Call) and getattr(taker.func, "id", "") == "next" and code.hot(taker) is None
+
+
+def _is_for_processor(loop: ast.AST | None) -> bool:
+    if not isinstance(loop, ast.For):
+        return False
     moves = [n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
     places = [ast.unparse(m.args[0]) if m.args else "" for m in moves if m.func.attr in ("to", "cuda")]  # type: ignore[attr-defined]
     return bool(places) and all(p in ("'cpu'", "torch.device('cpu')") for p in places)
