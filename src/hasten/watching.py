@@ -71,6 +71,8 @@ class Watched:
             text.append(f"{self.gc_collections:8} garbage collections, {self.gc_pause_s * 1e3:.1f} ms of pauses")
             text += [f"{n:12} at {place}" for place, n in self.gc_events.most_common(3)]
         text.append(f"{abs(self.blocks):8} {'fewer' if self.blocks < 0 else 'more'} memory blocks than before")
+        if self.blocks > 1000 and not self.allocations:
+            text[-1] += ": watch(allocations=True) names the lines"
         text += [f"{size / 1024:9.1f} KiB grown at {place}" for place, size in self.allocations]
         return "\n".join(text)
 
@@ -84,11 +86,11 @@ def watch(*, allocations: bool = False, file: TextIO | None = None) -> Iterator[
     """
     seen = Watched()
     with ExitStack() as stack:
+        if allocations:
+            stack.enter_context(_growth(seen))  # (its snapshots set off collections of their own: they don't count)
         for patch in _patches(_Recorder(seen)):
             stack.enter_context(patch)
         stack.enter_context(_collections(seen))
-        if allocations:
-            stack.enter_context(_growth(seen))
         blocks, start = sys.getallocatedblocks(), time.perf_counter()
         try:
             yield seen

@@ -60,9 +60,22 @@ def test_names_the_lines_where_collections_began() -> None:
     assert f"at {HERE}:{line}" in out.getvalue()
 
 
+def test_the_snapshots_of_allocations_count_as_no_collections() -> None:
+    kept = [[i] for i in range(200_000)]
+    gc.disable()
+    try:
+        with watch(allocations=True, file=io.StringIO()) as seen:
+            gc.collect()
+            gc.enable()
+    finally:
+        gc.enable()
+    assert len(kept) == 200_000 and seen.gc_collections == 1
+
+
 def test_says_fewer_where_memory_was_given_back() -> None:
     assert "5 fewer memory blocks" in str(Watched(blocks=-5))
     assert "5 more memory blocks" in str(Watched(blocks=5))
+    assert "names the lines" in str(Watched(blocks=5000)) and "names the lines" not in str(Watched(blocks=5))
 
 
 @pytest.mark.frameworks
