@@ -142,6 +142,8 @@ def only_looked_at(made: ast.expr, code: Code, *, took: bool = False) -> bool:
         at, around = around, code.parent(around)  # type: ignore[assignment, arg-type]
     if isinstance(around, ast.For) and around.iter is at:
         return looks(around, code, took=took)
+    if isinstance(around, ast.Call) and _last_name(around.func) in ("next", "run") and code.hot(around) is None:
+        return True  # one element is drawn
     target = around.targets[0] if isinstance(around, ast.Assign) else None
     if not isinstance(target, ast.Name):
         return False
