@@ -31,6 +31,8 @@ __all__ = [
 _FEWEST_REGISTERS = 16
 # Of two tiles with equally many products the one that loads less is faster, by about so many cycles for each load.
 _LOAD = 0.05
+# Two loads a cycle is what makers state; one value to all lanes goes at most this fast beside multiply-adds (Zen 3).
+_LOAD_CYCLES = 0.6
 NEARLY = 1.25  # what may cost so much more by the model is worth trying
 STATIC_GROUPS = 4  # groups of taps written out one after the other; more become a loop
 
@@ -114,7 +116,7 @@ def _costs(sweep: Sweep, inner: Axis, outer_taps: float, tile: tuple[int, int, i
             # One value for all lanes takes a single pass, whatever the width.
             loads = used * (1 if sweep.broadcast else width * passes)
             loads += group * width * passes if sweep.weighted else 0
-            step += max(pairs * width * passes / 2, loads / 2, 4.0 * group) + 2.0 - passes + loads * _LOAD
+            step += max(pairs * width * passes / 2, loads * _LOAD_CYCLES, 4.0 * group) + 2.0 - passes + loads * _LOAD
         total += tiles * (step * sweep.steps * outer_taps + _around(sweep, wide, width, passes))
     return total
 
