@@ -219,7 +219,10 @@ def _one_by_subscript(index: ast.expr) -> bool:
 
 
 def is_chunked(loop: Loop) -> bool:
-    """True for ``range(0, n, step)``: whole chunks a round, which is right for data larger than memory."""
+    """True for ``range(0, n, step)``, and for what is asked for a ``batch_size``: whole chunks a round.
+
+    That is right for data larger than memory.
+    """
     if isinstance(loop, ast.While):
         return False
     iterable = loop.iter if isinstance(loop, (ast.For, ast.AsyncFor)) else loop.generators[0].iter
@@ -227,6 +230,8 @@ def is_chunked(loop: Loop) -> bool:
         iterable = iterable.args[0]
     if not isinstance(iterable, ast.Call) or not isinstance(iterable.func, (ast.Name, ast.Attribute)):
         return False
+    if any(k.arg in ("batch_size", "chunk_size") and not _is(k.value, 1) for k in iterable.keywords):
+        return True
     if isinstance(loop, ast.For) and isinstance(loop.target, ast.Name) and _is_counted_out(loop, loop.target.id):
         return True
     name = iterable.func.attr if isinstance(iterable.func, ast.Attribute) else iterable.func.id

@@ -3,7 +3,8 @@
 ## What it does
 Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round. A batch
 that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone, and so are `for` loops that
-draw a figure in each round or print a handful of answers. A generator or dataset made in the round is a whole set.
+draw a figure in each round, print a handful of answers or time single calls. A generator or dataset made in the round
+is a whole set.
 
 ## Why is this bad
 `predict` is made for large arrays: each call builds a data pipeline, runs callbacks and may print a progress bar
@@ -40,6 +41,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
+from hasten.doctor.clocks import is_clock
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.once import draws, shows_few
@@ -74,7 +76,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if data is not None and not code.depends_on_round(data, loop) and not _draws(data):
         return
-    if _is_whole_set(data, code):
+    if _is_whole_set(data, code) or _is_measured(node, loop, code):
         return
     if is_filled_batch(data, code) or shows_few(loop) or (not isinstance(loop, ast.While) and draws(loop, code)):
         return
@@ -103,6 +105,20 @@ def _is_whole_set(data: ast.expr | None, code: Code) -> bool:
     made = value_of(data, code)
     name = code.names.dotted(made.func).rsplit(".", 1)[-1] if isinstance(made, ast.Call) else ""
     return _SETS.search(name) is not None
+
+
+def _is_measured(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True where clocks are read before and behind a loop that throws its answers away: single calls are timed."""
+    statement = code.statement(node)
+    if not isinstance(loop, ast.For) or not isinstance(statement, ast.Expr) or statement.value is not node:
+        return False
+    block = code.block(loop)
+    place = block.index(loop)
+    return all(any(_reads_clock(s, code) for s in part) for part in (block[:place], block[place + 1 :]))
+
+
+def _reads_clock(statement: ast.stmt, code: Code) -> bool:
+    return any(isinstance(n, ast.Call) and is_clock(n, code) for n in ast.walk(statement))
 
 
 def _draws(data: ast.expr) -> bool:
