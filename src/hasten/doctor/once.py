@@ -20,11 +20,13 @@ _READERS = words("load_img imread open read_image load_image loadtxt input fromf
 def answers_once(call: ast.Call, data: ast.expr | None, code: Code) -> bool:
     """True where a line runs once in its script, and shows so: the script's own time is loading, or training.
 
-    It asks about one file, about numbers written out, or as a look at the model that the lines above have trained.
+    It asks about one file, about numbers written out, about a row picked by its number, or as a look at the model that
+    the lines above have trained.
     """
     if code.imports("streamlit") or data is None or not _runs_once(call, code):
         return False  # (streamlit runs a script again at each click)
-    return _is_written_out(data, code) or _is_just_trained(call, code) or _comes_of_file(data, code)
+    asked = _is_written_out(data, code) or _is_picked(data, code)
+    return asked or _is_just_trained(call, code) or _comes_of_file(data, code)
 
 
 def _is_written_out(data: ast.expr, code: Code) -> bool:
@@ -32,6 +34,21 @@ def _is_written_out(data: ast.expr, code: Code) -> bool:
     if not isinstance(data, ast.Call) or code.qualified(data.func) not in _ARRAYS:
         return False
     return not any(isinstance(n, (ast.Name, ast.Call)) for a in data.args for n in ast.walk(a))
+
+
+def _is_picked(data: ast.expr, code: Code) -> bool:
+    """True for `np.expand_dims(rows[11], 0)`, the number written out there or above: a look at that one row."""
+    for inner in ast.walk(data):
+        index = inner.slice if isinstance(inner, ast.Subscript) else None
+        bindings = code.names.find(index.id, index)[1] if isinstance(index, ast.Name) else []
+        values = [b.value for b in bindings if b.role == "value"] if bindings else [index]
+        if len(values) == max(1, len(bindings)) and all(_is_number(v) for v in values):
+            return True
+    return False
+
+
+def _is_number(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
 
 
 def _is_just_trained(call: ast.Call, code: Code) -> bool:
