@@ -1,7 +1,8 @@
 """``python -m benchmarks.habits [NAME ...]``: measures each habit and writes ``costs.json``, which the docs show.
 
 Each group is measured in a process of its own. With rules or groups named, their entries alone are renewed, and carry
-their own conditions. Rules that need a GPU have no entry.
+their own conditions. ``with_cuda`` measures what only a GPU shows; where there is none it says so, and entries that
+were measured elsewhere stay.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from benchmarks.habits.habit import measure
 
 HOME = Path(__file__).parent
-GROUPS = ("with_tensorflow", "with_torch", "with_graphs", "effects_torch", "effects_tensorflow")
+GROUPS = ("with_tensorflow", "with_torch", "with_graphs", "effects_torch", "effects_tensorflow", "with_cuda")
 _LIBRARIES = ("numpy", "tensorflow", "keras", "torch", "ai-edge-litert", "onnxruntime", "openvino")
 
 
@@ -36,21 +37,28 @@ def main() -> None:
             continue
         chosen = [] if group in wanted else rules
         command = [sys.executable, "-m", "benchmarks.habits", "--group", group, *chosen]
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        if group != "with_cuda":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         costs += [json.loads(line[2:]) for line in done.stdout.splitlines() if line.startswith("@@")]
     for cost in _sorted(costs):
         print(f"{cost['rule']} {cost['before']:>12,g} → {cost['after']:>12,g} {cost['unit']}  {cost['per']}")
+    if not costs:
+        return
     path = HOME / "costs.json"
     table = {"conditions": _conditions(), "costs": costs}
-    if wanted:
-        table = _merged(json.loads(path.read_text()), table, {*wanted, *rules})
+    table = merged(json.loads(path.read_text()), table, {*wanted, *rules} or set(GROUPS))
     path.write_text(json.dumps({**table, "costs": _sorted(table["costs"])}, indent=1) + "\n")
     print(f"written: {path}")
 
 
-def _merged(old: dict[str, Any], new: dict[str, Any], renewed: set[str]) -> dict[str, Any]:
-    kept = [cost for cost in old["costs"] if not {cost["rule"], cost["group"]} & renewed]
+def merged(old: dict[str, Any], new: dict[str, Any], renewed: set[str]) -> dict[str, Any]:
+    """The old table with the entries of ``renewed``, rules or groups, measured anew; a group that was skipped stays."""
+    measured = {cost["group"] for cost in new["costs"]}
+    kept = [c for c in old["costs"] if not {c["rule"], c["group"]} & renewed or c["group"] not in measured]
+    if renewed >= set(GROUPS):
+        return {**new, "costs": [{"conditions": old["conditions"], **cost} for cost in kept] + new["costs"]}
     fresh = [{**cost, "conditions": new["conditions"]} for cost in new["costs"]]
     return {"conditions": old["conditions"], "costs": kept + fresh}
 

@@ -36,8 +36,12 @@ def main() -> None:
         (HERE / name).write_text(text, encoding="utf-8")
 
 
-# Nothing on a processor shows what these cost.
+# Nothing on a processor shows what these cost; ``benchmarks/habits/with_cuda.py`` measures them where a GPU is.
 _GPU_ALONE = ("H203", "H303", "H402", "H408")
+_ON_A_GPU = (
+    "Needs a GPU, and the machine that the other costs were measured on has none: not measured yet. Where a CUDA device "
+    "is, `python -m benchmarks.habits with_cuda` measures it."
+)
 # Rules whose point is not the time of a call: the index shows the other figure.
 _NO_TIME = ("H009", "H107", "H201", "H210", "H501", "H602", "H606", "H608")
 _UNMEASURED = {"H207": "Needs torchvision and its data sets: not measured."}
@@ -62,7 +66,7 @@ def _fixed_by(body: str) -> str:
 
 def _measured(code: str, costs: list[dict[str, Any]]) -> str:
     if not costs:
-        return "Needs a GPU: not measured." if code in _GPU_ALONE else _UNMEASURED[code]
+        return _ON_A_GPU if code in _GPU_ALONE else _UNMEASURED[code]
     lines = ["| measured for | as found | as advised | ratio |", "|---|---|---|---|"]
     for cost in costs:
         sides = " | ".join(_amount(cost[side], cost["unit"]) for side in ("before", "after"))
