@@ -32,6 +32,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from hasten.doctor.clocks import is_clock
 from hasten.doctor.code import Code
 from hasten.doctor.loaders import has_workers, is_loader
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
@@ -73,13 +74,14 @@ def _is_run_each_epoch(read: ast.Name, code: Code) -> bool:
     if header is None or code.loop(header) is None:
         return False
     if isinstance(header, ast.For):
-        return any(n is read for n in ast.walk(header.iter)) and _uses_batches(header)
+        return any(n is read for n in ast.walk(header.iter)) and not _measures(header, code)
     return isinstance(header, ast.Call) and _iterates_parameter(header, read, code)
 
 
-def _uses_batches(loop: ast.For) -> bool:
-    """False for rounds that only draw batches: such a loop measures the loader, the start of its workers with it."""
-    return any(isinstance(n, (ast.Call, ast.Subscript, ast.BinOp)) for s in loop.body for n in ast.walk(s))
+def _measures(loop: ast.For, code: Code) -> bool:
+    """True for timed rounds that only draw batches: they measure the loader, the start of its workers with it."""
+    works = any(isinstance(n, (ast.Call, ast.Subscript, ast.BinOp)) for s in loop.body for n in ast.walk(s))
+    return not works and any(is_clock(c, code) and code.function(c) is code.function(loop) for c in code.calls)
 
 
 def _iterates_parameter(call: ast.Call, given: ast.Name, code: Code) -> bool:
