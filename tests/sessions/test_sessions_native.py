@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 import hasten
 from hasten.engines import BuildRequest
 from hasten.engines.native import ENGINE
+from hasten.errors import EngineError
 from hasten.records import Artefact, Candidate
 from hasten.sessions.native import NativeSession
 from hasten.types import TensorSpec
@@ -36,6 +37,16 @@ def built(folder: Path, size: int, threads: int = 1) -> tuple[Artefact, np.ndarr
     x, y = (TensorSpec(name, "float32", (1, size)) for name in "xy")
     candidate = Candidate("native", "float32", threads, 1)
     return ENGINE.build(BuildRequest(candidate, path, path, "onnx", (x,), (y,), folder)), weight
+
+
+def test_an_answer_of_another_shape_than_the_arrays_made_for_it_is_refused(tmp_path: Path) -> None:
+    artefact, _ = built(tmp_path, 4)
+    path, (x,) = tmp_path / "square.onnx", artefact.inputs
+    for shape, dtype in (((1, 3), "float32"), ((4,), "float32"), ((1, 4), "float16")):
+        y = TensorSpec("y", dtype, shape)
+        request = BuildRequest(artefact.candidate, path, path, "onnx", (x,), (y,), tmp_path)
+        with pytest.raises(EngineError, match=r"'y' is float32\[1, 4\]: expected"):
+            ENGINE.build(request)
 
 
 @pytest.mark.parametrize("size", [40, 401])

@@ -16,6 +16,7 @@ from hasten.graph import read
 from hasten.native.compile import Numerics, compile_graph, rounded_share
 from hasten.native.isa import for_host
 from hasten.native.precision import STORED
+from hasten.native.program import Program
 from hasten.quiet import unlogged
 from hasten.records import Artefact, Candidate
 
@@ -107,6 +108,7 @@ class NativeEngine:
             graph_of(request), target, request.folder, request.source.stem, threads=threads, precision=how.precision,
             math=how.math, activations=how.activations, schedule=request.schedule,
         )  # fmt: skip
+        _refuse_other_shapes(request, built.program)
         if threads > 1 and not built.emitted.splits:
             raise UnsupportedOpError(f"nothing in this model is large enough to share among {threads} threads")
         macs = sum(step.macs() for step in built.program.steps)
@@ -127,6 +129,17 @@ class NativeEngine:
                 **({} if kept is None else {"graph": kept}),
             },
         )
+
+
+def _refuse_other_shapes(request: BuildRequest, program: Program) -> None:
+    """A call writes each answer into an array made by its spec: one that is longer would end in foreign memory."""
+    for specs, views in ((request.inputs, program.inputs), (request.outputs, program.outputs)):
+        for spec, view in zip(specs, views, strict=True):
+            if spec.static_shape != view.shape or spec.dtype != view.dtype:
+                raise EngineError(
+                    f"the graph's '{spec.name}' is {view.dtype}{list(view.shape)}: expected {spec.dtype}"
+                    f"{list(spec.static_shape)} as the model answers; use engine=onnxruntime"
+                )
 
 
 def _rounds(offer: Offer) -> bool:
