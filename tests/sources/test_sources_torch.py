@@ -14,6 +14,7 @@ from hasten.graph.reference import run
 from hasten.sources import Source, SourceRequest
 from hasten.sources.detect import open_source
 from hasten.sources.samples import samples
+from hasten.sources.torch.pairwise import pairs
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.frameworks
@@ -153,6 +154,49 @@ def test_a_sum_of_three_complex_factors_is_multiplied_out(tmp_path: Path) -> Non
 
     # torch.export itself takes the batch of such a sum for a constant.
     same_answers(open_source(Applied(product), SourceRequest(sample=sample(1, 5, 6), work=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("btf,btg,btf->btfg", [(5, 6), (5, 4), (5, 6)]),
+        (" b t f, t g ,bgf -> bf ", [(5, 6), None, (3, 6)]),
+        ("btt,btf,bt,bf->bft", [(5, 5), (5, 6), (5,), (6,)]),
+    ],
+)
+def test_a_sum_of_many_factors_keeps_its_batch_free(equation: str, shapes: Any, tmp_path: Path) -> None:
+    class Product(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.fixed = torch.nn.Parameter(torch.randn(5, 3))
+
+        def forward(self, *given: Any) -> Any:
+            left = iter(given)
+            return torch.einsum(equation, *(self.fixed if s is None else next(left) for s in shapes)) * 2
+
+    given = tuple(a for s in shapes if s is not None for a in sample(1, *s))
+    source = open_source(Product(), SourceRequest(sample=given, work=tmp_path))
+    assert all(spec.is_batched for spec in source.inputs)
+    same_answers(source)
+
+
+@pytest.mark.parametrize("equation", ["ab,bc->ac", "ab,bc,cd", "...a,ab,bc->...c"])
+def test_sums_that_are_left_as_they_are(equation: str) -> None:
+    assert not pairs(equation)
+
+
+def test_a_batch_that_a_trace_takes_for_a_constant_is_fixed(tmp_path: Path) -> None:
+    def scan(x: Any, rows: Any) -> Any:
+        batch, _, width = x.shape
+        state = torch.zeros(batch, width)
+        for step in torch.einsum("...tf,...tf,...t->...tf", x, x, x[..., 0]).unbind(1):
+            state = step + 0.5 * state
+        return state * rows[0]
+
+    source = open_source(Applied(scan), SourceRequest(sample=sample(1, 5, 6), work=tmp_path))
+    same_answers(source)
+    assert source.inputs[0].shape == (1, 5, 6)
+    assert any("free batch" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

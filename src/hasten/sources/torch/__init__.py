@@ -225,12 +225,19 @@ def _graph(
             model = export(opened, _tensors(rows), ports)
             settled = settle(model, _without_shapes(request, rows, batched), call, specs)
             _check(settled, rows, call)
+            if any(batched):
+                # What a trace takes for a constant fits the batch it was traced with, and no other.
+                _check(settled, _lengthened(rows, batched), call)
             return settled, tuple(notes)
         except HastenError as error:
             reason = str(error)
             if any(batched):
                 notes.append(f"not exported with a free batch: {reason}")
     return None, (*notes, f"not imported as a graph ({reason}); only torch runs this model")
+
+
+def _lengthened(rows: Sequence[Array], batched: Sequence[bool]) -> list[Array]:
+    return [np.concatenate([a, a[:1]]) if b else a for a, b in zip(rows, batched, strict=True)]
 
 
 def _tensors(rows: Sequence[Array]) -> list[Any]:

@@ -20,6 +20,7 @@ from hasten.sessions.torch import flat_module
 from hasten.sources.torch.complexes import decompositions
 from hasten.sources.torch.observed import operators, read_in, runs_complex
 from hasten.sources.torch.opening import Opened, evaluating
+from hasten.sources.torch.pairwise import products_in_pairs
 from hasten.sources.torch.quiet import exporting_quietly, voiceless
 from hasten.sources.torch.translations import translations
 
@@ -42,7 +43,7 @@ def export(opened: Opened, tensors: Sequence[Any], ports: Ports) -> ir.Model:
 
     Raises:  SourceError: the exporter fails; the message is its first line
     """
-    with exporting_quietly(), evaluating(opened.module):
+    with exporting_quietly(), evaluating(opened.module), products_in_pairs():
         try:
             if opened.kind == "script":
                 return _from_script(opened.module, tensors, ports)
