@@ -39,8 +39,8 @@ def main() -> None:
 # Nothing on a processor shows what these cost; ``benchmarks/habits/with_cuda.py`` measures them where a GPU is.
 _GPU_ALONE = ("H203", "H303", "H402", "H408")
 _ON_A_GPU = (
-    "Needs a GPU, and the machine that the other costs were measured on has none: not measured yet. Where a CUDA device "
-    "is, `python -m benchmarks.habits with_cuda` measures it."
+    "Needs a GPU, and the machine that the other costs were measured on has none: not measured yet. Where a CUDA "
+    "device is, `python -m benchmarks.habits with_cuda` measures it."
 )
 # Rules whose point is not the time of a call: the index shows the other figure.
 _NO_TIME = ("H009", "H107", "H201", "H210", "H501", "H602", "H606", "H608")
