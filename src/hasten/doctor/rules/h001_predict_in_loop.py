@@ -76,7 +76,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if data is not None and not code.depends_on_round(data, loop) and not _draws(data):
         return
-    if _is_whole_set(data, code) or _is_measured(node, loop, code):
+    if _is_whole_set(data, code) or is_measured(node, loop, code):
         return
     if is_filled_batch(data, code) or shows_few(loop) or (not isinstance(loop, ast.While) and draws(loop, code)):
         return
@@ -107,7 +107,7 @@ def _is_whole_set(data: ast.expr | None, code: Code) -> bool:
     return _SETS.search(name) is not None
 
 
-def _is_measured(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+def is_measured(node: ast.Call, loop: ast.AST | None, code: Code) -> bool:
     """True where clocks are read before and behind a loop that throws its answers away: single calls are timed."""
     statement = code.statement(node)
     if not isinstance(loop, ast.For) or not isinstance(statement, ast.Expr) or statement.value is not node:

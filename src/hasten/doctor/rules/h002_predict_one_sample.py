@@ -38,7 +38,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.once import answers_once, draws, shows_few
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.rules.h001_predict_in_loop import check as in_loop
-from hasten.doctor.rules.h001_predict_in_loop import direct_call, is_passed_one
+from hasten.doctor.rules.h001_predict_in_loop import direct_call, is_measured, is_passed_one
 from hasten.doctor.samples import first_argument, is_keras_predict, is_one_sample, value_of
 
 
@@ -47,7 +47,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if not is_keras_predict(node, code) or not _is_one(first_argument(node), code):
         return
-    if any(True for _ in in_loop(node, code)):
+    if any(True for _ in in_loop(node, code)) or is_measured(node, code.loop(node), code):
         return
     if answers_once(node, first_argument(node), code) or _is_beside_loop(node, code):
         return
