@@ -91,6 +91,11 @@ def _gives_device_tensors(node: ast.Call, code: Code) -> bool:
     """True where `__getitem__` puts items on the device: they can't be pinned, nor cross from a forked worker."""
     data = argument(node, 0, "dataset")
     kind = code.kind(data) if data is not None else None
+    made = value_of(data, code)
+    if isinstance(made, ast.Call) and (kind is None or kind.local is None):  # of another file: it is told the place
+        told = [*made.args, *(k.value for k in made.keywords)]
+        if any(re.search(r"device$|^torch\.device\(", ast.unparse(t)) for t in told):
+            return True
     lookup = code.definitions.method(kind.local, "__getitem__") if kind is not None and kind.local is not None else None
     return lookup is not None and any(_is_move(n) for n in ast.walk(lookup))
 
