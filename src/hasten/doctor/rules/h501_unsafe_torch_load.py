@@ -218,10 +218,19 @@ def _is_best_of_training(node: ast.Call, code: Code) -> bool:
     kept = [c for c in code.calls if _STOPPER.search(code.names.dotted(c.func))]
     if _BEST.search(said):
         kept += code.calls_named("backward")
+        if any(code.function(c) is around and c.lineno < node.lineno for c in _searches(code)):
+            return True
     return any(
         code.function(step) is around and any((loop.end_lineno or 0) < node.lineno for loop in code.loops(step))
         for step in kept
     )
+
+
+def _searches(code: Code) -> list[ast.Call]:
+    """The calls that train many times over, each with its own settings, and keep the best."""
+    return [
+        c for c in code.calls_named("run", "fit") if code.qualified(c.func) in ("ray.tune.run", "ray.tune.Tuner.fit")
+    ]
 
 
 def _is_of_dataset(node: ast.Call) -> bool:
