@@ -51,6 +51,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if answers_once(node, first_argument(node), code) or _is_beside_loop(node, code):
         return
+    if _is_seldom(node, code) or _is_for_shape(node, code):
+        return
     around = code.function(node) or code.loop(node)  # a loop that H001 leaves alone
     if around is not None and (draws(around, code) or shows_few(code.loop(node))):
         return
@@ -64,6 +66,22 @@ def _is_beside_loop(node: ast.Call, code: Code) -> bool:
     others = (c for c in code.calls_named("predict") if c is not node and code.function(c) is function)
     asked = (c.func.value for c in others if isinstance(c.func, ast.Attribute) and code.loop(c) is not None)
     return function is not None and any(code.names.dotted(m) == model for m in asked)
+
+
+def _is_seldom(node: ast.Call, code: Code) -> bool:
+    """True beneath `if step % 500 == 0` in a loop: a look now and then at what the other rounds do."""
+    return code.loop(node) is None and any(not code.is_short(loop) for loop in code.loops(node))
+
+
+def _is_for_shape(node: ast.Call, code: Code) -> bool:
+    """True where only the shape of the answer is read: a trial of the model's layers."""
+    statement = code.statement(node)
+    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is node else None
+    if not isinstance(target, ast.Name):
+        return False
+    around = code.function(node) or code.tree
+    read = [n for n in ast.walk(around) if isinstance(n, ast.Name) and n.id == target.id and n is not target]
+    return bool(read) and all(getattr(code.parent(n), "attr", "") == "shape" for n in read)
 
 
 def _is_one(data: ast.expr | None, code: Code) -> bool:
