@@ -60,7 +60,7 @@ class Pipeline:
     is_shared: bool = False
     """One of its maps runs on several cores."""
     is_single: bool = False
-    """All that was seen it start from is one element."""
+    """All that was seen it start from is one element, or a few that are written out."""
 
     @property
     def is_whole(self) -> bool:
@@ -93,7 +93,7 @@ def step_of(call: ast.Call) -> ast.AST:
 
 
 def _is_one(start: ast.Call, code: Code) -> bool:
-    """True for `from_tensors(x)`, and `from_tensor_slices([x])` and its like."""
+    """True for `from_tensors(x)`, and `from_tensor_slices([x])`, `(["a.png", "b.png"])` and their like."""
     name = code.qualified(start.func)
     given = value_of(start.args[0], code) if start.args else None
     if name.endswith(".from_tensors"):
@@ -106,7 +106,8 @@ def _is_one(start: ast.Call, code: Code) -> bool:
         if isinstance(inner, ast.List) and _last_name(first.func) in ("constant", "convert_to_tensor", "array"):
             first = inner
     if isinstance(first, ast.List):
-        return len(first.elts) == 1 and not isinstance(first.elts[0], ast.Starred)
+        written = all(isinstance(e, ast.Constant) for e in first.elts)  # what is written out by hand is few
+        return written or (len(first.elts) == 1 and not isinstance(first.elts[0], ast.Starred))
     return is_one_sample(first, code)
 
 

@@ -4,8 +4,8 @@
 Finds `dataset.map(f)` that runs its function on one element after the other, where the function's lines (its name,
 where they are out of sight) show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions
 that only pick or rename parts of the element, count in a variable, or run a model, which uses all cores by itself, are
-left alone, and so are a cut, a flip or a factor behind a map on several cores, pipelines of one element, and those of
-which a loop only looks at a few elements.
+left alone, and so are a cut, a flip or a factor behind a map on several cores, pipelines of one element or of
+a few that are written out, and those of which a loop only looks at a few elements.
 
 ## Why is this bad
 One core prepares the data, whatever the machine has; the rest waits.
@@ -49,7 +49,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if argument(node, place, "num_parallel_calls") is not None or _is_light(node, code) or _is_single(node, code):
         return
     before = pipeline_of(node.func.value, code)
-    if before.is_single or (place == 1 and before.is_shared and not shows_heavy_work(node.args[0], code)):
+    cheap = before.is_shared and not shows_heavy_work(node.args[0], code)
+    if place == 1 and (before.is_single or cheap):
         return
     if only_looked_at(node, code):
         return
