@@ -185,3 +185,23 @@ def test_a_graph_is_described_once_for_a_check_and_for_each_start_that_none_chec
     run_phases(model, ([_replace_relu("Exp")], [drop_noops], ()), strict=True)
     # The start of the first phase, the change in it, and the one in the second: never a start that was checked before.
     assert len(made) == 3
+
+
+def test_a_pass_is_asked_again_only_of_a_graph_that_changed_since() -> None:
+    asked: list[str] = []
+
+    def noted(name: str, most: int) -> Pass:
+        """Changes something the first ``most`` times."""
+
+        def apply(model: ir.Model) -> int:
+            asked.append(name)
+            if asked.count(name) > most:
+                return 0
+            model.graph[0].name = f"{name}{asked.count(name)}"
+            return 1
+
+        return Pass(name, apply)
+
+    run_phases(model_of(MODEL), ((noted("never", 0), noted("twice", 2), noted("last", 0)),), strict=True)
+    # What found nothing is asked once for each change since: not once more at the end.
+    assert asked == ["never", "twice", "last", "never", "twice", "last", "never", "twice"]

@@ -131,10 +131,11 @@ class _Attempt:
 
     def _rounds(self, model: ir.Model, limit: int | None) -> tuple[str, str] | None:
         taken = load(model)
+        idle: set[Pass] = set()  # found nothing on the graph as it now is, and would find nothing again
         for _ in range(_ROUNDS):
             changed = 0
             for item in self.passes:
-                if item.name in self.left_out:
+                if item.name in self.left_out or item in idle:
                     continue
                 if limit is not None and self.steps >= limit:
                     return None
@@ -149,6 +150,7 @@ class _Attempt:
                 tally = self.tallies.setdefault(item.name, _Tally(0, before, before))
                 tally.changes += changes
                 tally.after += model.graph.num_nodes() - before  # by this pass alone, in every round
+                idle = set() if changes else {*idle, item}
                 if changes:
                     old, taken = taken, load(model)
                     tally.saves(old, taken)
