@@ -253,6 +253,22 @@ def test_ids_that_onnx_runtimes_own_embedding_looks_up_stay_inside_their_tables(
     assert index_limits(ir.from_proto(made)) == {"words": 40, "segments": 2}
 
 
+def test_answers_in_maps_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    answers = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    )
+    graph = helper.make_graph(
+        [helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])],
+        "zip",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("rows", 2))],
+        [helper.make_value_info("y", answers)],
+    )
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), tmp_path / "zip.onnx")
+    with pytest.raises(SourceError, match=r"ZipMap answers; convert it again with options={'zipmap': False}$"):
+        open_onnx(tmp_path / "zip.onnx", SourceRequest())
+
+
 def test_strings_are_refused_with_the_way_out() -> None:
     ends = [value(name, ["n", 4], TensorProto.STRING) for name in "xy"]
     text = model([helper.make_node("Identity", ["x"], ["y"])], ends[:1], ends[1:])

@@ -38,6 +38,11 @@ def read(source: Path | bytes) -> ir.Model:
     except FileNotFoundError as error:
         raise SourceError(f"cannot read ONNX model {name}: file not found: {error.filename or error}") from error
     except Exception as error:
+        if "Map types" in _cause(error):
+            raise SourceError(
+                f"cannot read ONNX model {name}: expected tensors, received a map, as scikit-learn's ZipMap answers; "
+                "convert it again with options={'zipmap': False}"
+            ) from error
         raise SourceError(
             f"cannot read ONNX model {name}: expected an ONNX protobuf, received other or cut-off data "
             f"({_cause(error)})"
