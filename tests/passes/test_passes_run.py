@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,13 +11,14 @@ import pytest
 from graph_text import lines, model_of, ops, probe_of
 
 from hasten.errors import PassError
-from hasten.graph import check, shapes
+from hasten.graph import check, reference, shapes
 from hasten.passes import Pass
 from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fix_shapes import fix_shapes
 from hasten.passes.phases import OPTIMISE, TIDY
-from hasten.passes.run import run_phases
+from hasten.passes.run import LastAnswers, run_phases
 from hasten.passes.standard import dead_nodes
+from hasten.types import Array
 
 MODEL = "(float[2,4] x) => (float[2,4] y) { a = Identity (x) b = Relu (a) c = Identity (b) y = Neg (c) }"
 
@@ -205,3 +208,24 @@ def test_a_pass_is_asked_again_only_of_a_graph_that_changed_since() -> None:
     run_phases(model_of(MODEL), ((noted("never", 0), noted("twice", 2), noted("last", 0)),), strict=True)
     # What found nothing is asked once for each change since: not once more at the end.
     assert asked == ["never", "twice", "last", "never", "twice", "last", "never", "twice"]
+
+
+def test_answers_of_one_run_are_handed_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[ir.Model] = []
+    plain = reference.run
+
+    def counted(model: ir.Model, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        run.append(model)
+        return plain(model, arrays)
+
+    monkeypatch.setattr(reference, "run", counted)
+    last, x = LastAnswers(), np.float32([[1, -2, 3, -4], [0, 1, 2, 3]])
+    first, _ = run_phases(model_of(MODEL), ([drop_noops],), probe=[x], last=last)
+    second, _ = run_phases(first, ([dead_nodes],), probe=[x.copy()], last=last)
+    assert [run.count(m) for m in (first, second)] == [1, 1] and len(run) == 3
+    run_phases(second, ([dead_nodes],), probe=[-x], last=last)
+    assert run.count(second) == 2, "other arrays have other answers"
+    with pytest.raises(PassError, match="difference"):
+        run_phases(
+            first, ([_replace_relu("Abs")],), probe=[x], strict=True, last=LastAnswers(first, (x,), plain(first, [x]))
+        )

@@ -21,7 +21,7 @@ from hasten.errors import SettingsError
 from hasten.passes import Rewrite
 from hasten.passes.fix_shapes import fix_shapes
 from hasten.passes.phases import OPTIMISE, TIDY
-from hasten.passes.run import run_phases
+from hasten.passes.run import LastAnswers, run_phases
 from hasten.sources import Source
 from hasten.sources.detect import kind_of_file, kind_of_object
 from hasten.sources.determinism import check_deterministic
@@ -101,29 +101,34 @@ def batches(source: Source, settings: Settings) -> tuple[int, ...]:
     raise SettingsError(f"batch: expected none, because this model's shapes are fixed ({shapes}), received {received}")
 
 
-def tidied(source: Source, sample: Sequence[Array]) -> tuple[ir.Model | None, tuple[Rewrite, ...]]:
+def tidied(
+    source: Source, sample: Sequence[Array], last: LastAnswers | None = None
+) -> tuple[ir.Model | None, tuple[Rewrite, ...]]:
     """The portable graph in its one form, whatever wrote it, and what was done to it."""
     if source.model is None:
         return None, ()
-    return run_phases(source.model, [TIDY], probe=sample)
+    return run_phases(source.model, [TIDY], probe=sample, last=last)
 
 
-def optimised(tidy: ir.Model, batch: int, sample: Sequence[Array] | None) -> tuple[ir.Model, tuple[Rewrite, ...]]:
+def optimised(
+    tidy: ir.Model, batch: int, sample: Sequence[Array] | None, last: LastAnswers | None = None
+) -> tuple[ir.Model, tuple[Rewrite, ...]]:
     """The graph at one batch size: shapes fixed, then made cheaper; answers on ``sample`` stay the same."""
     inputs, _ = graph.specs(tidy)
     dims = {"batch": batch} if any(spec.is_batched for spec in inputs) else {}
-    return run_phases(tidy, [(fix_shapes(dims),), OPTIMISE], probe=sample)
+    return run_phases(tidy, [(fix_shapes(dims),), OPTIMISE], probe=sample, last=last)
 
 
 def graphs(source: Source, sizes: Sequence[int], sample: Sequence[Array], folder: Path) -> Graphs:
     """Every graph that the engines build from, on disk."""
-    tidy, first = tidied(source, sample)
+    last = LastAnswers()
+    tidy, first = tidied(source, sample, last)
     if tidy is None or source.model is None:
         return Graphs(None, {}, {}, {}, {}, computes_in="int8" if source.framework == "tflite" else "float32")
     paths, rewrites, after = {}, {}, {}
     for size in sizes:
         rows = stacked(source.inputs, [sample], size)
-        model, then = optimised(tidy, size, rows)
+        model, then = optimised(tidy, size, rows, last)
         rewrites[size] = (*first, *then)
         paths[size] = folder / f"batch{size}.onnx"
         graph.write(model, paths[size])

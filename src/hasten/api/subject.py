@@ -19,6 +19,7 @@ from hasten.engines.native import graph_of, numerics
 from hasten.errors import BundleError, SettingsError, SourceError
 from hasten.native.compile import Numerics
 from hasten.passes import Rewrite
+from hasten.passes.run import LastAnswers
 from hasten.records import Candidate
 from hasten.sources.detect import open_source
 from hasten.sources.determinism import check_deterministic
@@ -78,11 +79,12 @@ def subject(model: Any, sample: Any, settings: Settings, work: Path) -> Subject:
     given = prepare.ordered(source, sample)
     examples = samples(source, replace(request, sample=given), settings.seed, 2)
     source = check_deterministic(source, examples)
-    tidy, first = prepare.tidied(source, examples[0])
+    last = LastAnswers()
+    tidy, first = prepare.tidied(source, examples[0], last)
     if tidy is None:
         raise SourceError(f"cannot compile '{source.path.name}': {'; '.join(source.notes) or 'no importer reads it'}")
     checks = [prepare.stacked(source.inputs, [example], size) for example in examples]
-    optimised, then = prepare.optimised(tidy, size, checks[0])
+    optimised, then = prepare.optimised(tidy, size, checks[0], last)
     name = Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__.lower()
     answers = tuple((c, source.reference(c)) for c in checks)
     return Subject(name, optimised, answers, (*first, *then), Numerics(math=settings.math))
