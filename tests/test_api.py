@@ -12,7 +12,7 @@ import pytest
 
 import hasten
 import small_onnx
-from hasten.api import Settings, study
+from hasten.api import Settings, prepare, study
 from hasten.api import pipeline as pipeline_module
 from hasten.bundle import read
 from hasten.engines import engine as engine_named
@@ -97,6 +97,16 @@ def test_compile_answers_like_the_source(model_file: Path) -> None:
         assert model(x[:1]).shape == (1, 3)
         assert model(x[:0]).shape == (0, 3)
         assert model.info()["batches"] == [1, 8]
+
+
+def test_compile_draws_rows_only_for_a_quantiser(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Path] = []
+    plain = prepare.calibration
+    monkeypatch.setattr(prepare, "calibration", lambda *given: drawn.append(plain(*given)) or drawn[-1])
+    hasten.compile(model_file, engine="onnxruntime").close()
+    assert not drawn
+    hasten.compile(model_file, engine="onnxruntime", precision="int8").close()
+    assert len(drawn) == 1
 
 
 def test_compile_keeps_its_files_until_it_is_closed(model_file: Path, tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tupl
     examples = samples(source, replace(request, sample=given), settings.seed, 2)
     source = check_deterministic(source, examples)
     made = prepare.graphs(source, sizes, examples[0], folder)
-    rows = prepare.calibration(source, None, examples, folder)
+    # Weights and sums of floats have no ranges to set.
+    rows = None if settings.precision == "float32" else prepare.calibration(source, None, examples, folder)
     artefacts = [
         _built(source, made, _candidate(source, made, settings, size), (settings, folder, rows)) for size in sizes
     ]
@@ -107,7 +108,9 @@ def _candidate(source: Source, made: prepare.Graphs, settings: Settings, size: i
     return Candidate(name, precision, threads, size, fitting[-1])
 
 
-def _built(source: Source, made: prepare.Graphs, candidate: Candidate, given: tuple[Settings, Path, Path]) -> Artefact:
+def _built(
+    source: Source, made: prepare.Graphs, candidate: Candidate, given: tuple[Settings, Path, Path | None]
+) -> Artefact:
     settings, folder, rows = given
     size, path = candidate.batch, made.by_batch.get(candidate.batch)
     built = folder / f"built{size}"
