@@ -143,6 +143,18 @@ def test_equal_steps_are_timed_once_and_choices_are_kept(cache, monkeypatch):
     assert program_of(model, "case", HERE).timed == frozenset(), "the model looks at no cache"
 
 
+def test_what_is_light_with_its_equals_is_not_written_to_be_looked_up(cache, monkeypatch):
+    cache.mkdir(parents=True)
+    written = []
+    plain = schedule_module._text
+    monkeypatch.setattr(schedule_module, "_text", lambda step, target: written.append(step) or plain(step, target))
+    steps = program_of(convolutions(), "case", HERE, schedule="kept").steps
+    total = sum(step.macs() for step in steps)
+    heavy = [step for step in steps if sum(s.macs() for s in steps if s.macs() == step.macs()) / total >= 0.03]
+    assert {step.title for step in written} == {step.title for step in heavy}
+    assert len(written) < sum(bool(step.macs() and step.way) for step in steps)
+
+
 def test_another_compiler_or_machine_has_choices_of_its_own(cache, monkeypatch):
     monkeypatch.setattr(schedule_module, "measure", last_is_best)
     model = mlp([40, 72, 30])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,14 +68,19 @@ def scheduled(program: Program, isa: Isa, how: str = "model") -> Program:
 
 def _heavy_groups(steps: Sequence[Step], isa: Isa) -> dict[str, list[int]]:
     """Positions of the steps that take most of the time and have a choice, equal ones together, under their key."""
+    macs = [step.macs() if step.way else 0 for step in steps]
     total = sum(step.macs() for step in steps)
+    alike = Counter[tuple[type[Step], int]]()
+    for step, count in zip(steps, macs, strict=True):
+        alike[type(step), count] += count
     found: dict[str, list[int]] = {}
     for i, step in enumerate(steps):
-        if step.macs() and step.way:
-            found.setdefault(_key(_text(step, isa), isa), []).append(i)
-    share = {key: sum(steps[i].macs() for i in positions) / total for key, positions in found.items()}
-    heaviest = sorted((key for key in found if share[key] >= _HEAVY), key=lambda k: -share[k])
-    return {key: found[key] for key in heaviest[:_MOST_GROUPS]}
+        # Equal C is equal work: what is light with all that does as much is light with its equals.
+        if macs[i] and alike[type(step), macs[i]] / total >= _HEAVY:
+            found.setdefault(_text(step, isa), []).append(i)
+    share = {text: sum(macs[i] for i in positions) / total for text, positions in found.items()}
+    heaviest = sorted((text for text in found if share[text] >= _HEAVY), key=lambda t: -share[t])
+    return {_key(text, isa): found[text] for text in heaviest[:_MOST_GROUPS]}
 
 
 def _text(step: Step, isa: Isa) -> str:
