@@ -25,6 +25,7 @@ from hasten.native.emit_timed import emit_apart
 from hasten.native.explain import profile
 from hasten.native.isa import isa
 from hasten.native.kernels import conv as conv_module
+from hasten.native.kernels.sweep_taps import taps_of
 from hasten.native.kernels.winograd import Winograd
 from hasten.native.plan import apart
 from hasten.native.timing import fastest, measure
@@ -246,3 +247,14 @@ def test_what_repeats_a_step_stands_in_the_same_c(target):
 def test_the_model_likes_minimal_filtering_where_it_pays():
     steps = [step for step in program_of(convolutions(), "case", isa("x86-64-v4")).steps if step.macs()]
     assert [type(step) is Winograd for step in steps] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v2", "c"])
+def test_taps_that_were_written_before_read_the_same_and_ask_for_the_same(target):
+    program = program_of(convolutions(9), "case", isa(target))
+    taps_of.cache_clear()
+    first = emit(program, isa(target))
+    misses = taps_of.cache_info().misses
+    again = emit(program, isa(target))
+    assert misses and taps_of.cache_info().misses == misses
+    assert (again.source, again.weights) == (first.source, first.weights)
