@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from doctor_runs import BAD, CLEAN, notebook, rules, run, write
 
@@ -257,6 +258,37 @@ def test_nothing_that_is_read_is_imported_or_run(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout.endswith("[]\n")
     assert not (tmp_path / "ran").exists()
+
+
+def test_free_dimensions_are_a_finding_where_no_engine_takes_them(tmp_path: Path) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[n,t,8] x) => (float[n,t,8] y) { y = Relu(x) }'
+    path = tmp_path / "free.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    done = run(str(path))
+    assert done.exit_code == 1
+    assert "H606 input 'x': dimension 1 of (n, t, 8) is free" in done.output
+    assert "--shape" in done.output
+
+
+@pytest.mark.frameworks
+def test_free_dimensions_of_a_keras_file_are_a_finding(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    path = tmp_path / "free.keras"
+    keras.Sequential([keras.Input((None, 8)), keras.layers.Conv1D(4, 3), keras.layers.Flatten()]).save(path)
+    done = run(str(path))
+    assert done.exit_code == 1
+    assert "H606" in done.output
+
+
+@pytest.mark.frameworks
+def test_a_model_at_random_is_a_finding(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "random.pt2"
+    net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Dropout(0.5)).train()
+    torch.export.save(torch.export.export(net, (torch.randn(1, 8),)), path)
+    done = run(str(path))
+    assert done.exit_code == 1
+    assert "H602" in done.output
 
 
 def test_a_model_that_cannot_be_opened_costs_the_others_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hasten.cli import options as o
-from hasten.errors import HastenError, SettingsError
+from hasten.errors import HastenError, NondeterministicError, SettingsError, SourceError, TrustError
 
 if TYPE_CHECKING:
     from hasten.doctor.check import Result
@@ -185,6 +185,32 @@ def _model(path: Path, settings: Settings, trust: bool) -> Result:
     from hasten.sources import SourceRequest  # noqa: PLC0415
     from hasten.sources.detect import open_source  # noqa: PLC0415
 
-    source = open_source(path, SourceRequest(trust=trust))
+    try:
+        source = open_source(path, SourceRequest(trust=trust))
+    except TrustError:
+        raise
+    except SourceError as error:
+        return _unopened(path, settings, error)
     findings = examine_model(source.model, path, settings)
     return Result(str(path), findings, skipped=notes_of(source.model))
+
+
+def _unopened(path: Path, settings: Settings, error: SourceError) -> Result:
+    """What can be said of a model that no engine takes as it is: that may be the very fault to report.
+
+    Raises:  SourceError: nothing can
+    """
+    from hasten.doctor.check import Result  # noqa: PLC0415
+    from hasten.doctor.graphs import examine_model, graph_of_file  # noqa: PLC0415  (onnx)
+    from hasten.doctor.rules import graph_rules  # noqa: PLC0415
+    from hasten.records import Finding  # noqa: PLC0415
+
+    if isinstance(error, NondeterministicError):
+        noise = next(r for r in graph_rules() if r.code == "H602")
+        random = (Finding(noise.code, str(error), noise.remedy, str(path)),) if settings.wants(noise.code) else ()
+        return Result(str(path), random, skipped="" if random else str(error))
+    graph = graph_of_file(path)
+    findings = examine_model(graph, path, settings)
+    if not findings:
+        raise error
+    return Result(str(path), findings, skipped=f"beyond what the file itself shows: {error}")

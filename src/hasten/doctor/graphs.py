@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from hasten.doctor.layers import Layer, read_layers
 from hasten.doctor.settings import Settings
 from hasten.records import Finding
 from hasten.types import Array
 
-__all__ = ["GraphHit", "GraphRule", "ModelView", "examine_model", "notes_of"]
+__all__ = ["GraphHit", "GraphRule", "ModelView", "examine_model", "graph_of_file", "notes_of"]
 
 _RANDOM = (
     "RandomNormal",
@@ -110,6 +111,16 @@ def examine_model(model: ir.Model | None, path: Path, settings: Settings) -> tup
     """What the rules say of a model and the file it came from."""
     view = ModelView(model, read_layers(path))
     return tuple(_findings(view, str(path), settings))
+
+
+def graph_of_file(path: Path) -> ir.Model | None:
+    """The graph of an ONNX file as it stands, free dimensions and all; None for any other file."""
+    if path.suffix != ".onnx" or not path.is_file():
+        return None
+    try:
+        return ir.load(path)
+    except (OSError, ValueError, RuntimeError, DecodeError):
+        return None
 
 
 def notes_of(model: ir.Model | None) -> str:
