@@ -328,6 +328,10 @@ def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
         return code.depends_on_round(receiver.slice, loop) and not code.depends_on_round(receiver.value, loop)
     if not isinstance(receiver, ast.Name) or code.kind(receiver) is None:
         return False
+    if isinstance(loop, ast.For) and receiver.id not in {
+        n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)
+    }:
+        return False  # made of the element, and perhaps much more than one
     iterable = (
         loop.iter if isinstance(loop, ast.For) else loop.generators[0].iter if isinstance(loop, ast.ListComp) else None
     )
