@@ -187,29 +187,35 @@ def test_auto_pad(mode: str) -> None:
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(data=st.data(), size=st.sampled_from([2, 4]), name=st.sampled_from(host_isas()))
-def test_winograd(data: st.DataObject, size: int, name: str) -> None:
+@given(data=st.data(), way=st.sampled_from([(2, 3), (4, 3), (3, 4), (2, 5)]), name=st.sampled_from(host_isas()))
+def test_winograd(data: st.DataObject, way: tuple[int, int], name: str) -> None:
+    size, taps = way
     depth, columns = data.draw(st.integers(9, 40)), data.draw(CHANNELS)
     pads = tuple(data.draw(st.integers(0, 3)) for _ in range(4))
-    sizes = [max(3 - pads[i] - pads[i + 2], 1) + data.draw(st.integers(0, 20)) for i in (0, 1)]
+    sizes = [max(taps - pads[i] - pads[i + 2], 1) + data.draw(st.integers(0, 20)) for i in (0, 1)]
     slide = Slide((1, 1), (1, 1), pads)
     x = numbers(1, data.draw(st.sampled_from([1, 2])), depth, *sizes)
-    w, b = numbers(2, columns, depth, 3, 3), numbers(3, columns)
+    w, b = numbers(2, columns, depth, taps, taps), numbers(3, columns)
     then = data.draw(st.sampled_from(["", "Relu"]))
     with pytest.MonkeyPatch.context() as patch:
         cheap = {size: (0.0, isa(name).widths(1)[0].lanes)}
-        patch.setattr(conv_module, "relative_costs", lambda *given: cheap if given[3].kernel == (3, 3) else {})
+        patch.setattr(conv_module, "relative_costs", lambda *given: cheap if given[3].kernel == (taps, taps) else {})
         built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, then), name)
     want, (got,) = conv(x, w, b, slide), call(built, x)
-    if min(sizes) >= 3:
+    if min(sizes) >= taps:
         assert any(isinstance(step, Winograd) for step in built.program.steps) or got.size == columns * x.shape[0]
     assert_close(got, np.maximum(want, 0) if then else want, float(np.abs(want).max()) + 1, tolerance=5e-6)
     assert np.array_equal(call(built, x)[0], got)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(data=st.data(), taps=st.sampled_from([3, 4, 5]), name=st.sampled_from(host_isas()))
-def test_winograd_along_a_line(data: st.DataObject, taps: int, name: str) -> None:
+@given(
+    data=st.data(),
+    way=st.sampled_from([(4, 3), (3, 4), (2, 5), (4, 7), (3, 7), (4, 9), (2, 8), (3, 11), (4, 16)]),
+    name=st.sampled_from(host_isas()),
+)
+def test_winograd_along_a_line(data: st.DataObject, way: tuple[int, int], name: str) -> None:
+    size, taps = way
     rank, dim = data.draw(st.sampled_from([(1, 2), (2, 2), (2, 3), (3, 3)]))
     kernel = [1] * rank
     kernel[dim - 2] = taps
@@ -222,7 +228,7 @@ def test_winograd_along_a_line(data: st.DataObject, taps: int, name: str) -> Non
     x = numbers(1, data.draw(st.sampled_from([1, 2])), depth, *sizes)
     w, b = numbers(2, columns, depth, *kernel), numbers(3, columns)
     with pytest.MonkeyPatch.context() as patch:
-        cheap = (dim, (0.0, isa(name).widths(1)[0].lanes))
+        cheap = (dim, size, (0.0, isa(name).widths(1)[0].lanes))
         patch.setattr(conv_module, "relative_cost", lambda *given: cheap if max(given[3].kernel) == taps else None)
         built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu"), name)
     want, (got,) = np.maximum(conv(x, w, b, slide), 0), call(built, x)
@@ -269,6 +275,8 @@ TEAMS = [
     ((1, 64, 8, 8), (64, 64, 3, 3), (1, 1, 1, 1)),  # Winograd, by output channels
     ((1, 24, 40, 40), (24, 24, 3, 3), (1, 1, 1, 1)),  # Winograd, by blocks
     ((2, 24, 90), (40, 24, 3), (1, 1)),  # along a line
+    ((2, 20, 90), (40, 20, 9), (4, 4)),  # along a line, in pieces
+    ((1, 24, 24, 20), (24, 24, 5, 5), (2, 2, 2, 2)),  # Winograd of wider filters
 ]
 
 

@@ -34,7 +34,7 @@ from hasten.native.kernels.spatial import (
 from hasten.native.kernels.sweep import NEARLY, Schedule, Sweep, choose, pack, pack_dot, peels, ranked
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.kernels.winograd import CLEARLY, Winograd, relative_costs, with_scratch
-from hasten.native.kernels.winograd_line import WinogradLine, outputs_per_tile, relative_cost
+from hasten.native.kernels.winograd_line import WinogradLine, relative_cost
 from hasten.native.lower_shape import static
 from hasten.native.program import C_TYPES, Step, View
 from hasten.types import Array
@@ -178,8 +178,8 @@ def _filtered(step: Conv, isa: Isa) -> list[tuple[float, Winograd]]:
         found.append((cost, made))
     line = relative_cost(step.x, step.y, step.weight, step.window, isa)
     if line is not None:
-        dim, (cost, lanes) = line
-        size, pads = outputs_per_tile(step.weight.shape[dim]), (0, begin[dim - 2])
+        dim, size, (cost, lanes) = line
+        pads = (0, begin[dim - 2])
         found.append((cost, WinogradLine(*given, pads, size, *after, dim=dim, lanes=lanes, nodes=step.nodes)))
     return [(cost, with_scratch(filtered)) for cost, filtered in sorted(found, key=lambda f: f[0])]
 

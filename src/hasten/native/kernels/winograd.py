@@ -1,5 +1,6 @@
-"""3x3 convolutions of stride 1 by Winograd's minimal filtering: F(2x2, 3x3) takes 16 products for 4 outputs, F(4x4,
-3x3) 36 for 16, where a direct convolution takes 36 and 144.
+"""Convolutions of 3x3 to 5x5 taps and stride 1 by Winograd's minimal filtering: F(2x2, 3x3) takes 16 products for 4
+outputs, F(4x4, 3x3) 36 for 16, where a direct convolution takes 36 and 144; F(3x3, 4x4) and F(2x2, 5x5) 36 for 9 and 4
+instead of 144 and 100.
 
 A block of tiles is transformed into scratch memory, multiplied point by point (one small matrix product for each of the
 16 or 36 points) and transformed back, the epilogue in registers.
@@ -26,20 +27,23 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.isa import Isa
 
-__all__ = ["CLEARLY", "Winograd", "least_channels", "relative_costs", "with_scratch"]
+__all__ = ["CLEARLY", "Winograd", "least_channels", "reading", "relative_costs", "with_scratch"]
 
 CLEARLY = 0.85  # below so much of a direct convolution's cost, minimal filtering clearly pays
 
 Step_ = TypeVar("Step_", bound="Winograd")
+
+_SIZES = {3: (2, 4), 4: (3,), 5: (2,)}
+"""Taps along a side → outputs there that four or six products make."""
 
 _L2_BYTES = 700 * 1024  # weights that may stay in the second cache
 
 
 @dataclass(eq=False)
 class Winograd(Finished):
-    """``y = epilogue(3x3 convolution of x + bias)``, ``size`` x ``size`` outputs at a time.
+    """``y = epilogue(convolution of x + bias)``, ``size`` x ``size`` outputs at a time.
 
-    Shapes:  x (N, C, H, W), channels dense · weight (M, C, 3, 3) · bias (M,) · y (N, M, H', W'), channels last
+    Shapes:  x (N, C, H, W), channels dense · weight (M, C, taps, taps) · bias (M,) · y (N, M, H', W'), channels last
              pads: rows above, columns left · scratch: transformed tiles and products, one block for each part of a team
     """
 
@@ -64,7 +68,7 @@ class Winograd(Finished):
     @property
     def way(self) -> str:
         """How many outputs a tile makes, and of what filter."""
-        return f"F({self.size}x{self.size}, 3x3)"
+        return f"F({self.size}x{self.size}, {self.taps}x{self.taps})"
 
     @property
     def title(self) -> str:
@@ -87,9 +91,19 @@ class Winograd(Finished):
         return self.x.shape[0] * self.grid[0] * self.grid[1]
 
     @property
+    def taps(self) -> int:
+        """Of the filter, along a side."""
+        return int(self.weight.shape[2])
+
+    @property
+    def pieces(self) -> int:
+        """Parts of the filter that are transformed each on its own."""
+        return 1
+
+    @property
     def points(self) -> int:
         """Products for one tile."""
-        return (self.size + 2) ** 2
+        return (self.size + self.taps - 1) ** 2
 
     def transforms(self, out: Emitter, rows: int, width: int) -> Transforms:
         """What writes the step."""
@@ -138,7 +152,8 @@ def _scratch_elements(step: Winograd, lanes: int, registers: int) -> int:
     """Elements that one part of a team needs."""
     tiles, vectors = block_tiles(step.tiles), -(-step.y.shape[1] // lanes)
     rows, width = _product_tile(tiles, vectors, registers)
-    depth, columns = -(-step.x.shape[1] // lanes) * lanes, -(-vectors // width) * width * lanes
+    depth = step.pieces * -(-step.x.shape[1] // lanes) * lanes
+    columns = -(-vectors // width) * width * lanes
     return step.points * -(-tiles // rows) * rows * (depth + columns)
 
 
@@ -146,7 +161,8 @@ def relative_costs(x: View, y: View, weight: Array, window: Window, isa: Isa) ->
     """By a model of the machine: outputs along a side of a tile (2 or 4) → cost over that of a direct convolution, and
     the lanes that take least.
     """
-    if window.kernel != (3, 3) or (*window.strides, *window.dilations) != (1, 1, 1, 1):
+    kernel = window.kernel[0]
+    if window.kernel != (kernel, kernel) or kernel not in _SIZES or {*window.strides, *window.dilations} != {1}:
         return {}
     channels, columns = weight.shape[1], weight.shape[0]
     if min(channels, columns) < least_channels(isa):
@@ -155,21 +171,27 @@ def relative_costs(x: View, y: View, weight: Array, window: Window, isa: Isa) ->
     taps = [sum(len(axis_of(x, y, window, i).taps(p)) for p in range(y.shape[i + 2])) for i in (0, 1)]
     direct = taps[0] * taps[1] * channels * isa.turns(columns) / 2 * 1.05
     found = {}
-    for size in (2, 4):
-        points = (size + 2) ** 2
+    for size in _SIZES[kernel]:
+        reach = size + kernel - 1
+        points = reach**2
         tiles = -(-rows // size) * -(-width // size)
-        blocks = -(-tiles // TILES)
-        around = {2: (34, 26), 4: (85, 68)}[size]
+        around = (34, 26) if reach == 4 else (85, 17 * size)
         costs = []
         for unit in isa.widths(columns):
             vin, vout = unit.turns(channels), unit.turns(columns)
-            # Every block reads all transformed weights: from the second cache while they fit, else from further away.
-            weights = points * channels * -(-columns // unit.lanes) * unit.lanes * 4
-            reading = blocks * weights / (24 if weights < _L2_BYTES else 8) * isa.passes
-            products = max(points * tiles * channels * vout / 2 * 1.1, reading)
+            loads = reading(-(-tiles // TILES), points * channels, columns, unit) * isa.passes
+            products = max(points * tiles * channels * vout / 2 * 1.1, loads)
             costs.append(((products + tiles * (vin * around[0] + vout * around[1])) / direct, unit.lanes))
         found[size] = min(costs)
     return found
+
+
+def reading(blocks: int, products: int, columns: int, unit: Isa) -> float:
+    """Cycles in which every block of tiles reads all transformed weights: from the second cache while they fit, else
+    from further away.
+    """
+    weights = products * -(-columns // unit.lanes) * unit.lanes * 4
+    return blocks * weights / (24 if weights < _L2_BYTES else 8)
 
 
 def least_channels(isa: Isa) -> int:

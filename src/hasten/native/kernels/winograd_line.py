@@ -1,5 +1,7 @@
-"""Convolutions of 3, 4 or 5 taps along one dimension, stride 1, by minimal filtering: 6 products for 4, 3 or 2 outputs.
+"""Convolutions along one dimension, stride 1, by minimal filtering: with 3, 4 or 5 taps 6 products make 4, 3 or 2
+outputs.
 
+More taps are several such pieces side by side, whose products are summed before the transform back, as channels are.
 The six interpolation points, blocks of tiles and products are those of ``winograd``; transforms run along one side.
 """
 
@@ -13,8 +15,8 @@ import numpy as np
 
 from hasten.native.kernels.pieces import block
 from hasten.native.kernels.spatial import Window, axis_of
-from hasten.native.kernels.winograd import Winograd, least_channels
-from hasten.native.kernels.winograd_transforms import FORWARD, Transforms
+from hasten.native.kernels.winograd import Winograd, least_channels, reading
+from hasten.native.kernels.winograd_transforms import FORWARD, INVERSE, TILES, Transforms, filter_of
 from hasten.native.program import View
 from hasten.types import Array
 
@@ -22,36 +24,9 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.isa import Isa
 
-__all__ = ["WinogradLine", "outputs_per_tile", "relative_cost"]
+__all__ = ["WinogradLine", "relative_cost"]
 
-_A = 0.5**0.5
-_POINTS = (0.0, _A, -_A, 2 * _A, -2 * _A)  # and infinity, as in FORWARD[4]
-_SCALE = (1.0, -2 / 3, -2 / 3, 1 / 6, 1 / 6)
 _REACH = 6
-
-_INVERSE = {
-    2: ("{r}0 = d[0] + p + s;", "{r}1 = 0.70710678f * q + 1.41421356f * h + d[5];"),
-    3: (
-        "{r}0 = d[0] + p + s;",
-        "{r}1 = 0.70710678f * q + 1.41421356f * h;",
-        "{r}2 = 0.5f * p + 2.0f * s + d[5];",
-    ),
-    4: (
-        "{r}0 = d[0] + p + s;",
-        "{r}1 = 0.70710678f * q + 1.41421356f * h;",
-        "{r}2 = 0.5f * p + 2.0f * s;",
-        "{r}3 = 0.35355339f * q + 2.82842712f * h + d[5];",
-    ),
-}
-
-
-def _filter(taps: int) -> Array:
-    """The filter's transform.
-
-    Shapes:  returns (6, taps) float64
-    """
-    rows = [[scale * point**k for k in range(taps)] for scale, point in zip(_SCALE, _POINTS, strict=True)]
-    return np.array([*rows, [0.0] * (taps - 1) + [1.0]])
 
 
 @dataclass(eq=False)
@@ -64,9 +39,15 @@ class WinogradLine(Winograd):
     dim: int = 2
 
     @property
+    def pieces(self) -> int:
+        """Parts of the filter, each of as many taps as six products take."""
+        return -(-int(self.weight.shape[self.dim]) // (_REACH + 1 - self.size))
+
+    @property
     def way(self) -> str:
         """How many outputs a tile makes, and of how many taps."""
-        return f"F({self.size}, {_REACH + 1 - self.size})"
+        pieces = f"{self.pieces} x " if self.pieces > 1 else ""
+        return f"{pieces}F({self.size}, {_REACH + 1 - self.size})"
 
     @property
     def title(self) -> str:
@@ -106,9 +87,13 @@ class _Line(Transforms):
     step: WinogradLine
 
     def points_of(self, weight: Array) -> Array:
-        """Transformed weights (points, C, M)."""
-        taps = weight.reshape(*weight.shape[:2], -1)
-        points: Array = np.einsum("ak,mck->acm", _filter(taps.shape[2]), taps)
+        """Transformed weights (points, C, M); of several pieces (points, pieces · C in whole vectors, M)."""
+        step, taps = self.step, _REACH + 1 - self.step.size
+        columns, channels = weight.shape[:2]
+        room = np.zeros((columns, self.channels // step.pieces, step.pieces * taps))
+        room[:, :channels, : weight[0, 0].size] = weight.reshape(columns, channels, -1)
+        pieces = room.reshape(*room.shape[:2], step.pieces, taps)
+        points: Array = np.einsum("ak,mcpk->apcm", filter_of(_REACH, taps), pieces).reshape(_REACH, -1, columns)
         return points
 
     def place(self, view: View) -> list[str]:
@@ -127,7 +112,8 @@ class _Line(Transforms):
         step, lanes = self.step, self.out.lanes
         channels, width, stride = step.x.shape[1], step.x.shape[step.dim], step.x.strides[step.dim]
         load = f"v_load(from + j * {stride})"
-        if step.x.tensor.kind in ("input", "output") and channels % lanes:
+        # Between pieces zeros fill vectors up; the last piece's neighbour may not be the caller's to read.
+        if (step.pieces > 1 or step.x.tensor.kind in ("input", "output")) and channels % lanes:
             self.out.need("v_load_n")
             part = f"v_load_n(from + j * {stride}, {channels % lanes})"
             load = f"(c < {channels - channels % lanes} ? {load} : {part})"
@@ -137,12 +123,17 @@ class _Line(Transforms):
         turn.append("} else {")
         edge = f"left + j >= 0 && left + j < {width} ? {load} : v_set1(0.0f)"
         turn.append(f"    UNROLL for (int j = 0; j < {_REACH}; j++) d[j] = {edge};")
-        turn += ["}", f"vf r[{_REACH}];", *self.transform(FORWARD[4], "r[{}]")]
-        turn.append(f"float *to = v + (t - b * {tiles}) * {self.depth} + c;")
+        turn += ["}", f"vf r[{_REACH}];", *self.transform(FORWARD[_REACH], "r[{}]")]
+        piece = f" + g * {self.piece}" if step.pieces > 1 else ""
+        turn.append(f"float *to = v + (t - b * {tiles}) * {self.depth}{piece} + c;")
         store = f"v_store(to + j * {self.count * self.depth}, r[j]);"
         turn.append(f"UNROLL for (int j = 0; j < {_REACH}; j++) {store}")
-        lines = [*self.place(step.x), f"const int left = across - {step.pads[1]};"]
-        lines += block(f"for (int c = 0; c < {channels}; c += VL)", turn)
+        taps = f" + g * {_REACH + 1 - step.size}" if step.pieces > 1 else ""
+        one = [f"const int left = across{taps} - {step.pads[1]};"]
+        one += block(f"for (int c = 0; c < {channels}; c += VL)", turn)
+        if step.pieces > 1:
+            one = block(f"for (int g = 0; g < {step.pieces}; g++)", one)
+        lines = [*self.place(step.x), *one]
         return block(f"for (int t = b * {tiles}; t < stop; t++)", lines)
 
     def outputs(self, tiles: int, count: int | None) -> list[str]:
@@ -151,8 +142,7 @@ class _Line(Transforms):
         lines = [f"const float *from = m + (t - b * {tiles}) * {self.columns} + c;", f"vf d[{_REACH}], r[{size}];"]
         points = f"d[j] = v_load(from + j * {self.count * self.columns});"
         lines.append(f"UNROLL for (int j = 0; j < {_REACH}; j++) {points}")
-        lines.append("const vf p = d[1] + d[2], q = d[1] - d[2], s = d[3] + d[4], h = d[3] - d[4];")
-        lines += self.transform(_INVERSE[size], "r[{}]")
+        lines += self.transform(INVERSE[_REACH, size], "r[{}]")
         lines.append("const vf add = v_load(bias + c);")
         stride = step.y.strides[step.dim]
         lines.append(f"const int e = line + across * {stride} + c;")
@@ -162,14 +152,14 @@ class _Line(Transforms):
         return [*lines, *block(f"UNROLL for (int j = 0; j < {size}; j++)", one)]
 
 
-def relative_cost(x: View, y: View, weight: Array, window: Window, isa: Isa) -> tuple[int, tuple[float, int]] | None:
-    """By a model of the machine: the dimension it runs along, its cost over that of a direct convolution, and the lanes
-    that take least.
+def relative_cost(
+    x: View, y: View, weight: Array, window: Window, isa: Isa
+) -> tuple[int, int, tuple[float, int]] | None:
+    """By a model of the machine: the dimension it runs along, outputs of a tile there, its cost over that of a direct
+    convolution, and the lanes that take least.
     """
     long = [i for i, k in enumerate(window.kernel) if k > 1]
-    if len(long) != 1 or window.kernel[long[0]] not in (3, 4, 5):
-        return None
-    if any(n != 1 for n in (*window.strides, *window.dilations)):
+    if len(long) != 1 or window.kernel[long[0]] < 3 or any(n != 1 for n in (*window.strides, *window.dilations)):
         return None
     (i,) = long
     if any(window.pads_begin[k] or x.shape[k + 2] != y.shape[k + 2] for k in range(len(window.kernel)) if k != i):
@@ -177,18 +167,17 @@ def relative_cost(x: View, y: View, weight: Array, window: Window, isa: Isa) -> 
     channels, columns = weight.shape[1], weight.shape[0]
     if min(channels, columns) < least_channels(isa):
         return None
-    lines, size = y.size // columns // y.shape[i + 2], _REACH + 1 - window.kernel[i]
+    lines = y.size // columns // y.shape[i + 2]
     taps = sum(len(axis_of(x, y, window, i).taps(p)) for p in range(y.shape[i + 2])) * lines
-    tiles = lines * -(-y.shape[i + 2] // size)
     direct = taps * channels * isa.turns(columns) / 2 * 1.05
     costs = []
-    for unit in isa.widths(columns):
-        vin, vout = unit.turns(channels), unit.turns(columns)
-        products = _REACH * tiles * channels * vout / 2 * 1.1
-        costs.append(((products + tiles * (vin * 16 + vout * 14)) / direct, unit.lanes))
-    return i + 2, min(costs)
-
-
-def outputs_per_tile(taps: int) -> int:
-    """How many outputs a tile of six products makes."""
-    return _REACH + 1 - taps
+    for size in (4, 3, 2):
+        tiles = lines * -(-y.shape[i + 2] // size)
+        pieces = -(-window.kernel[i] // (_REACH + 1 - size))
+        for unit in isa.widths(columns):
+            vin, vout = pieces * unit.turns(channels), unit.turns(columns)
+            loads = reading(-(-tiles // TILES), _REACH * pieces * channels, columns, unit) * isa.passes
+            products = max(_REACH * tiles * pieces * channels * vout / 2 * 1.1, loads)
+            costs.append(((products + tiles * (vin * 16 + vout * 14)) / direct, unit.lanes, size))
+    cost, lanes, size = min(costs)
+    return i + 2, size, (cost, lanes)

@@ -19,38 +19,25 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.kernels.winograd import Winograd
 
-__all__ = ["FORWARD", "PARTS", "TILES", "Square", "Transforms", "block_tiles"]
+__all__ = ["FORWARD", "INVERSE", "PARTS", "TILES", "Square", "Transforms", "block_tiles", "filter_of"]
 
 PARTS = 4  # of a team that get scratch memory; more stay idle here
 TILES = 14  # at most so many in a block
 
-# Interpolation points of F(4x4): 0, ±A, ±2A and ∞. With A² = 1/2 rounding costs hardly more than a direct convolution
-# (1e-6 of the largest output; the usual 0, ±1, ±2 cost five times that).
+# Six products: the interpolation points 0, ±A, ±2A and ∞. With A² = 1/2 rounding costs hardly more than a direct
+# convolution (1e-6 of the largest output; the usual 0, ±1, ±2 cost five times that).
 _A = 0.5**0.5
-
-# The filter's transform, as a matrix; those of data and products, as C over six or four vectors.
-_FILTER = {
-    2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
-    4: np.array(
-        [
-            [1, 0, 0],
-            [-2 / 3, -2 / 3 * _A, -1 / 3],
-            [-2 / 3, 2 / 3 * _A, -1 / 3],
-            [1 / 6, 1 / 3 * _A, 1 / 3],
-            [1 / 6, -1 / 3 * _A, 1 / 3],
-            [0, 0, 1],
-        ]
-    ),
-}
+_POINTS = (0.0, _A, -_A, 2 * _A, -2 * _A)
+_SCALE = (1.0, -2 / 3, -2 / 3, 1 / 6, 1 / 6)
 
 FORWARD = {
-    2: (
+    4: (
         "{r}0 = d[0] - d[2];",
         "{r}1 = d[1] + d[2];",
         "{r}2 = d[2] - d[1];",
         "{r}3 = d[1] - d[3];",
     ),
-    4: (
+    6: (
         "const vf p = d[4] - 2.0f * d[2], q = d[3] - 2.0f * d[1];",
         "const vf s = d[4] - 0.5f * d[2], h = d[3] - 0.5f * d[1];",
         "{r}0 = d[0] - 2.5f * d[2] + d[4];",
@@ -61,17 +48,39 @@ FORWARD = {
         "{r}5 = d[1] - 2.5f * d[3] + d[5];",
     ),
 }
+"""Products of a tile along one side → C that takes as many inputs there."""
 
-_INVERSE = {
-    2: ("{r}0 = d[0] + d[1] + d[2];", "{r}1 = d[1] - d[2] - d[3];"),
-    4: (
-        "const vf p = d[1] + d[2], q = d[1] - d[2], s = d[3] + d[4], h = d[3] - d[4];",
+_SUMS = "const vf p = d[1] + d[2], q = d[1] - d[2], s = d[3] + d[4], h = d[3] - d[4];"
+
+INVERSE = {
+    (4, 2): ("{r}0 = d[0] + d[1] + d[2];", "{r}1 = d[1] - d[2] - d[3];"),
+    (6, 2): (_SUMS, "{r}0 = d[0] + p + s;", "{r}1 = 0.70710678f * q + 1.41421356f * h + d[5];"),
+    (6, 3): (
+        _SUMS,
+        "{r}0 = d[0] + p + s;",
+        "{r}1 = 0.70710678f * q + 1.41421356f * h;",
+        "{r}2 = 0.5f * p + 2.0f * s + d[5];",
+    ),
+    (6, 4): (
+        _SUMS,
         "{r}0 = d[0] + p + s;",
         "{r}1 = 0.70710678f * q + 1.41421356f * h;",
         "{r}2 = 0.5f * p + 2.0f * s;",
         "{r}3 = 0.35355339f * q + 2.82842712f * h + d[5];",
     ),
 }
+"""Products and outputs of a tile along one side → C that takes one to the other."""
+
+
+def filter_of(reach: int, taps: int) -> Array:
+    """The filter's transform.
+
+    Shapes:  returns (products along one side, taps) float64
+    """
+    if reach == 4:
+        return np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    rows = [[scale * point**k for k in range(taps)] for scale, point in zip(_SCALE, _POINTS, strict=True)]
+    return np.array([*rows, [0.0] * (taps - 1) + [1.0]])
 
 
 def block_tiles(tiles: int) -> int:
@@ -128,9 +137,19 @@ class Transforms(ABC):
         return -(-tiles // self.rows) * self.rows
 
     @property
-    def depth(self) -> int:
+    def piece(self) -> int:
         """Input channels, in whole vectors."""
         return -(-self.step.x.shape[1] // self.out.lanes) * self.out.lanes
+
+    @property
+    def depth(self) -> int:
+        """Values that a tile has for each product: input channels for every piece of the filter."""
+        return self.step.pieces * self.piece
+
+    @property
+    def channels(self) -> int:
+        """Of these, those that are multiplied; what fills vectors up between pieces is zero."""
+        return self.step.x.shape[1] if self.step.pieces == 1 else self.depth
 
     @property
     def columns(self) -> int:
@@ -180,8 +199,8 @@ class Transforms(ABC):
 
     def _products(self) -> list[str]:
         """For every point: (tiles x channels in) times (channels in x channels out)."""
-        step, rows, width = self.step, self.rows, self.width
-        points, channels, wide = self.step.points, step.x.shape[1], self.width * self.out.lanes
+        rows, width = self.rows, self.width
+        points, channels, wide = self.step.points, self.channels, self.width * self.out.lanes
         kernel = [f"vf a[{rows * width}]; /* {rows} tiles x {width} vectors */"]
         kernel.append(f"UNROLL for (int i = 0; i < {rows * width}; i++) a[i] = v_set1(0.0f);")
         kernel.append(f"const float *at = v + (e * {self.count} + t) * {self.depth};")
@@ -228,11 +247,11 @@ class Square(Transforms):
     @property
     def reach(self) -> int:
         """Input positions of a tile along one side."""
-        return self.step.size + 2
+        return self.step.size + self.step.taps - 1
 
     def points_of(self, weight: Array) -> Array:
         """Transformed weights (points, C, M)."""
-        g = _FILTER[self.step.size]
+        g = filter_of(self.reach, self.step.taps)
         points: Array = np.einsum("ai,bj,mcij->abcm", g, g, weight).reshape(self.reach**2, *weight.shape[1::-1])
         return points
 
@@ -270,13 +289,13 @@ class Square(Transforms):
         edge = f"left + j >= 0 && left + j < {width} ? {load} : v_set1(0.0f)"
         row.append(f"    UNROLL for (int j = 0; j < {reach}; j++) d[j] = {edge};")
         row.append("}")
-        row += self.transform(FORWARD[step.size], f"w[i * {reach} + {{}}]")
+        row += self.transform(FORWARD[reach], f"w[i * {reach} + {{}}]")
         from_ = f"x{image} + top * {step.x.strides[2]} + left * {step.x.strides[3]} + c"
         turn.append(f"const float *from = {from_};")
         turn += block(f"for (int i = 0; i < {reach}; i++)", row)
         turn.append(f"float *to = v + (t - b * {tiles}) * {self.depth} + c;")
         side = [f"vf d[{reach}];", f"UNROLL for (int i = 0; i < {reach}; i++) d[i] = w[i * {reach} + j];"]
-        side += [f"vf r[{reach}];", *self.transform(FORWARD[step.size], "r[{}]")]
+        side += [f"vf r[{reach}];", *self.transform(FORWARD[reach], "r[{}]")]
         store = f"v_store(to + (i * {reach} + j) * {self.count * self.depth}, r[i]);"
         side.append(f"UNROLL for (int i = 0; i < {reach}; i++) {store}")
         turn += block(f"for (int j = 0; j < {reach}; j++)", side)
@@ -291,11 +310,11 @@ class Square(Transforms):
         lines = [f"const float *from = m + (t - b * {tiles}) * {self.columns} + c;", f"vf w[{size * reach}];"]
         points = f"d[i] = v_load(from + (i * {reach} + j) * {self.count * self.columns});"
         side = [f"vf d[{reach}];", f"UNROLL for (int i = 0; i < {reach}; i++) {points}"]
-        side += self.transform(_INVERSE[size], f"w[{{}} * {reach} + j]")
+        side += self.transform(INVERSE[reach, size], f"w[{{}} * {reach} + j]")
         lines += block(f"for (int j = 0; j < {reach}; j++)", side)
         lines.append("const vf add = v_load(bias + c);")
         row = [f"vf d[{reach}];", f"UNROLL for (int j = 0; j < {reach}; j++) d[j] = w[i * {reach} + j];"]
-        row += [f"vf r[{size}];", *self.transform(_INVERSE[size], "r[{}]")]
+        row += [f"vf r[{size}];", *self.transform(INVERSE[reach, size], "r[{}]")]
         row.append(f"const int e = (down + i) * {step.y.strides[2]} + across * {step.y.strides[3]} + c{image};")
         element = f"e + j * {step.y.strides[3]}"
         one = self.stored(element, count)
