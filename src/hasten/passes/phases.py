@@ -16,6 +16,7 @@ from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fourier import fourier_as_product
 from hasten.passes.fuse_linear import fuse_bias
 from hasten.passes.fuse_padding import fuse_padding
+from hasten.passes.learned import learned_operators
 from hasten.passes.loop_invariants import loop_invariants
 from hasten.passes.merge_clips import merge_clips
 from hasten.passes.opset import raise_opset
@@ -52,6 +53,7 @@ TIDY: tuple[Pass, ...] = (
     lift_constants,
     contributed_operators,
     contributed_rounding,
+    learned_operators,
     dead_nodes,
     fold_constants,
     drop_noops,
