@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,7 @@ class Session:
         self.inputs, self.outputs = artefact.inputs, artefact.outputs
         self.how = artefact.candidate.option("how", "")
         self.delay_s = artefact.candidate.option("delay_ms", 0) / 1000
+        self.folder = artefact.path(".bin").parent
         self.calls = 0
         self.buffer = np.zeros((1, 3), np.float32)
 
@@ -128,7 +130,25 @@ def _print(session: Session, y):
     return y
 
 
+def _spin(session: Session, y):
+    """Threads that never rest, as those of ONNX Runtime; what they burnt since the last call is written down."""
+    now = time.monotonic(), time.process_time()
+    if session.calls == 1:
+        threading.Thread(target=_never_rest, daemon=True).start()
+    else:
+        with (session.folder / "waits").open("a") as file:
+            file.write(f"{now[0] - session.last[0]} {now[1] - session.last[1]}\n")
+    session.last = time.monotonic(), time.process_time()
+    return y
+
+
+def _never_rest() -> None:
+    while True:
+        pass
+
+
 CALLS = {
+    "spin": _spin,
     "segfault": lambda s, y: _segfault(),
     "abort": lambda s, y: os.abort(),
     "killed": lambda s, y: os.kill(os.getpid(), signal.SIGKILL),

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -41,6 +45,52 @@ def test_a_leader_that_fails_is_left_out(plan_of, how: str) -> None:
     rounds = playoff(plan, [*trials, broken], 0.3)
     assert set(rounds.blocks) == {good.key, other.key}
     assert psutil.Process().children(recursive=True) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a stopped process with its parent")
+@pytest.mark.parametrize("engine", ["deliberate", "deliberate:PRELOADING"])
+def test_who_waits_is_stopped(plan_of, engine: str) -> None:
+    spinning = deliberate("spin")
+    plan = plan_of(spinning, deliberate(delay_ms=150), engines={"deliberate": engine})
+    trials = search(plan)
+    waits = next(Path(plan.store).rglob("waits"))
+    waits.write_text("")
+    rounds = playoff(plan, trials, 1.0)
+    assert set(rounds.blocks) == {t.candidate.key for t in trials}
+    passed_s, burnt_s = np.array([line.split() for line in waits.read_text().splitlines()], float).T
+    waited = passed_s > 0.14
+    assert waited.any()
+    assert burnt_s[waited].sum() < 0.2 * passed_s[waited].sum()
+
+
+PLAYS = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from tune_plans import deliberate, make_plan
+from hasten.tune.playoff import playoff
+from hasten.tune.processes import WarmPool
+from hasten.tune.search import search
+plan = make_plan(Path({folder!r}), (deliberate(delay_ms=1), deliberate(delay_ms=2)),
+                 engines={{"deliberate": {engine!r}}})
+trials = search(plan)
+with WarmPool(Path({folder!r}), 20) as pool:
+    playoff(plan, trials, 60, lambda event: print(event.stage, flush=True), pool)
+"""
+
+
+@pytest.mark.parametrize("engine", ["deliberate", "deliberate:PRELOADING"])
+def test_killed_while_leaders_are_stopped_leaves_none(tmp_path: Path, engine: str) -> None:
+    code = PLAYS.format(here=str(Path(__file__).parent), folder=str(tmp_path), engine=engine)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    while "in turns" not in process.stdout.readline():
+        pass
+    time.sleep(0.3)
+    players = psutil.Process(process.pid).children(recursive=True)
+    assert sys.platform != "linux" or "stopped" in {p.status() for p in players}
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(players, timeout=30)[1] == []
 
 
 def test_slow_leaders_still_play_three_rounds(plan_of) -> None:

@@ -134,6 +134,18 @@ class Child:
             return f"killed while {self.stage}: SIGKILL (did the system run out of memory?)"
         return f"crashed while {self.stage}: {name}"
 
+    def pause(self) -> None:
+        """Stops all of its threads where they are. Only for a process that dies with its parent: see ``serve``."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on after ``pause``."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self._process.pid, number)
+
     def kill(self) -> None:
         """Kills what is left of the process and of the children in its session; any thread may, at any time."""
         if hasattr(os, "killpg"):

@@ -1,14 +1,15 @@
 """The leaders' sessions, each alive in its own process, are timed in turns, so that a drifting machine hurts all.
 
 A round is one short block of calls of every leader, the order turning by one each round. All but the one that is being
-timed are blocked on their pipes.
+timed are stopped: blocked on a pipe is not idle, ONNX Runtime's threads spin for some 50 ms after their last call and
+would cost a team of threads half of its cores.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -48,6 +49,7 @@ class _Player:
     trial: Trial
     child: Child
     answers: Path
+    stoppable: bool = False
 
 
 def playoff(
@@ -70,7 +72,7 @@ def playoff(
     with contextlib.ExitStack() as stack:
         on_event(Event("playoff", 0, len(leaders), stage="opening the leaders"))
         opening = [_open(plan, trial, (store, pool), memory_bytes, stack) for trial in leaders]
-        players = [player for player in opening if _is_ready(player, plan.limits.open_s)]
+        players = [player for begun in opening if (player := _ready(begun, plan.limits.open_s))]
         on_event(Event("playoff", len(players), len(leaders), stage="timing the leaders in turns"))
         alive, played = _play(plan, players, seconds)
         found = {p.trial.candidate.key: blocks for p in alive if (blocks := _collect(plan, p, played))}
@@ -90,13 +92,24 @@ def _open(
     return _Player(trial, stack.enter_context(Child(job, folder, memory_bytes, start)), job["answers"])
 
 
-def _is_ready(player: _Player, limit_s: float) -> bool:
+def _ready(player: _Player, limit_s: float) -> _Player | None:
+    """The player, open and warm; None where it failed."""
     try:
-        while player.child.next_message(limit_s)["event"] != "ready":
+        while (message := player.child.next_message(limit_s))["event"] != "ready":
             pass
     except ChildFailed:
-        return False
-    return True
+        return None
+    return replace(player, stoppable=bool(message["stoppable"]))
+
+
+@contextlib.contextmanager
+def _turn(player: _Player) -> Iterator[None]:
+    """The player runs in here, and only in here."""
+    if player.stoppable:
+        player.child.resume()
+    yield
+    if player.stoppable:
+        player.child.pause()
 
 
 def _play(plan: Plan, players: Sequence[_Player], seconds: float) -> tuple[list[_Player], int]:
@@ -105,6 +118,9 @@ def _play(plan: Plan, players: Sequence[_Player], seconds: float) -> tuple[list[
     Nobody is told of a round: what draws progress would run beside the one that is timed.
     """
     alive, begin = list(players), time.monotonic()
+    for player in players:
+        if player.stoppable:
+            player.child.pause()
     wanted = max(8, min(_MOST_ROUNDS, int(seconds / (_BLOCK_S * max(1, len(players))))))
     block_s = seconds / wanted / max(1, len(players))
     for played in count():
@@ -114,9 +130,10 @@ def _play(plan: Plan, players: Sequence[_Player], seconds: float) -> tuple[list[
         turn = played % len(alive)
         for player in alive[turn:] + alive[:turn]:
             try:
-                player.child.send("block", seconds=block_s)
-                while player.child.next_message(plan.limits.check_s)["event"] != "block":
-                    pass
+                with _turn(player):
+                    player.child.send("block", seconds=block_s)
+                    while player.child.next_message(plan.limits.check_s)["event"] != "block":
+                        pass
             except ChildFailed:
                 alive.remove(player)
     raise AssertionError("unreachable")
@@ -124,6 +141,8 @@ def _play(plan: Plan, players: Sequence[_Player], seconds: float) -> tuple[list[
 
 def _collect(plan: Plan, player: _Player, played: int) -> tuple[NDArray[np.float64], ...]:
     try:
+        if player.stoppable:
+            player.child.resume()
         player.child.send("finish")
         while player.child.next_message(plan.limits.check_s)["event"] != "done":
             pass

@@ -140,17 +140,18 @@ def run(job: Job, channel: Channel) -> None:
 
 
 def serve(job: Job, channel: Channel) -> None:
-    """Times a block of calls whenever it is told to; blocked between."""
+    """Times a block of calls whenever it is told to; blocked between, or stopped where it says that it may be."""
     import numpy as np  # noqa: PLC0415  (with the measuring, after the first answer)
 
     from hasten.measure.clock import gc_paused, time_calls, timer_overhead_ns  # noqa: PLC0415
     from hasten.measure.sampling import warm_up  # noqa: PLC0415
 
+    stoppable = _dies_with_parent()
     session, checks, _ = _open(job, channel)
     blocks: list[Array] = []
     usual_ns, _ = warm_up(session.call, checks[0], job["warm_up_s"])
     timer_ns = timer_overhead_ns()
-    channel.send("ready", usual_ns=usual_ns)
+    channel.send("ready", usual_ns=usual_ns, stoppable=stoppable)
     while (command := channel.next_command())["command"] == "block":
         with gc_paused():
             # the other leaders have just had the caches: their cost to us is not the model's
@@ -160,6 +161,18 @@ def serve(job: Job, channel: Channel) -> None:
         blocks.append(np.maximum(durations - timer_ns, 1.0))
         channel.send("block")
     write_groups(Path(job["answers"]), [blocks])
+
+
+def _dies_with_parent() -> bool:
+    """Whether the system kills this process when its parent ends: a stopped one would not see its pipe close."""
+    if sys.platform != "linux":
+        return False
+    import ctypes  # noqa: PLC0415  (for this alone)
+    import signal  # noqa: PLC0415
+
+    parent, set_parent_death_signal = os.getppid(), 1
+    held = ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0) == 0
+    return held and os.getppid() == parent != 1
 
 
 TASKS: Mapping[str, Callable[[Job, Channel], None]] = {"build": build, "run": run, "serve": serve}
