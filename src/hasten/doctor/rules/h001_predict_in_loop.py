@@ -43,6 +43,7 @@ from collections.abc import Iterator
 from hasten.doctor import makers
 from hasten.doctor.clocks import is_clock
 from hasten.doctor.code import Code
+from hasten.doctor.evidence import is_given_little, is_timed_alone
 from hasten.doctor.names import Function
 from hasten.doctor.once import draws, shows_few
 from hasten.doctor.rule import Edit, Hit, Rule, hit
@@ -76,7 +77,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if data is not None and not code.depends_on_round(data, loop) and not _draws(data):
         return
-    if _is_whole_set(data, code) or is_measured(node, loop, code):
+    if _is_whole_set(data, code) or is_measured(node, loop, code) or is_timed_alone(node, loop, code):
+        return
+    if not is_given_little(node, loop, code):
         return
     if is_filled_batch(data, code) or shows_few(loop) or (not isinstance(loop, ast.While) and draws(loop, code)):
         return
