@@ -51,7 +51,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if answers_once(node, first_argument(node), code) or _is_beside_loop(node, code):
         return
-    if _is_seldom(node, code) or _is_for_shape(node, code):
+    if _is_seldom(node, code) or _is_for_shape(node, code) or _is_loaded_for_it(node, code):
         return
     around = code.function(node) or code.loop(node)  # a loop that H001 leaves alone
     if around is not None and (draws(around, code) or shows_few(code.loop(node))):
@@ -66,6 +66,14 @@ def _is_beside_loop(node: ast.Call, code: Code) -> bool:
     others = (c for c in code.calls_named("predict") if c is not node and code.function(c) is function)
     asked = (c.func.value for c in others if isinstance(c.func, ast.Attribute) and code.loop(c) is not None)
     return function is not None and any(code.names.dotted(m) == model for m in asked)
+
+
+def _is_loaded_for_it(node: ast.Call, code: Code) -> bool:
+    """True where the function loads or builds the model that it asks: that takes far longer, and H110 names it."""
+    assert isinstance(node.func, ast.Attribute)
+    function, kind = code.function(node), code.kind(node.func.value)
+    made = kind.made if kind is not None else None
+    return function is not None and made is not None and code.function(made) is function
 
 
 def _is_seldom(node: ast.Call, code: Code) -> bool:
