@@ -32,13 +32,16 @@ No fix: where the compiled function is made decides what it costs.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
-from hasten.doctor.code import Code
+from hasten.doctor.code import Code, Loop
+from hasten.doctor.evidence import is_given_little
 from hasten.doctor.rule import Hit, Rule, hit
-from hasten.doctor.samples import first_argument, is_chunked, is_keras_predict, model_changes
+from hasten.doctor.samples import first_argument, is_chunked, is_keras_predict, is_one_sample, model_changes
 
 _NAMES = ("predict_on_batch", "predict_classes", "predict_proba", "predict_generator")
+_BATCHES = re.compile(r"batch|loader|dataset|generator|^next$|(^|_)gen(_|$)|^minibatch")
 _PICTURES = frozenset(
     ("imread", "load_img", "load_image", "read_image", "read_image_bgr", "resize_image", "imshow", "imwrite")
 )
@@ -60,6 +63,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if data is None or not (code.depends_on_round(data, loop) or any(isinstance(n, ast.Call) for n in ast.walk(data))):
         return
+    if not is_given_little(node, loop, code) or _is_batch(data, loop, code) or _keeps_state(node, code):
+        return
     yield hit(node, f"`{node.func.attr}` in a loop checks and converts in Python at each call")
 
 
@@ -74,6 +79,25 @@ def _reads_pictures(loop: ast.AST) -> bool:
     """True where each round reads, scales or shows a picture: that takes longer than the call's own Python."""
     calls = (n.func for n in ast.walk(loop) if isinstance(n, ast.Call))
     return any((getattr(f, "attr", "") or getattr(f, "id", "")) in _PICTURES for f in calls)
+
+
+def _is_batch(data: ast.expr, loop: Loop, code: Code) -> bool:
+    """True for what a generator or loader hands over, or what is called a batch: its rows are gathered already."""
+    if is_one_sample(data, code):
+        return False
+    names = [n for n in ast.walk(data) if isinstance(n, ast.Name)]
+    values = [b.value for n in names for b in code.bound_in(n, loop) if b.value is not None]
+    if not isinstance(loop, ast.While):
+        values.append(loop.iter if isinstance(loop, (ast.For, ast.AsyncFor)) else loop.generators[0].iter)
+    called = [n for v in values for n in ast.walk(v)]
+    written = [getattr(n, "id", getattr(n, "attr", "")) for n in (*names, *called)]
+    return any(_BATCHES.search(w.lower()) for w in written)
+
+
+def _keeps_state(node: ast.Call, code: Code) -> bool:
+    """True where the model goes on from what it has read, one step after the other."""
+    text = code.source(code.klass(node) or code.function(node) or code.tree)
+    return "stateful" in text or "reset_states" in text
 
 
 def _is_thrown_away(statement: ast.stmt) -> bool:
