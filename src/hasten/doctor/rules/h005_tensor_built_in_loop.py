@@ -47,6 +47,7 @@ _BUILDERS = words(
     "torch.LongTensor torch.Tensor torch.IntTensor torch.BoolTensor"
 )
 
+_STEPS = frozenset(("backward", "fit", "train_on_batch", "apply_gradients", "load_state_dict"))
 _SAME_TENSOR = words("to cuda cpu float double half long int type clone unsqueeze view reshape squeeze")
 
 
@@ -58,7 +59,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     loop = code.loop(node)
     if not isinstance(loop, (ast.For, ast.While)) or code.varies(node, loop) or not _has_content(node):
         return
-    if _draws(loop) or draws(loop, code):
+    if _draws(loop) or draws(loop, code) or _is_beside_loop(loop, code):
         return
     if _is_rare(node, loop, code) or _is_kept(node, code) or _is_passed_on(node, loop, code) or _is_traced(node, code):
         return
@@ -76,6 +77,13 @@ def _has_content(node: ast.Call) -> bool:
 def _draws(loop: ast.AST) -> bool:
     """True for a loop that shows pictures: drawing one costs a thousand small tensors."""
     return any(isinstance(n, ast.Attribute) and n.attr in ("imshow", "savefig") for n in ast.walk(loop))
+
+
+def _is_beside_loop(loop: ast.For | ast.While, code: Code) -> bool:
+    """True where each round has a loop of its own, or trains: an epoch takes no notice of one tensor."""
+    inner = (n for n in ast.walk(loop) if isinstance(n, (ast.For, ast.While)) and n is not loop)
+    steps = (n for n in ast.walk(loop) if isinstance(n, ast.Attribute) and n.attr in _STEPS)
+    return any(not code.is_short(n) for n in inner) or any(True for _ in steps)
 
 
 def _is_rare(node: ast.AST, loop: ast.AST, code: Code) -> bool:
