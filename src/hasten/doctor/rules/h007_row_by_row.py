@@ -41,6 +41,7 @@ from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_f
 
 _PER_ROW = ("backward", "grad", "GradientTape", "gradient")  # gradients of single rows are wanted
 _WORDS = re.compile(r"(^|_)(ids|tokens?|texts?|prompts?|sentences?|words)(_|$)")
+_LOOKS = re.compile(r"explain|interpret|saliency|grad_?cam|heat_?map|attribution|visuali[sz]e|plot|(^|_)demo(_|$)")
 _GIVEN_ELSEWHERE = ("predict", "predict_on_batch")
 
 
@@ -67,7 +68,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if _is_run_whole_too(node, data, code) or _is_layer_of_many(node, loop, code) or _is_fallback(node, code):
         return
-    if code.fact(_times_single_runs):
+    if code.fact(_times_single_runs) or _is_look(node, loop, code):
         return
     if (
         draws(loop, code)
@@ -88,6 +89,17 @@ def _carries_state(node: ast.Call, loop: ast.AST, code: Code) -> bool:
     written = {n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
     reads = (n for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
     return bool(written) and not any(n.id in written for n in reads)
+
+
+def _is_look(node: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True for rounds that explain or show their rows, and for a callback's: a few samples, seen to one by one."""
+    owner, function = code.klass(node), code.function(node)
+    if owner is not None and any("Callback" in code.names.dotted(b) for b in owner.bases):
+        return True
+    if function is not None and _LOOKS.search(function.name.lower()):
+        return True
+    called = (n.func for n in ast.walk(loop) if isinstance(n, ast.Call))
+    return any(_LOOKS.search(getattr(f, "attr", getattr(f, "id", "")).lower()) for f in called)
 
 
 def _is_layer_of_many(node: ast.Call, loop: ast.AST, code: Code) -> bool:
