@@ -41,6 +41,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Switches to eager running that are on."""
     if not code.imports("tensorflow", "keras", "tf_keras") or _is_asked_for(node, code) or _is_explained(node, code):
         return
+    if code.fact(_needs_values) or code.imports("torch", "jax"):
+        return  # (Keras over another framework has no graph to leave)
     if isinstance(node, ast.Assign):
         target = node.targets[0]
         own = isinstance(target, ast.Attribute) and code.names.class_of_self(target.value) is not None
@@ -51,7 +53,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     name = code.qualified(node.func)
     if isinstance(node.func, ast.Attribute) and node.func.attr == "compile":
         value = keyword(node, "run_eagerly")
-        if _is_true(value) and value is not None:
+        if _is_true(value) and not _is_own(node.func.value, code) and value is not None:
             yield hit(
                 value,
                 "`run_eagerly=True` runs every operation from Python",
@@ -68,6 +70,41 @@ def _is_asked_for(node: ast.AST, code: Code) -> bool:
     """True beneath an `if` other than the script's own: a flag turns it on, for those who want it."""
     tests = (ast.unparse(a.test) for a in code.ancestors(node) if isinstance(a, ast.If))
     return any("__name__" not in test for test in tests)
+
+
+def _is_own(model: ast.expr, code: Code) -> bool:
+    """True for `super().compile(run_eagerly=True)`: the class itself says how it runs."""
+    called = model.func if isinstance(model, ast.Call) else None
+    return getattr(called, "id", "") == "super" and code.klass(model) is not None
+
+
+def _needs_values(code: Code) -> bool:
+    """True where a function that others may be handed, or a class of Keras, reads the values of tensors.
+
+    No graph has values: a loss, a metric or a step written so runs eagerly or not at all.
+    """
+    for node in code.names.nodes:
+        if isinstance(node, ast.ClassDef) and node.bases:
+            parts = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name != "__init__"]
+        else:
+            parts = [node] if isinstance(node, ast.FunctionDef) and _is_measure(node) else []
+        if any(_reads_values(n) for p in parts for n in ast.walk(p)):
+            return True
+    return False
+
+
+def _is_measure(function: ast.FunctionDef) -> bool:
+    """True for what takes the truth and the answer, as losses and metrics do."""
+    names = " ".join(a.arg for a in function.args.args).lower()
+    return "true" in names and "pred" in names
+
+
+def _reads_values(node: ast.AST) -> bool:
+    called = node.func if isinstance(node, ast.Call) else None
+    if isinstance(called, ast.Attribute) and called.attr == "numpy":
+        return True
+    root = called.value if isinstance(called, ast.Attribute) else None
+    return isinstance(root, ast.Name) and (root.id == "np" or (root.id == "K" and called.attr == "eval"))  # type: ignore[union-attr]
 
 
 def _is_explained(node: ast.AST, code: Code) -> bool:
