@@ -16,6 +16,7 @@ from hasten.doctor.names import Function
 from hasten.doctor.package import is_named_beside
 from hasten.doctor.rule import keyword
 from hasten.doctor.samples import value_of
+from hasten.doctor.weights import is_meant
 
 __all__ = [
     "answers",
@@ -69,6 +70,7 @@ def answers(scope: ast.AST, code: Code) -> Iterator[ast.Call]:
             and not _is_run_to_train(scope, code)
             and not _is_trial(call, code)
             and not _takes_no_tensor(call, code)
+            and (code.mentions(*_TRAINING) or is_meant(call, code))
         ):
             yield call
 

@@ -1,0 +1,57 @@
+"""Whether the answers of a torch model matter: it has weights from somewhere, or it is asked again and again."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from hasten.doctor.code import Code
+
+__all__ = ["is_meant"]
+
+_SAYS_WEIGHTS = re.compile(r"pretrain|weights|checkpoint|ckpt|(^|[._])load|restore|model_path", re.I)
+_STORED = re.compile(r"\.(pth?|ckpt|bin|safetensors|pkl|jit|ts)(\.tar)?$")
+_LOADS = re.compile("load|restore")
+_LOOKS = frozenset(("print", "summary", "type", "id", "len", "isinstance"))
+
+
+def is_meant(call: ast.Call, code: Code) -> bool:
+    """True where the answers matter: the model has weights, or a loop, a handler or a server asks it again and again.
+
+    A network that is made of its configuration alone and asked once is tried, whatever else the file loads.
+    """
+    kind = code.runs_model(call)
+    if kind is None or kind.made is None or code.loop(call) is not None:
+        return True
+    if code.handler(call) is not None or _names_weights(kind.made, code):
+        return True
+    if code.function(kind.made) is not code.function(call) and code.klass(call) is None:
+        return True
+    return _is_handed_on(call, kind.made, code)
+
+
+def _names_weights(made: ast.Call, code: Code) -> bool:
+    """True where what makes the model says where its weights come from: in its name, an argument or a path."""
+    for part in ast.walk(made):
+        if isinstance(part, ast.keyword) and _SAYS_WEIGHTS.search(part.arg or ""):
+            if not (isinstance(part.value, ast.Constant) and part.value.value in (None, False)):
+                return True
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str) and _STORED.search(part.value):
+            return True
+    return _SAYS_WEIGHTS.search(code.qualified(made.func) or code.names.dotted(made.func)) is not None
+
+
+def _is_handed_on(call: ast.Call, made: ast.Call, code: Code) -> bool:
+    """True where the model is told to load, or handed to someone who may load it."""
+    names = {code.names.dotted(call.func)}
+    statement = code.statement(made)
+    names |= {code.names.dotted(t) for t in statement.targets} if isinstance(statement, ast.Assign) else set()
+    names.discard("")
+    for other in code.calls:
+        told = other.func.value if isinstance(other.func, ast.Attribute) else None
+        if isinstance(other.func, ast.Attribute) and _LOADS.search(other.func.attr) and told is not None:
+            if code.names.dotted(told).startswith(tuple(names)):
+                return True
+        elif any(code.names.dotted(a) in names for a in other.args) and getattr(other.func, "id", "") not in _LOOKS:
+            return True
+    return False
