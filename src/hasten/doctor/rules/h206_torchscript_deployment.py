@@ -38,6 +38,8 @@ from hasten.doctor.samples import value_of
 
 _SCRIPTS = re.compile(r"\bscript\b")  # `if args.script`
 _FORMAT = re.compile(r"torchscript|torch_(script|trace)|script_?module|(^|_| )jit(_| |$)")
+# Programs that read TorchScript and nothing else.
+_READERS = re.compile(r"plumed|lammps|openmm|libtorch|triton|nequip", re.I)
 _MAKERS = ("torch.jit.trace", "torch.jit.script", "torch.jit.trace_module")
 _SHIPS = (
     "torch.jit.save",
@@ -52,7 +54,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if code.qualified(node.func) not in _MAKERS or not node.args or not _is_shipped(node, code):
         return
-    if _is_asked_for(node, code) or _is_read_on(node, code) or _is_bare(node, code):
+    if _is_asked_for(node, code) or _is_read_on(node, code) or _is_bare(node, code) or code.finds(_READERS):
         return
     yield hit(node, "TorchScript is deprecated as a way to deploy")
 
