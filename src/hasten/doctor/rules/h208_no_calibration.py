@@ -36,6 +36,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit, keyword
+from hasten.doctor.samples import value_of
 
 _PREPARE = {"prepare": "convert", "prepare_fx": "convert_fx", "prepare_pt2e": "convert_pt2e"}
 _PLACES = ("torch.quantization.", "torch.ao.quantization.", "torchao.quantization.")
@@ -52,6 +53,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     start = next((p for p, c in _PREPARE.items() if c == last), "")
     if not start or not node.args:
         return
+    if _is_skeleton(node, code):
+        return
     function = code.function(node)
     prepared = [c for c in code.calls_named(start) if _function(c, code) == start and code.function(c) is function]
     prepared = [c for c in prepared if (c.lineno, c.col_offset) < (node.lineno, node.col_offset)]
@@ -66,6 +69,21 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     direct = node.args[0] is first
     if (converted in names or direct) and not _runs_between(first, node, names | {converted}, code):
         yield hit(node, "converted with no data seen since `prepare`: every scale is a default")
+
+
+def _is_skeleton(node: ast.Call, code: Code) -> bool:
+    """True where the model is made right there without weights, or takes quantised ones after: ranges come along."""
+    function, name = code.function(node), code.names.dotted(node.args[0])
+    statement = code.statement(node)
+    names = {name} | ({code.names.dotted(t) for t in statement.targets} if isinstance(statement, ast.Assign) else set())
+    names.discard("")
+    loads = [c for c in code.calls_named("load_state_dict") if isinstance(c.func, ast.Attribute)]
+    told = [c for c in loads if code.names.dotted(c.func.value) in names]  # type: ignore[attr-defined]
+    if any(c.lineno > node.lineno for c in told):
+        return True
+    made = value_of(node.args[0], code)
+    fresh = isinstance(made, ast.Call) and getattr(made.func, "id", "")[:1].isupper()
+    return fresh and function is not None and code.function(made) is function and not told  # type: ignore[arg-type]
 
 
 def _function(call: ast.Call, code: Code) -> str:
