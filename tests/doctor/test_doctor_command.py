@@ -243,6 +243,14 @@ def test_tests_are_judged_by_fewer_rules(tmp_path: Path) -> None:
     assert [f.rule for r in examine([tmp_path], Settings()) for f in r.findings] == ["H204"]
 
 
+@pytest.mark.parametrize("runner", ["import pytest", "from unittest import TestCase", "import unittest"])
+def test_a_file_that_imports_a_test_runner_is_a_test(tmp_path: Path, runner: str) -> None:
+    path = write(tmp_path, "checks.py", f"{runner}\n" + BAD + FIXABLE)
+    assert [f.rule for r in examine([path], Settings()) for f in r.findings] == ["H204"]
+    mocked = write(tmp_path, "app.py", "from unittest.mock import Mock\n" + BAD)
+    assert [f.rule for r in examine([mocked], Settings()) for f in r.findings] == ["H501"]
+
+
 # -- models and safety -------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,8 @@ UNREADABLE = "H000"
 _LIBRARIES = re.compile(
     "torch|keras|tensorflow|tflite|litert|onnxruntime|openvino|transformers|timm|whisper|spacy|tqdm|allow_pickle"
 )
+# A file that a test runner is imported into is test code wherever it lies.
+_TESTS = re.compile(r"^(import|from) (pytest|unittest|absl\.testing)\b(?!\.mock)", re.MULTILINE)
 _FAULT = "the doctor itself failed here: "
 _ROUNDS = 10  # fixes may uncover others; each round reads the file anew
 
@@ -102,12 +104,13 @@ def _read_otherwise(text: str, job: Job) -> list[tuple[Finding, Fix | None]] | N
 
 
 def _found(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
-    rules = [r for r in code_rules() if job.settings.wants(r.code) and (r.tests or not job.is_test)]
+    is_test = job.is_test or _TESTS.search(text) is not None
+    rules = [r for r in code_rules() if job.settings.wants(r.code) and (r.tests or not is_test)]
     asked = [r for r in rules if any(w in text for w in r.words)] if _LIBRARIES.search(text) else []
     if not asked:
         compile(text, "<code>", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         return []
-    code = Code(text, path=job.shown, file=job.path, is_test=job.is_test)
+    code = Code(text, path=job.shown, file=job.path, is_test=is_test)
     suppressions = Suppressions(text)
     lines = lines_of(text)
     found = [(_finding(rule, hit, job, lines), hit.fix) for rule, hit in _hits(code, asked)]
