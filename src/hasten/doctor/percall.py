@@ -9,7 +9,7 @@ from hasten.doctor.names import Function
 from hasten.doctor.package import is_in_package
 from hasten.doctor.rule import Edit
 
-__all__ = ["hoist", "is_guarded", "repeats_needlessly", "tainted"]
+__all__ = ["hoist", "is_guarded", "is_used", "repeats_needlessly", "tainted"]
 
 _CACHES = ("cache", "lru_cache", "cached_property", "cache_resource", "cache_data", "experimental_singleton", "fixture",
            "on_event", "asynccontextmanager", "contextmanager", "cached", "memoize", "singleton")  # fmt: skip
@@ -40,7 +40,7 @@ def repeats_needlessly(call: ast.Call, code: Code) -> str:
         return ""
     loop = code.loop(call)
     if loop is not None:
-        return "" if _needed_in_loop(call, loop, code) else "in a loop"
+        return "" if _needed_in_loop(call, loop, code) or not is_used(call, loop, code) else "in a loop"
     function = code.function(call)
     if (
         function is None
@@ -55,6 +55,23 @@ def repeats_needlessly(call: ast.Call, code: Code) -> str:
     if hot is not None:
         return hot.reason
     return _each_call(call, function, code)
+
+
+def is_used(call: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True where the rounds ask what a call gave: a loop that only makes it again measures or tries the making."""
+    statement = code.statement(call)
+    if getattr(statement, "value", None) is not call:
+        return True
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    names = {t.id for t in targets if isinstance(t, ast.Name)}
+    if len(names) < len(targets):
+        return True
+    reads = (n for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    return any(n.id in names and not _is_deleted(n, code) for n in reads)
+
+
+def _is_deleted(name: ast.Name, code: Code) -> bool:
+    return isinstance(code.parent(name), ast.Delete)
 
 
 def _needed_in_loop(call: ast.Call, loop: ast.AST, code: Code) -> bool:

@@ -34,7 +34,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.percall import hoist, is_guarded
+from hasten.doctor.percall import hoist, is_guarded, is_used
 from hasten.doctor.rule import Hit, Rule, hit
 
 
@@ -45,6 +45,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             return
         loop = code.loop(node)
         if loop is not None and (code.depends_on_round(node, loop) or not isinstance(loop, (ast.For, ast.While))):
+            return
+        if loop is not None and not is_used(node, loop, code):
             return
         hot = code.hot(node)
         if hot is not None and not is_guarded(node, code) and not _is_kept(node, code) and not _pays_off(node, code):

@@ -36,7 +36,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.percall import hoist, is_guarded, tainted
+from hasten.doctor.percall import hoist, is_guarded, is_used, tainted
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import value_of
 
@@ -54,6 +54,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if loop is not None and any(code.depends_on_round(k.value, loop) for k in node.keywords):
         return  # a sweep over modes or backends
+    if loop is not None and not is_used(node, loop, code):
+        return
     at_once = _is_called_at_once(node, code)
     if code.definitions.function_named(node.args[0]) is not None and not at_once:
         return  # a function defined here, not a model
