@@ -51,3 +51,30 @@ for batch in loader:
 def test_batches_that_nothing_takes_to_a_device_need_no_pinning(moved: str, found: list[tuple[str, int]]) -> None:
     text = LOADER.format(moved=moved)
     assert [f for f in rules(text.encode()) if f[0] == "H402"] == found
+
+
+MOVED = """
+import torch
+import torchvision
+from torch.utils.data import DataLoader
+
+net = torchvision.models.resnet18()
+net.{move}
+loader = DataLoader(torchvision.datasets.ImageFolder("."), batch_size=8, num_workers=4)
+for x, y in loader:
+    net({given})
+"""
+
+
+@pytest.mark.parametrize(
+    ("move", "given", "found"),
+    [
+        ("cuda()", "x.cuda()", True),
+        ("to('cuda')", "x.to('cuda')", True),
+        ("cuda()", "x", False),
+        ("to('cuda')", "x.to(torch.float16)", False),
+    ],
+)
+def test_batches_that_go_to_no_device_are_not_pinned(move: str, given: str, found: bool) -> None:
+    text = MOVED.format(move=move, given=given)
+    assert ("H402" in [rule for rule, _ in rules(text.encode())]) is found

@@ -35,6 +35,8 @@ _PREPARES = re.compile(
     r"|librosa|soundfile|resampl|mel|stft|spec|noise|image|img|frame|video|audio|wav|photo|cv2|pil|pickle|h5py|sql"
 )
 
+_DEVICES = re.compile(r"cuda|device|gpu|rank|\bdev\b|^\d", re.IGNORECASE)
+
 
 def is_loader(node: ast.Call, code: Code) -> bool:
     """True for a torch DataLoader, its options in sight, in a file that uses CUDA."""
@@ -109,8 +111,25 @@ def _is_move(node: ast.AST) -> bool:
 
 
 def _moves(code: Code) -> bool:
-    """True when the file takes something to a device: a device that is only named may be meant for another library."""
-    return bool(code.calls_named("cuda", "to", "to_device", "to_cuda", "prepare", "fit"))
+    """True when the file takes batches to a device: a model alone, or a device for another library, is none."""
+    if any(not code.is_a(c.func.value, makers.TORCH_MODULE) for c in _device_moves(code)):  # type: ignore[attr-defined]
+        return True
+    trained = code.imports("lightning", "pytorch_lightning", "transformers") and code.calls_named("fit", "train")
+    return bool(code.calls_named("to_device", "to_cuda") or trained or _is_accelerated(code))
+
+
+def _is_accelerated(code: Code) -> bool:
+    return code.imports("accelerate") and bool(code.calls_named("prepare"))
+
+
+def _device_moves(code: Code) -> list[ast.Call]:
+    """The calls of `.cuda()`, and of `.to(…)` where it names a device that may be no processor."""
+    moves = [c for c in code.calls_named("cuda", "to") if isinstance(c.func, ast.Attribute)]
+    return [c for c in moves if c.func.attr == "cuda" or _DEVICES.search(_given(c))]  # type: ignore[attr-defined]
+
+
+def _given(call: ast.Call) -> str:
+    return " ".join(ast.unparse(a) for a in (*call.args, *(k.value for k in call.keywords)))
 
 
 def has_workers(node: ast.Call, *, literal: bool = False) -> bool:
