@@ -34,6 +34,7 @@ Safe: waiting changes no result; it is put before both readings. Not offered whe
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
@@ -41,6 +42,9 @@ from hasten.doctor.clocks import device_work, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import value_of
+from hasten.doctor.waits import may_wait
+
+_DETECTORS = re.compile("yolo|ultralytics|silero|detection|rcnn|retinanet|pipeline")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -53,7 +57,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if _waits_in_stop(region.stop) or _sums_up(region.body) or _is_over_data(run, region.start, code):
             continue
-        if _is_other_device(run, code) or _is_given_array(run, code):
+        if _is_other_device(run, code) or _is_given_array(run, code) or _waits_by_itself(run, code):
+            continue
+        if may_wait(run, region.body, code):
             continue
         # Where the device is unknown, `torch.cuda.synchronize()` might not run.
         edits = _edits(region.start, region.stop, code) if code.uses_gpu else ()
@@ -120,6 +126,14 @@ def _is_other_device(run: ast.Call, code: Code) -> bool:
 def _is_given_array(run: ast.Call, code: Code) -> bool:
     """True for a model that takes a numpy array: it is a pipeline that moves its answers back by itself."""
     return bool(run.args) and code.is_a(run.args[0], makers.NUMPY)
+
+
+def _waits_by_itself(run: ast.Call, code: Code) -> bool:
+    """True for detectors: the boxes that they keep are counted on the processor before they answer."""
+    kind = code.runs_model(run)
+    if kind is None or kind.made is None:
+        return False
+    return _DETECTORS.search(f"{code.qualified(kind.made.func)} {ast.unparse(kind.made)}".lower()) is not None
 
 
 def _is_over_data(run: ast.Call, start: ast.stmt, code: Code) -> bool:
