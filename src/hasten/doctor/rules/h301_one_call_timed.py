@@ -35,7 +35,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
-from hasten.doctor.clocks import loads, regions
+from hasten.doctor.clocks import Region, loads, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.vicinity import vicinity
@@ -45,6 +45,10 @@ _PAGES = ("streamlit", "gradio", "chainlit")  # each run of the script answers o
 _SETS = re.compile(r"gen(erator)?$|loader|dataset|(^|_)(ds|test|val|valid|validation|train)(_|$)", re.IGNORECASE)
 # How the time compares with the length of the speech that was made: told with each job, and no measure of the model.
 _FACTOR = re.compile(r"(\b|_)rtf\b|real[-_ ]?time[-_ ]?factor", re.IGNORECASE)
+
+_JOB = re.compile(r"total|done|finish|complet|generat|transcri|translat|whole|script|program|process", re.IGNORECASE)
+_MEASURE = re.compile(r"infer|latenc|fps|predict|forward|speed|\bper\b|model|bench", re.IGNORECASE)
+_BESIDE = 3  # statements from the difference on
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -63,9 +67,32 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if _FACTOR.search(vicinity(region.start, code)) or _is_over_set(runs[0], code):
             continue
+        if _is_many_steps(runs[0]) or _is_job(region, code) or _is_for_callers(function, code):
+            continue
         yield hit(
             region.reading, "one reading of a clock around one call is one sample, jitter and any warm-up included"
         )
+
+
+def _is_many_steps(run: ast.Call) -> bool:
+    """True for `generate`: the model runs once a token."""
+    return isinstance(run.func, ast.Attribute) and run.func.attr == "generate"
+
+
+def _is_job(region: Region, code: Code) -> bool:
+    """True where the words beside the difference tell how long a job took, and name no model's work."""
+    block = code.block(region.stop)
+    place = next(i for i, s in enumerate(block) if s is region.stop)
+    told = (n for s in block[place : place + _BESIDE] for n in ast.walk(s) if isinstance(n, ast.Constant))
+    texts = " ".join(n.value for n in told if isinstance(n.value, str))
+    return _JOB.search(texts) is not None and _MEASURE.search(texts) is None
+
+
+def _is_for_callers(function: ast.AST | None, code: Code) -> bool:
+    """True for a function that is given its data and called from other files: each call may be one sample of many."""
+    if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) or code.callers(function):
+        return False
+    return bool(function.args.args or function.args.posonlyargs)
 
 
 def _is_over_set(run: ast.Call, code: Code) -> bool:

@@ -55,7 +55,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     for region in regions(node, code):
         runs = code.model_runs(list(region.body))
         around = next(code.loops(region.start), None)
-        timed = [r for r in runs if around is not None or any(_is_benchmark(loop) for loop in code.loops(r))]
+        timed = [r for r in runs if _is_repeated(r, region.start, code)]
         if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
             continue
         begin = (around or region.start).lineno
@@ -65,6 +65,13 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             fresh = not _ran_before(begin, region.start, code)
         if fresh and not _is_handed_on(timed[0], begin, code) and not _WARM.search(vicinity(region.start, code)):
             yield hit(region.reading, "the first, slowest calls are among those timed: nothing ran before")
+
+
+def _is_repeated(run: ast.Call, start: ast.stmt, code: Code) -> bool:
+    """True where loops that only repeat stand around a run, in its region or around that: none over data in it."""
+    outer = list(code.loops(start))
+    inner = [loop for loop in code.loops(run) if loop not in outer]
+    return all(_is_benchmark(loop) for loop in inner) and bool(inner or outer)
 
 
 def _trains(body: tuple[ast.stmt, ...]) -> bool:

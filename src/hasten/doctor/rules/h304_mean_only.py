@@ -47,6 +47,8 @@ _SPAN = re.compile(r"duration|second|(^|_)secs?($|_)|audio|elapsed")
 # How busy a kernel keeps the machine: work over time, which a mean is right for.
 _RATES = re.compile(r"flops?\b|bandwidth|gb/s", re.IGNORECASE)
 
+_HANDFUL = 10  # of fewer readings no tail can be told
+
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Averages of measured model times."""
@@ -130,6 +132,8 @@ def _times(code: Code) -> set[tuple[str, ast.AST]]:
             ):
                 continue
             outer = set(code.loops(region.start))
+            if not all(_repeats_often(loop) for r in runs for loop in code.loops(r) if loop not in outer):
+                continue
             whole = any(loop not in outer for r in runs for loop in code.loops(r))
             if whole or outer:
                 names |= {(name, region.stop) for name in _kept(region, code, whole=whole)}
@@ -138,6 +142,20 @@ def _times(code: Code) -> set[tuple[str, ast.AST]]:
                     (f"-{region.name}", region.stop)
                 )  # `(clock() - start) / n`, over a loop that was timed as a whole
     return names
+
+
+def _repeats_often(loop: ast.AST) -> bool:
+    """True for a loop that counts its rounds: a pass over data is a job, and of a handful there is no percentile."""
+    if isinstance(loop, ast.While):
+        return True
+    around = loop.iter if isinstance(loop, ast.For) else loop.generators[0].iter  # type: ignore[attr-defined]
+    if not isinstance(around, ast.Call) or getattr(around.func, "id", "") not in ("range", "trange"):
+        wrapped = around.args[0] if isinstance(around, ast.Call) and around.args else None
+        if not isinstance(wrapped, ast.Call) or getattr(wrapped.func, "id", "") != "range":
+            return False
+        around = wrapped
+    count = around.args[0] if len(around.args) == 1 else None
+    return not isinstance(count, ast.Constant) or not isinstance(count.value, int) or count.value >= _HANDFUL
 
 
 def _kept(region: Region, code: Code, *, whole: bool) -> set[str]:
