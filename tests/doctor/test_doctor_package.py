@@ -218,3 +218,27 @@ def test_an_unsafe_default_is_no_finding_where_the_project_asks_for_a_safe_torch
         'import torch\na = torch.load("a.pt")\nb = torch.load("b.pt", weights_only=False)\n',
     )
     assert rules_in(tmp_path / "src/pack/read.py") == [("H501", 2)] * found + [("H501", 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "found"),
+    [
+        ("requirements.txt", "torch==1.7.1\ntorchvision==0.8.2", 0),
+        ("requirements.txt", "torch>=1.4,<1.10", 0),
+        ("environment.yml", "dependencies:\n  - pytorch=1.9\n", 0),
+        ("pyproject.toml", 'torch = "~1.8"', 0),
+        ("setup.py", "setup(install_requires=['torch<2.4'])", 2),
+        ("requirements.txt", "torch>=1.7", 3),
+        ("requirements.txt", "torch~=2.1", 3),
+        ("requirements.txt", "torchvision==0.8.2\npytorch-lightning==1.2", 3),
+        ("requirements.txt", "torch==1.7.1; python_version < '3.8'\ntorch==2.6.0", 3),
+    ],
+)
+def test_a_name_that_the_projects_torch_does_not_have_yet_is_no_advice(
+    tmp_path: Path, name: str, line: str, found: int
+) -> None:
+    write(tmp_path, name, line)
+    old = "import torch.quantization\nimport torchvision\nnet = torchvision.models.resnet18(pretrained=True)\n"
+    write(tmp_path, "src/pack/run.py", f"{old}scaler = torch.cuda.amp.GradScaler()\n")
+    every = [("H204", 1), ("H207", 3), ("H205", 4)]
+    assert rules_in(tmp_path / "src/pack/run.py") == every[:found]

@@ -1,4 +1,7 @@
-"""Which torch a project asks for: what an old one does to a line can't happen where only newer ones are installed."""
+"""Which torch a project asks for: what an old one does to a line can't happen where only newer ones are installed.
+
+And a name that a newer one has is no use where only older ones are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["least_torch"]
+__all__ = ["is_torch_older", "least_torch"]
 
 _FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _DEEPEST = 8
@@ -16,7 +19,14 @@ _LONGEST = 200_000  # bytes of one file
 _FLOOR = re.compile(
     r"""(?:^|["'\s,])torch(?:\[[^\]]*\])?["']?\s*\(?\s*(?:>=|==|~=|=\s*"(?:\^|~|>=|==)?)\s*(\d+)\.(\d+)"""
 )
-
+# `torch==1.7.1`, `torch>=1.4,<1.9`, `torch = "^1.8"`, conda's `pytorch=1.7`.
+_CEILING = re.compile(
+    r"""(?:^|["'\s,])(?:py)?torch["']?\s*\(?(?:\s*[><=!~]+\s*[\d.*]+\s*,)*\s*"""
+    r"""(==|~=|<=|<|=\s*"(?:\^|~|==|<)?|=)\s*(\d+)(?:\.(\d+))?(\.\d+)?""",
+    re.MULTILINE,
+)
+_CONDA = ("environment.yml", "environment.yaml", "conda.yaml")
+_ANY_MINOR = 99
 _ASKED = re.compile(r"^Requires-Dist:(.*)$", re.MULTILINE)
 
 
@@ -45,3 +55,36 @@ def _said(folder: Path) -> tuple[tuple[int, int], ...] | None:
         return None
     versions = (m for text in texts for m in _FLOOR.finditer(text))
     return tuple((int(m[1]), int(m[2])) for m in versions) if found else None
+
+
+def is_torch_older(file: Path | None, than: tuple[int, int]) -> bool:
+    """True where the project around a file holds torch below a version: what is newer does not exist there."""
+    if file is None or not file.exists():
+        return False
+    for folder in islice(file.absolute().parents, _DEEPEST):
+        newest = _newest(folder)
+        if newest is not None:
+            return newest < than
+    return False
+
+
+@lru_cache(maxsize=4000)
+def _newest(folder: Path) -> tuple[int, int] | None:
+    """The newest torch that a folder's own files let in; None where they hold it to none."""
+    found: list[tuple[int, int]] = []
+    for path in (folder / name for name in (*_FILES, *_CONDA)):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        except OSError:
+            return None
+        found += [_highest(m) for m in _CEILING.finditer(text[:_LONGEST])]
+    return max(found, default=None)
+
+
+def _highest(held: re.Match[str]) -> tuple[int, int]:
+    """The newest version that a bound lets in, as major and minor."""
+    operator, major, minor = held[1], int(held[2]), int(held[3]) if held[3] else None
+    if operator.endswith("<"):
+        return (major, minor - 1) if minor else (major - 1, _ANY_MINOR)
+    is_open = operator.endswith("^") or (operator.endswith("~=") and held[4] is None)
+    return (major, _ANY_MINOR if minor is None or is_open else minor)

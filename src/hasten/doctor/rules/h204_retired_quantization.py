@@ -31,6 +31,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.requirements import is_torch_older
 from hasten.doctor.retired import is_fallback
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 
@@ -48,7 +49,7 @@ _OWN = re.compile(r"(^|[/\\])torch[/\\](__init__|nn|quantization|ao|testing)\b")
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Imports and attributes of the old modules, each named once."""
-    if is_fallback(node, code) or _OWN.search(code.path):
+    if is_fallback(node, code) or _OWN.search(code.path) or is_torch_older(code.file, (1, 13)):
         return
     if isinstance(node, ast.ImportFrom) and node.module in ("torch", "torch.nn") and not node.level:
         yield from _whole_module(node, code)

@@ -31,6 +31,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.requirements import is_torch_older
 from hasten.doctor.retired import is_fallback
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 
@@ -47,7 +48,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Calls of the old classes, with the new call as the fix."""
     assert isinstance(node, ast.Call)
     found = _NEW.get(code.qualified(node.func))
-    if found is None or is_fallback(node, code):
+    if found is None or is_fallback(node, code) or is_torch_older(code.file, (2, 4)):
         return
     name, device = found
     message = f'`{code.qualified(node.func)}` is retired: today it is `torch.amp.{name}("{device}", ...)`'

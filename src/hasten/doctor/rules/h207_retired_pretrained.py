@@ -32,6 +32,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.requirements import is_torch_older
 from hasten.doctor.retired import is_fallback
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
@@ -40,7 +41,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """`pretrained` handed to torchvision."""
     assert isinstance(node, ast.Call)
     name = code.qualified(node.func)
-    if not name.startswith("torchvision.models.") or is_fallback(node, code):
+    if not name.startswith("torchvision.models.") or is_fallback(node, code) or is_torch_older(code.file, (1, 12)):
         return
     for old in ("pretrained", "pretrained_backbone"):
         value = keyword(node, old)
