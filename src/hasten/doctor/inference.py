@@ -99,13 +99,22 @@ def _is_trial(call: ast.Call, code: Code) -> bool:
     """True for one run on random numbers that nothing times: a module's own lines show the shapes of its outputs."""
     loop = code.loop(call)
     each = loop is not None and isinstance(call.func, ast.Name) and bool(code.bound_in(call.func, loop))
-    if (loop is not None and not each) or code.imports("time", "timeit"):
+    timed = code.imports("time", "timeit") and not _is_demonstration(call, code)
+    if (loop is not None and not each) or timed:
         return False  # (each round tries another model)
     inputs = [value_of(a, code) for a in call.args]
     made = [_origin(i) for i in inputs if i is not None]
     if _is_untrained(call, code):
         return True
     return bool(made) and all(m is not None and code.qualified(m.func) in _MADE_UP for m in made)
+
+
+def _is_demonstration(call: ast.Call, code: Code) -> bool:
+    """True beneath `if __name__ == "__main__"` in the file that defines the network: how it is called, and its size."""
+    guards = (a.test for a in code.ancestors(call) if isinstance(a, ast.If))
+    classes = (n for n in code.names.nodes if isinstance(n, ast.ClassDef))
+    defines = any(code.definitions.class_kind(c) == makers.TORCH_MODULE for c in classes)
+    return defines and any("__name__" in ast.unparse(g) for g in guards)
 
 
 def _takes_no_tensor(call: ast.Call, code: Code) -> bool:

@@ -25,8 +25,8 @@ def is_meant(call: ast.Call, code: Code) -> bool:
         return True
     if code.handler(call) is not None or _names_weights(kind.made, code):
         return True
-    if code.function(kind.made) is not code.function(call) and code.klass(call) is None:
-        return True
+    if code.klass(call) is not None or code.function(kind.made) is not code.function(call):
+        return True  # who calls a method or hands the model over may do so often
     return _is_handed_on(call, kind.made, code)
 
 
@@ -47,7 +47,10 @@ def _is_handed_on(call: ast.Call, made: ast.Call, code: Code) -> bool:
     statement = code.statement(made)
     names |= {code.names.dotted(t) for t in statement.targets} if isinstance(statement, ast.Assign) else set()
     names.discard("")
+    here = code.function(call)
     for other in code.calls:
+        if code.function(other) is not here:
+            continue  # another function's variable of that name
         told = other.func.value if isinstance(other.func, ast.Attribute) else None
         if isinstance(other.func, ast.Attribute) and _LOADS.search(other.func.attr) and told is not None:
             if code.names.dotted(told).startswith(tuple(names)):
