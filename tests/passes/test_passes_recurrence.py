@@ -92,6 +92,59 @@ def test_a_loop_that_stops_early_stays_a_loop() -> None:
     same_answers(model, result, probe_of(model))
 
 
+def stacking(write: str, rows: int, *, seen: str = "", bend: str = "Tanh") -> ir.Model:
+    """A Loop at a batch of 2 that carries along what its turns leave; ``write`` makes ``left`` of ``stack``."""
+    rng = np.random.default_rng(3)
+    w, r, b = (",".join(f"{n:.4f}" for n in rng.uniform(-0.8, 0.8, n)) for n in (24, 36, 12))
+    step = LSTM.replace("g = Tanh", f"g = {bend}").replace("ct = Tanh", f"ct = {bend}")
+    return model_of(
+        f"""(float[4,2,2] x, float[2,3] h0, float[2,3] c0) => (float[{rows},2,3] y, float[2,3] hf {seen})
+        <float[2,12] w = {{{w}}}, float[3,12] r = {{{r}}}, float[12] bias = {{{b}}}, int64 trips = {{{STEPS}}},
+         bool yes = {{1}}, int64 zero = {{0}}, int64[3] shape = {{{rows}, 2, 3}}>
+        {{ empty = ConstantOfShape (shape) k, y, cf, hf, other = Loop <body = step
+            (int64 turn, bool go, int64 n, float[{rows},2,3] stack, float[2,3] c, float[2,3] h)
+            => (bool goon, int64 nn, float[{rows},2,3] left, float[2,3] cn, float[2,3] hn, float[1,2,3] out)
+            <int64 one = {{1}}, int64[1,1] first = {{0}}, int64[2] place = {{1, 1}}, int64[3] row = {{1, 2, 3}}> {{
+            goon = Identity (go) xt = Gather <axis = 0> (x, n) {step} nn = Add (n, one)
+            out = Reshape (hn, row) at = Reshape (n, place) {write} }}> (trips, yes, zero, empty, c0, h0) }}"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "rows", "seen"),
+    [
+        ("left = ScatterND (stack, at, out)", STEPS, ""),
+        ("left = ScatterND (stack, first, out)", 1, ""),
+        ("left = Identity (out)", 1, ""),
+        ("left = Identity (out)", 1, ", float[4,1,2,3] other"),
+    ],
+    ids=["every turn", "the last turn", "one row", "a scan of another shape"],
+)
+@pytest.mark.parametrize("bend", ["Tanh", "Relu"])
+def test_what_a_loop_carries_along_is_every_state_or_the_last(write: str, rows: int, seen: str, bend: str) -> None:
+    model = stacking(write, rows, seen=seen, bend=bend)
+    result = optimise(model)
+    assert ops(result)["Loop"] == 0 and ops(result)["LSTM"] == 1
+    same_answers(model, result, probe_of(model, 5))
+
+
+@pytest.mark.parametrize(
+    ("write", "rows"),
+    [
+        ("left = ScatterND (stack, first, out)", STEPS),
+        ("left = Add (stack, out)", 1),
+        ("d2 = Add (hn, hn) twice = Reshape (d2, row) left = ScatterND (stack, at, twice)", STEPS),
+        ("old = Reshape (h, row) left = ScatterND (stack, at, old)", STEPS),
+    ],
+    ids=["one row of many", "a sum of all", "another number", "the state before"],
+)
+def test_a_loop_that_carries_anything_else_along_stays(write: str, rows: int) -> None:
+    model = stacking(write, rows)
+    result = optimise(model)
+    assert ops(result)["Loop"] == 1
+    same_answers(model, result, probe_of(model, 5))
+
+
 @pytest.mark.parametrize("backwards", [0, 1])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_scans_over_cells_become_one_node(backwards: int, axis: int) -> None:

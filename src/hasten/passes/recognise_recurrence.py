@@ -15,8 +15,9 @@ from hasten.errors import SourceError
 from hasten.graph import reference
 from hasten.passes import Pass
 from hasten.passes.extract import extract
+from hasten.passes.loop_stacks import Stack, State, is_view, rows_of
 from hasten.passes.recurrent_cell import Cell, Step, cell_of, emit
-from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, scalar, unwrapped
+from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, scalar, static_dims, unwrapped
 from hasten.types import Array
 
 __all__ = ["recognise_recurrence"]
@@ -39,6 +40,8 @@ class _Turns:
     scans: tuple[tuple[ir.Value, ir.Value, int], ...]
     """What is gathered: value in the body, output of the loop, axis of the turns."""
     backwards: bool = False
+    stacks: tuple[Stack, ...] = ()
+    counters: tuple[ir.Value, ...] = ()
 
 
 def _apply(model: ir.Model) -> int:
@@ -103,8 +106,10 @@ def _of_loop(model: ir.Model, loop: ir.Node) -> _Turns | None:
         if given is result and (contents := constant(handed)) is not None
     }
     moving = [i for i in range(carried) if body.inputs[2 + i] is not body.outputs[1 + i]]
-    places = tuple(i for i in moving if len(dims(body.inputs[2 + i]) or dims(loop.inputs[2 + i]) or ()) == 2)
-    counters = [body.inputs[0], *(body.inputs[2 + i] for i in moving if i not in places)]
+    ranks = {i: len(dims(body.inputs[2 + i]) or dims(loop.inputs[2 + i]) or ()) for i in moving}
+    places = tuple(i for i in moving if ranks[i] == 2)
+    stacks = tuple(Stack(body.inputs[2 + i], body.outputs[1 + i], loop.outputs[i]) for i in moving if ranks[i] > 2)
+    counters = (body.inputs[0], *(body.inputs[2 + i] for i in moving if ranks[i] < 2))
     read = _read_of_sequence(body, counters)
     if read is None or len(places) not in (1, 2) or not _runs_through(model, loop, int(trips), counters, known):
         return None
@@ -119,7 +124,7 @@ def _of_loop(model: ir.Model, loop: ir.Node) -> _Turns | None:
         known,
     )
     scans = tuple((b, o, 0) for b, o in zip(body.outputs[1 + carried :], loop.outputs[carried:], strict=True))
-    return _Turns(loop, step, sequence, 0, places, initial, scans)
+    return _Turns(loop, step, sequence, 0, places, initial, scans, stacks=stacks, counters=counters)
 
 
 def _read_of_sequence(body: ir.Graph, counters: Sequence[ir.Value]) -> ir.Node | None:
@@ -162,13 +167,11 @@ def _runs_through(
 
 
 def _replaceable(turns: _Turns) -> bool:
-    """True where nothing but the states is asked of the loop."""
-    carried = len(turns.loop.outputs) - len(turns.scans)
-    others = [value for i, value in enumerate(turns.loop.outputs[:carried]) if i not in turns.places]
-    if any(_is_wanted(value) for value in others):
-        return False
-    results = [unwrapped(value) for value in turns.step.results]
-    return all(unwrapped(inner) in results for inner, outer, _ in turns.scans if _is_wanted(outer))
+    """True where nothing but the states and stacks is asked of the loop."""
+    stacked = [stack.final for stack in turns.stacks]
+    carried = turns.loop.outputs[: len(turns.loop.outputs) - len(turns.scans)]
+    others = [value for i, value in enumerate(carried) if i not in turns.places and value not in stacked]
+    return not any(_is_wanted(value) for value in others)
 
 
 def _is_wanted(value: ir.Value) -> bool:
@@ -176,18 +179,36 @@ def _is_wanted(value: ir.Value) -> bool:
 
 
 def _replace(editor: Editor, turns: _Turns, cell: Cell) -> None:
-    hidden = unwrapped(turns.step.results[cell.hidden])
-    if any(_is_wanted(outer) and unwrapped(inner) is not hidden for inner, outer, _ in turns.scans):
+    step, loop = turns.step, turns.loop
+    hidden = State(unwrapped(step.results[cell.hidden]), (step.rows, cell.r.shape[2]), turns.counters, step.known)
+    scans = [scan for scan in turns.scans if _is_wanted(scan[1])]
+    stacks = [stack for stack in turns.stacks if _is_wanted(stack.final)]
+    count = (dims(turns.sequence) or (None,))[turns.axis]
+    rows = [rows_of(editor.model, stack, hidden, count) for stack in stacks]
+    if None in rows or not all(_is_gathered(editor.model, scan, hidden) for scan in scans):
         return
-    loop, direction = turns.loop, "reverse" if turns.backwards else "forward"
     sequence = _moved(editor, loop, turns.sequence, turns.axis, 0)
-    every, finals = emit(editor, loop, cell, sequence, turns.initial, direction)
-    for _, outer, axis in turns.scans:
-        if _is_wanted(outer):
-            editor.swap(outer, _moved(editor, loop, every, 0, axis))
+    every, finals = emit(editor, loop, cell, sequence, turns.initial, "reverse" if turns.backwards else "forward")
+    for inner, outer, axis in scans:
+        alike = unwrapped(inner) is hidden.value
+        shaped = every if alike else _shaped(editor, loop, every, (-1, *(static_dims(inner) or ())))
+        editor.swap(outer, _moved(editor, loop, shaped, 0, axis))
     for place, value in zip(turns.places, finals, strict=True):
         if _is_wanted(loop.outputs[place]):
             editor.swap(loop.outputs[place], value)
+    for stack, filled in zip(stacks, rows, strict=True):
+        kept = finals[cell.hidden] if filled == 1 else every
+        editor.swap(stack.final, _shaped(editor, loop, kept, static_dims(stack.taken) or ()))
+
+
+def _is_gathered(model: ir.Model, scan: tuple[ir.Value, ir.Value, int], state: State) -> bool:
+    """True where the state is; in another shape only with the turns first."""
+    inner, _, axis = scan
+    return unwrapped(inner) is state.value or (axis == 0 and is_view(model, inner, state))
+
+
+def _shaped(editor: Editor, before: ir.Node, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    return editor.value(before, "Reshape", [value, editor.ints(shape, "shape")])
 
 
 def _moved(editor: Editor, before: ir.Node, value: ir.Value, origin: int, target: int) -> ir.Value:

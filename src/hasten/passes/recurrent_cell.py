@@ -46,7 +46,7 @@ class Step:
     @property
     def rows(self) -> int:
         """How many rows to try it on: those it is made for, where its batch is fixed."""
-        first = (dims(self.results[0]) or (None,))[0]
+        first = (dims(self.results[0]) or dims(self.states[0]) or (None,))[0]
         return first if isinstance(first, int) else _ROWS
 
 
@@ -95,7 +95,7 @@ def cell_of(model: ir.Model, step: Step) -> Cell | None:
         expected = expected or answers(model, step.results, [step.x, *step.states], arrays, step.known)
         if expected is None:
             return None
-        for cell in _cells(matrices, len(step.states)):
+        for cell in _cells(matrices, step):
             if close(expected, one_turn(model, cell, arrays)):
                 return cell
     return None
@@ -253,20 +253,29 @@ def _added(value: ir.Value) -> Iterator[ir.Value]:
         value = total
 
 
-def _cells(matrices: _Matrices, states: int) -> Iterator[Cell]:
+def _cells(matrices: _Matrices, step: Step) -> Iterator[Cell]:
     """Every cell that the weights' sizes allow."""
     hidden, width = matrices.by_state.shape
+    states = len(step.states)
     gates = width // hidden if matrices.by_input.shape[1] == width and width % hidden == 0 else 0
     base: dict[str, object] = {"hidden_size": hidden}
     for order in itertools.permutations(range(gates)) if gates <= 4 else ():
         weights = _packed(matrices, hidden, order)
         if gates == 4 and states == 2:
-            yield from (Cell("LSTM", base, *weights, place) for place in (0, 1))
+            for bent in _bent(step, 2):
+                yield from (Cell("LSTM", {**base, **bent}, *weights, place) for place in (0, 1))
         elif gates == 3 and states == 1:
-            for kept in (weights, _update_turned(weights, hidden)):
-                yield from (Cell("GRU", {**base, "linear_before_reset": late}, *kept, 0) for late in (1, 0))
+            for kept, bent in itertools.product((weights, _update_turned(weights, hidden)), _bent(step, 1)):
+                yield from (Cell("GRU", {**base, **bent, "linear_before_reset": late}, *kept, 0) for late in (1, 0))
         elif gates == 1 and states == 1:
             yield from (Cell("RNN", {**base, "activations": [a]}, *weights, 0) for a in ("Tanh", "Relu", "Sigmoid"))
+
+
+def _bent(step: Step, times: int) -> Iterator[dict[str, object]]:
+    """The attributes of what may bend the new values: Tanh, which ONNX takes without a word, or what else is there."""
+    yield {}
+    if any(is_op(node, "Relu", "Max", "Clip") for node in step.nodes):
+        yield {"activations": ["Sigmoid", *["Relu"] * times]}
 
 
 def _packed(matrices: _Matrices, hidden: int, order: Sequence[int]) -> tuple[Array, Array, Array]:
@@ -302,7 +311,7 @@ def answers(
     if part is None:
         return None
     for value, array in zip(part.graph.inputs, arrays, strict=True):
-        value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape(array.shape)
+        value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
     try:
         return reference.run(part, arrays)
     except SourceError:

@@ -24,7 +24,6 @@ from hasten.errors import SourceError, UnsupportedOpError
 from hasten.graph import shapes
 from hasten.quiet import quiet_start
 from hasten.sources.keras.quiet import import_quietly
-from hasten.sources.tflite.loops import roll_loops
 from hasten.sources.tflite.model import Flat, listed, shape_of, text
 from hasten.sources.tflite.state import STEPPING, show_states
 from hasten.sources.tflite.steps import roll_steps
@@ -73,7 +72,6 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter], *, without: frozenset[
     _name_ports(model, surgical)
     _shape_bodies(model, surgical)
     shapes.infer(model)
-    roll_loops(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     return model
