@@ -188,6 +188,8 @@ def _recurrent(low: Lowering, node: ir.Node) -> None:
     if lengths is not None and lengths.tensor.data is not None and (lengths.tensor.data >= steps).all():
         lengths = None
     peephole = low.constant(inputs[7]) if kind == "LSTM" and inputs[7] is not None else None
+    if kind == "LSTM" and inputs[7] is not None and peephole is None:
+        raise UnsupportedOpError(f"op LSTM (node '{node.name}') needs constant peepholes")
     for d in range(directions):
         layer = _Layer(node, kind, d, steps, batch, units, weight[d], hidden[d], None if bias is None else bias[d])
         layer.add(
@@ -266,25 +268,33 @@ class _Layer:
         attr = self.node.attributes
         names = list(attr["activations"].as_strings()) if "activations" in attr else []
         per = len(_DEFAULTS[self.kind])
-        names = names[self.index * per : (self.index + 1) * per] or list(_DEFAULTS[self.kind])
-        alphas = list(attr.get_floats("activation_alpha", ()))
-        betas = list(attr.get_floats("activation_beta", ()))
-        found = []
-        for position, raw in enumerate(names):
-            name = next((k for k in _ACTIVATIONS if k.lower() == raw.lower()), None)
-            if name is None:
-                raise UnsupportedOpError(
-                    f"op {self.kind} (node '{self.node.name}') with activation {raw} has no native kernel"
-                )
-            i, (alpha, beta) = self.index * per + position, _NUMBERS.get(name, (0.0, 0.0))
-            found.append(
-                Activation(name, alphas[i] if i < len(alphas) else alpha, betas[i] if i < len(betas) else beta)
-            )
+        names = [self._named(raw) for raw in (*names, *_DEFAULTS[self.kind] * 2)]
+        found = _numbered(names, attr.get_floats("activation_alpha", ()), attr.get_floats("activation_beta", ()))
+        found = found[self.index * per : (self.index + 1) * per]
         direction = attr.get_string("direction", "forward")
         return Cell(
             self.kind, tuple(found), attr.get_float("clip", 0.0), bool(attr.get_int("input_forget", 0)),
             bool(attr.get_int("linear_before_reset", 0)), direction == "reverse" or self.index == 1,
         )  # fmt: skip
+
+    def _named(self, raw: str) -> str:
+        name = next((k for k in _ACTIVATIONS if k.lower() == raw.lower()), None)
+        if name is None:
+            raise UnsupportedOpError(
+                f"op {self.kind} (node '{self.node.name}') with activation {raw} has no native kernel"
+            )
+        return name
+
+
+def _numbered(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]) -> list[Activation]:
+    """Activations of all directions with their numbers: only one that has use of a number takes the next."""
+    alpha, beta, found = iter(alphas), iter(betas), []
+    for name in names:
+        given, (first, second) = _ACTIVATIONS[name][1], _NUMBERS.get(name, (0.0, 0.0))
+        found.append(
+            Activation(name, next(alpha, first) if given > 0 else first, next(beta, second) if given > 1 else second)
+        )
+    return found
 
 
 def _is_zero(view: View) -> bool:
