@@ -170,3 +170,22 @@ def test_the_operator_is_one_step(target, masked):
     if masked != "causal":
         weights = np.nan_to_num(weights)
     np.testing.assert_allclose(built(*given_arrays.values())[0], weights @ np.repeat(v, 2, 1), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("batch", "heads", "groups"), [(1, 3, 1), (1, 2, 2), (2, 1, 3), (2, 2, 2), (1, 1, 3)])
+@pytest.mark.parametrize("form", ["float", "bool", "capped"])
+def test_masks_of_each_head(batch, heads, groups, form):
+    """Of one batch, of one head of keys, of heads of keys that have one of queries each."""
+    rng = np.random.default_rng(5)
+    q = rng.standard_normal((batch, heads * groups, 24, 8)).astype(np.float32)
+    k, v = rng.standard_normal((2, batch, heads, 30, 8)).astype(np.float32)
+    mask = rng.standard_normal((batch, heads * groups, 24, 30)).astype(np.float32)
+    if form == "bool":
+        mask = mask > -0.5
+    node = helper.make_node("Attention", ["q", "k", "v", "m"], ["y"], softcap=2.0 if form == "capped" else 0.0)
+    built = Built(model([node], {"q": q, "k": k, "v": v, "m": mask}, ["y"], opset=23), HERE)
+    assert attends(built) == 1
+    s = q.astype(np.float64) @ np.repeat(k, groups, 1).transpose(0, 1, 3, 2) / np.sqrt(8)
+    s = 2 * np.tanh(s / 2) if form == "capped" else s
+    weights = softmax(np.where(mask, s, -np.inf) if form == "bool" else s + mask)
+    np.testing.assert_allclose(built(q, k, v, mask)[0], weights @ np.repeat(v, groups, 1), rtol=2e-5, atol=2e-6)

@@ -19,7 +19,7 @@ from hasten.native.kernels.rows import Softmax
 from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
 
-__all__ = ["Scores", "attentions", "scores", "squeezed"]
+__all__ = ["Scores", "attentions", "scores", "squeezed", "with_views"]
 
 
 def attentions(program: Program, lanes: int) -> Program:
@@ -90,7 +90,7 @@ class _Chain:
         for _ in range(4):
             maker = self._maker(view)
             if isinstance(maker, Product) and maker.y.shape[-1] == self.softmax.x.shape[-1]:
-                own = _each(maker.epilogue, squeezed)
+                own = with_views(maker.epilogue, squeezed)
                 return maker, own if expr is None else substitute(expr, {id(ACC): own})
             if not isinstance(maker, Elementwise) or maker.y.shape[-1] != self.softmax.x.shape[-1]:
                 return None
@@ -98,7 +98,7 @@ class _Chain:
             inner = [e for e in inner if e.view is not None and _alike(e.view, maker.y)]
             if len(inner) != 1 or inner[0].view is None:
                 return None
-            own = _each(substitute(maker.expr, {id(inner[0]): ACC}), squeezed)
+            own = with_views(substitute(maker.expr, {id(inner[0]): ACC}), squeezed)
             expr = own if expr is None else substitute(expr, {id(ACC): own})
             self.between.append(maker)
             view = inner[0].view
@@ -169,7 +169,7 @@ def squeezed(view: View) -> View:
     return View(view.tensor, tuple(view.shape[d] for d in kept), tuple(view.strides[d] for d in kept), view.offset)
 
 
-def _each(expr: Expr, change) -> Expr:  # type: ignore[no-untyped-def]
+def with_views(expr: Expr, change) -> Expr:  # type: ignore[no-untyped-def]
     """The expression with all its views changed."""
     return substitute(expr, {id(e): replace(e, view=change(e.view)) for e in loads(expr)})
 
@@ -224,7 +224,7 @@ def scores(expr: Expr) -> Scores | None:
     vector = vectorised(substitute(expr, swap))
     if vector is None or not is_vector(vector):
         return None
-    return Scores(_each(vector, lambda view: _laid(view, steps)), scale, tuple(steps))
+    return Scores(with_views(vector, lambda view: _laid(view, steps)), scale, tuple(steps))
 
 
 def _parents(expr: Expr) -> Iterator[Expr]:
@@ -276,7 +276,7 @@ def _made(expr: Expr, views: Sequence[View], steps: list[Step]) -> View:
     """The expression in a tensor of its own, as long as its views run and dense along the queries."""
     shape = [n if any(v.strides[d] for v in views) else 1 for d, n in enumerate(views[0].shape)]
     y = _fresh(shape)
-    steps.append(Elementwise(y, _each(expr, lambda v: replace(v, shape=tuple(shape)))))
+    steps.append(Elementwise(y, with_views(expr, lambda v: replace(v, shape=tuple(shape)))))
     return y.broadcast(views[0].shape)
 
 

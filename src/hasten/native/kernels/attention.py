@@ -13,7 +13,7 @@ from hasten.errors import UnsupportedOpError
 from hasten.native.expr import ACC, Expr, call, const, load
 from hasten.native.kernels.arithmetic import apply, cast, compute
 from hasten.native.kernels.attend import Attend, worth
-from hasten.native.kernels.attend_chain import scores, squeezed
+from hasten.native.kernels.attend_chain import scores, squeezed, with_views
 from hasten.native.kernels.gather import along
 from hasten.native.kernels.matmul import product
 from hasten.native.kernels.movement import joined
@@ -161,7 +161,7 @@ def _at_once(
         return None
     scaled = call("mul", ACC, const(scale))
     cap = node.attributes.get_float("softcap", 0.0)
-    taken = scores(_combined(low, rule, _capped(scaled, cap) if cap else scaled, "float32"))
+    taken = scores(with_views(_combined(low, rule, _capped(scaled, cap) if cap else scaled, "float32"), squeezed))
     if taken is None:
         return None
     batch = rule.shape[:-2]
