@@ -2,8 +2,9 @@
 
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
-saved, for a path that the lines before have just written (the best epoch of the same training, too), for files of an
-installed package that are asked for as such, and for projects whose own files ask for torch 2.6 or newer.
+saved, for a path that the lines before have just written (the best epoch of the same training, too), for a cache that
+the file writes itself, for files of an installed package that are asked for as such, and for projects whose own files
+ask for torch 2.6 or newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -65,7 +66,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if value is not None and _is_said_fallback(node, code):
         return
-    if _never_runs(node, code) or _is_own_copy(node, code) or _is_just_written(node, code) or _is_of_dataset(node):
+    if _never_runs(node, code) or _is_own_copy(node, code) or _is_just_written(node, code):
+        return
+    if _is_of_dataset(node) or _is_own_cache(node, code):
         return
     if value is None and (least_torch(code.file) or (0, 0)) >= _SAFE:
         return
@@ -164,6 +167,20 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
         if own and _is_taken_back(save, node, code):
             return True
     return any(_wrote(s, node, path, code) for s in saves) or _is_best_of_training(node, code)
+
+
+def _is_own_cache(node: ast.Call, code: Code) -> bool:
+    """True for a path that says cache, where the file itself writes such: what it keeps are objects that it made."""
+    if not node.args or "cache" not in _said(node.args[0], code):
+        return False
+    saves = [s for s in code.calls_named("save") if code.qualified(s.func) == "torch.save" and len(s.args) > 1]
+    writers = ((s, code.function(s)) for s in saves)
+    return any("cache" in _said(s.args[1], code) or (w is not None and "cache" in w.name) for s, w in writers)
+
+
+def _said(path: ast.expr, code: Code) -> str:
+    """The words of a path, and of what a name for it was given."""
+    return " ".join(ast.unparse(p) for p in (path, value_of(path, code)) if p is not None).lower()
 
 
 def _is_taken_back(save: ast.Call, node: ast.Call, code: Code) -> bool:
