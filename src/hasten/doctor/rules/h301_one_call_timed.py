@@ -2,8 +2,9 @@
 
 ## What it does
 Finds `t = clock(); model(x); clock() - t` around a single run of a model, not repeated by any loop, whose result is
-printed or logged. Requests timed inside a server or a page are left alone: there each is one sample of many. So is
-`predict` over a whole set of data.
+printed or logged. Requests timed inside a server or a page are left alone, and functions given data by other files:
+there each is one sample of many. So are `predict` over a whole set of data, `generate`, and times that the words beside
+them call those of a whole job.
 
 ## Why is this bad
 One sample says nothing: the first call carries set-up, the next may meet a page fault, an interrupt, another clock

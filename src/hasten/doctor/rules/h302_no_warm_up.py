@@ -1,7 +1,9 @@
 """A model timed without warm-up.
 
 ## What it does
-Finds a loop of model runs between two readings of a clock, with no run of a model before the first reading.
+Finds a loop that only repeats a model's run (`for _ in range(100)`) between two readings of a clock, or around them,
+with no run of a model before the first reading. A pass over data is left alone: there the first call is part of the
+job.
 
 ## Why is this bad
 First calls trace, compile, allocate, pick kernels and fill caches. Their cost, hundreds of times that of a later call,

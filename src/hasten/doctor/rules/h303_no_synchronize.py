@@ -3,7 +3,8 @@
 ## What it does
 Finds a torch model run between two readings of a clock, in a file that uses CUDA or moves things to a
 device it does not name, with nothing in between that waits for the device (`synchronize`, `.item()`, `.cpu()`,
-printing).
+printing) or may do so: detectors, which count their boxes, questions about the answer and functions that are handed it
+are left alone.
 
 ## Why is this bad
 CUDA calls return as soon as the work is queued: the clock measures the queueing.
