@@ -123,13 +123,23 @@ def test_afterwards_keras_is_as_it_was() -> None:
     assert keras.layers.TimeDistributed.call is before
 
 
-@pytest.mark.parametrize(("layers", "took", "walked"), [(5, 1.2, 1), (5, 0.4, 2), (200, 0.9, 3), (200, 0.2, 6)])
+LOOPS, EACH_ONCE = (keras.layers.ReLU,), ()
+
+
+@pytest.mark.parametrize(
+    ("looping", "layers", "took", "walked"),
+    [
+        *((LOOPS, 5, 1.2, 1), (LOOPS, 5, 0.4, 2), (LOOPS, 200, 0.9, 3), (LOOPS, 200, 0.2, 6)),
+        *((EACH_ONCE, 5, 0.4, 5), (EACH_ONCE, 5, 9.0, 5), (EACH_ONCE, 200, 9.0, 5), (EACH_ONCE, 5, 0.2, 6)),
+    ],
+)
 def test_a_slow_model_is_traced_once_that_pays(
-    layers: int, took: float, walked: int, monkeypatch: pytest.MonkeyPatch
+    looping: tuple[type, ...], layers: int, took: float, walked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.function traces TensorFlow's backend alone")
     clock = iter(np.arange(0, 100, took))
+    monkeypatch.setattr(module, "_looping", lambda: looping)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     model = keras.Sequential([keras.Input((3,)), *(keras.layers.ReLU() for _ in range(layers))])
     calls, relu = [], keras.layers.ReLU.call

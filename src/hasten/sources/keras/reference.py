@@ -18,10 +18,12 @@ from hasten.types import Array
 __all__ = ["equal", "flat_call", "told"]
 
 _SLOW_S, _VERY_SLOW_S = 0.3, 1.0
-"""Two slow calls, or one that no warming-up explains, are worth compiling."""
+"""Of a model that loops over time, two slow calls, or one that no warming-up explains, are worth compiling."""
 _TRACED_S = 0.01
-"""Tracing a layer takes about so long, which is some five times as long as calling it: a model that is slow for its
-hundreds of layers alone repays that after many calls, one that loops over time after the first."""
+"""Tracing a layer takes about so long; a loop's body is traced once, however many turns it takes."""
+_TRACED_CALLS = 5
+"""Of other models, whose every layer is called once, tracing takes as long as so many calls: counted in calls, since
+both take longer alike where the machine is busy."""
 _MANY_STEPS = 100
 """So many steps of a loop over time take seconds when each is called from Python."""
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
@@ -45,7 +47,8 @@ def flat_call(model: Any, taken: Signature) -> Reference:
             raise SourceError(f"cannot run the Keras model: {told(error)}; check the model and the sample") from error
         return tuple(np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(result) if t is not None)
 
-    layers = len(list(getattr(model, "_flatten_layers", lambda: [model])()))
+    layers = list(getattr(model, "_flatten_layers", lambda: [model])())
+    loops = any(isinstance(layer, _looping()) for layer in layers)
     slow: list[float] = []
     tried = keras.backend.backend() != "tensorflow"
     swift: list[Reference] = [_compiled(model, taken)] if _walks_many_steps(model, taken) else []
@@ -62,7 +65,7 @@ def flat_call(model: Any, taken: Signature) -> Reference:
         took = time.perf_counter() - start
         if took > _SLOW_S:
             slow.append(took)
-            if not tried and _repaid(slow, layers):
+            if not tried and (_repaid(slow, len(layers)) if loops else len(slow) >= _TRACED_CALLS):
                 tried, compiled = True, _compiled(model, taken)
                 if equal(answer, compiled(arrays), tolerance=1e-6):
                     swift.append(compiled)
@@ -72,8 +75,15 @@ def flat_call(model: Any, taken: Signature) -> Reference:
 
 
 def _repaid(slow: Sequence[float], layers: int) -> bool:
-    """Whether so many slow calls took longer than tracing that many layers takes."""
+    """Whether so many slow calls of a loop took longer than tracing that many layers takes."""
     return (len(slow) > 1 or slow[0] > _VERY_SLOW_S) and sum(slow) > layers * _TRACED_S
+
+
+def _looping() -> tuple[type, ...]:
+    """The classes of Keras' own layers that call others once for each step."""
+    import keras  # noqa: PLC0415
+
+    return (keras.layers.RNN, keras.layers.TimeDistributed, keras.layers.Bidirectional)
 
 
 def _walks_many_steps(model: Any, taken: Signature) -> bool:
@@ -83,13 +93,12 @@ def _walks_many_steps(model: Any, taken: Signature) -> bool:
     """
     import keras  # noqa: PLC0415
 
-    loops = (keras.layers.RNN, keras.layers.TimeDistributed, keras.layers.Bidirectional)
     layers = list(getattr(model, "_flatten_layers", lambda: [model])())
     steps = max((d for spec in taken.inputs for d in spec.shape[1:-1] if isinstance(d, int)), default=0)
     return (
         keras.backend.backend() == "tensorflow"
         and steps >= _MANY_STEPS
-        and any(isinstance(layer, loops) for layer in layers)
+        and any(isinstance(layer, _looping()) for layer in layers)
         and all(type(layer).__module__.startswith("keras.src.") for layer in layers)
         and not any(isinstance(layer, keras.layers.Lambda) or getattr(layer, "stateful", False) for layer in layers)
     )
