@@ -288,18 +288,30 @@ def _answers(
 
 
 def _fix(model: ir.Model, inputs: Sequence[TensorSpec], resolution: Resolution) -> None:
-    """Writes the dimensions into the graph; what inference deduced from the free ones is deduced again."""
+    """Writes the dimensions into the graph; what inference deduced from the free ones is deduced again.
+
+    Behind an operator that inference does not know, only the file tells how many axes a value has: that number is kept.
+    """
     for value, spec in zip(model.graph.inputs, inputs, strict=True):
         value.shape = ir.Shape(spec.shape)
     names: dict[str, int | str] = {**resolution.bound, **dict.fromkeys(resolution.batch_names, "batch")}
     for value in model.graph.outputs:
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(d, names) for d in value.shape])
-    for node in model.graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None
+    ranks = {
+        value: len(value.shape)
+        for node in model.graph
+        for value in node.outputs
+        if value.shape is not None and not value.is_graph_output()
+    }
+    for value in ranks:
+        value.shape = None
     shapes.infer(model)
+    unknown = {value: rank for value, rank in ranks.items() if value.shape is None}
+    for value, rank in unknown.items():
+        value.shape = ir.Shape([None] * rank)
+    if unknown:
+        shapes.infer(model)
 
 
 def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, int | str]) -> int | str | None:
