@@ -143,6 +143,21 @@ def test_elementwise_chains_become_epilogues():
     check(model, HERE.name)
 
 
+@pytest.mark.parametrize("op", ["Sigmoid", "Floor"])
+def test_a_chain_of_any_length_is_a_few_loops(op):
+    """Deeper than Python recurses; alone, behind a layer, and with another result from its middle."""
+    count, pair = 1200, [helper.make_node("MatMul", ["x", "w"], ["v0"])]
+    for i in range(count):
+        inputs = [f"v{i}", f"v{max(0, i - 7)}"] if i % 3 == 0 else [f"v{i}"]
+        pair.append(helper.make_node("Add" if i % 3 == 0 else op if i % 3 == 1 else "Neg", inputs, [f"v{i + 1}"]))
+    weights = {"w": np.eye(5, dtype=np.float32)}
+    shapes = {f"v{count}": (2, 5), f"v{count // 2}": (2, 5)}
+    model = graph(pair, {"x": (2, 5)}, shapes, weights)
+    x = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    for found, wanted in zip(Built(model, HERE, extra=("-O1",))(x), reference.run(model, [x]), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_transposes_and_slices_cost_nothing():
     nodes = [
         helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),

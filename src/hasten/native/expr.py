@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
 __all__ = [
-    "ACC", "VECTOR", "Expr", "call", "const", "emit_vector", "is_vector", "load", "load_name", "loads", "substitute",
-    "widened",
+    "ACC", "VECTOR", "Expr", "call", "const", "depth", "emit_vector", "is_vector", "load", "load_name", "loads",
+    "substitute", "widened",
 ]  # fmt: skip
 
 
@@ -59,6 +59,18 @@ def const(value: float, dtype: str = "float32") -> Expr:
 def call(op: str, *args: Expr, dtype: str = "float32") -> Expr:
     """A function of ``VECTOR``, or of ``kernels.typed`` where a dtype is not float32, applied to expressions."""
     return Expr(op, args, dtype=dtype)
+
+
+def depth(expr: Expr) -> int:
+    """Operations one within another, on the longest way down."""
+    known: dict[int, int] = {}
+
+    def walk(e: Expr) -> int:
+        if id(e) not in known:
+            known[id(e)] = 1 + max(map(walk, e.args), default=0)
+        return known[id(e)]
+
+    return walk(expr)
 
 
 def is_vector(expr: Expr) -> bool:

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from hasten.native.epilogue import fits
-from hasten.native.expr import Expr, is_vector, loads, substitute
+from hasten.native.expr import Expr, depth, is_vector, loads, substitute
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
 
 __all__ = ["Uses", "fuse", "relocated"]
+
+_DEEPEST = 100  # operations one within another: all that walks an expression recurses as deep
 
 
 def fuse(program: Program) -> Program:
@@ -227,7 +229,7 @@ def _merge(maker: Step, step: Elementwise, leaves: Sequence[Expr]) -> Step | Non
             return None
         swap[id(other)] = replace(other, view=moved)
     whole = substitute(step.expr, swap)
-    if not is_vector(whole):
+    if depth(whole) > _DEEPEST or not is_vector(whole):
         return None
     return replace(maker, y=_retarget(y, step.y.tensor), epilogue=whole)  # type: ignore[call-arg]
 
@@ -244,6 +246,8 @@ def _merge_loops(maker: Elementwise, step: Elementwise, leaves: Sequence[Expr]) 
         swap[id(other)] = replace(other, view=moved)
     whole = substitute(maker.expr, swap)
     expr = substitute(step.expr, {id(leaf): whole for leaf in leaves})
+    if depth(expr) > _DEEPEST:
+        return None
     return replace(step, expr=expr) if is_vector(expr) or is_scalar(expr) else None
 
 
