@@ -231,6 +231,7 @@ def test_winograd_along_a_line(data: st.DataObject, way: tuple[int, int], name: 
         cheap = (dim, size, (0.0, isa(name).widths(1)[0].lanes))
         patch.setattr(conv_module, "relative_cost", lambda *given: cheap if max(given[3].kernel) == taps else None)
         built = build(model_of("Conv", x, {"w": w, "b": b}, slide.attributes, "Relu"), name)
+    assert all(step.points == size + step.taps - 1 for step in built.program.steps if isinstance(step, Winograd))
     want, (got,) = np.maximum(conv(x, w, b, slide), 0), call(built, x)
     assert_close(got, want, float(np.abs(want).max()) + 1, tolerance=5e-6)
     assert np.array_equal(call(built, x)[0], got)

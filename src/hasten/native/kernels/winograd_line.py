@@ -39,15 +39,20 @@ class WinogradLine(Winograd):
     dim: int = 2
 
     @property
+    def taps(self) -> int:
+        """Of one piece of the filter: as many as six products take."""
+        return _REACH + 1 - self.size
+
+    @property
     def pieces(self) -> int:
-        """Parts of the filter, each of as many taps as six products take."""
-        return -(-int(self.weight.shape[self.dim]) // (_REACH + 1 - self.size))
+        """Parts of the filter."""
+        return -(-int(self.weight.shape[self.dim]) // self.taps)
 
     @property
     def way(self) -> str:
         """How many outputs a tile makes, and of how many taps."""
         pieces = f"{self.pieces} x " if self.pieces > 1 else ""
-        return f"{pieces}F({self.size}, {_REACH + 1 - self.size})"
+        return f"{pieces}F({self.size}, {self.taps})"
 
     @property
     def title(self) -> str:
@@ -88,7 +93,7 @@ class _Line(Transforms):
 
     def points_of(self, weight: Array) -> Array:
         """Transformed weights (points, C, M); of several pieces (points, pieces · C in whole vectors, M)."""
-        step, taps = self.step, _REACH + 1 - self.step.size
+        step, taps = self.step, self.step.taps
         columns, channels = weight.shape[:2]
         room = np.zeros((columns, self.channels // step.pieces, step.pieces * taps))
         room[:, :channels, : weight[0, 0].size] = weight.reshape(columns, channels, -1)
@@ -128,7 +133,7 @@ class _Line(Transforms):
         turn.append(f"float *to = v + (t - b * {tiles}) * {self.depth}{piece} + c;")
         store = f"v_store(to + j * {self.count * self.depth}, r[j]);"
         turn.append(f"UNROLL for (int j = 0; j < {_REACH}; j++) {store}")
-        taps = f" + g * {_REACH + 1 - step.size}" if step.pieces > 1 else ""
+        taps = f" + g * {step.taps}" if step.pieces > 1 else ""
         one = [f"const int left = across{taps} - {step.pads[1]};"]
         one += block(f"for (int c = 0; c < {channels}; c += VL)", turn)
         if step.pieces > 1:
