@@ -3,8 +3,8 @@
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
 saved, for a path that the lines before have just written (the best epoch of the same training, too), for a cache that
-the file writes itself, for files of an installed package that are asked for as such, and for projects whose own files
-ask for torch 2.6 or newer.
+the file writes itself, for `weights_only=False` beneath a comment that tells why, for files of an installed package
+that are asked for as such, and for projects whose own files ask for torch 2.6 or newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from hasten.doctor.around import FUNCTIONS
 from hasten.doctor.code import Code
 from hasten.doctor.requirements import least_torch
-from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
+from hasten.doctor.rule import Edit, Hit, Rule, argument, hit, keyword
 from hasten.doctor.samples import comes_from, is_buffer, value_of
 from hasten.doctor.words import words
 
@@ -46,6 +46,8 @@ _PACKED = words(
     "pkgutil.get_data pkg_resources.resource_filename pkg_resources.resource_stream importlib.resources.files "
     "importlib.resources.path importlib.resources.open_binary importlib_resources.files importlib_resources.path"
 )
+_NOWHERE = ast.Constant(None)
+_ABOVE = 3  # lines above a call where a comment on it stands
 _SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
 _BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
@@ -64,7 +66,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if value is None and (keyword(node, "pickle_module") is not None or _is_fallback(node, code)):
         return
-    if value is not None and _is_said_fallback(node, code):
+    if value is not None and (_is_said_fallback(node, code) or _is_explained(node, code)):
         return
     if _never_runs(node, code) or _is_own_copy(node, code) or _is_just_written(node, code):
         return
@@ -121,13 +123,34 @@ def _asks_version(branch: ast.If) -> bool:
     return "version" in test and "torch" in test
 
 
+def _path(load: ast.Call) -> ast.expr:
+    return argument(load, 0, "f") or _NOWHERE
+
+
+def _target(save: ast.Call) -> ast.expr:
+    return argument(save, 1, "f") or _NOWHERE
+
+
+def _saves(code: Code) -> list[ast.Call]:
+    """The calls of the file that write with torch."""
+    saves = [c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save"]
+    return [s for s in saves if _target(s) is not _NOWHERE]
+
+
+def _is_explained(node: ast.Call, code: Code) -> bool:
+    """True for `weights_only=False` beneath a comment that tells why: somebody has thought of it."""
+    lines = code.lines[max(0, node.lineno - 1 - _ABOVE) : node.end_lineno or node.lineno]
+    said = [line.partition("#")[2] for line in lines]
+    return any("weights_only" in text or "pickle" in text for text in said)
+
+
 def _is_own_copy(node: ast.Call, code: Code) -> bool:
     """True for a package's own bytes, and bytes in memory and temporary files where the file writes such itself."""
-    if not node.args:
+    if _path(node) is _NOWHERE:
         return False
-    if comes_from(node.args[0], code, lambda n: isinstance(n, ast.Call) and code.qualified(n.func) in _PACKED):
+    if comes_from(_path(node), code, lambda n: isinstance(n, ast.Call) and code.qualified(n.func) in _PACKED):
         return True  # a package's own files came with its code
-    if comes_from(node.args[0], code, lambda n: _is_temporary(n, code)):
+    if comes_from(_path(node), code, lambda n: _is_temporary(n, code)):
         saved = (c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save")
         written = any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
         return written or code.fact(_saves_to_memory)
@@ -136,22 +159,24 @@ def _is_own_copy(node: ast.Call, code: Code) -> bool:
         "__setstate__",
         "find_class",
     )  # who reads a pickle has trusted it already
-    return is_buffer(node.args[0], code) and (unpickled or code.fact(_saves_to_memory))
+    return is_buffer(_path(node), code) and (unpickled or code.fact(_saves_to_memory))
 
 
 def _is_just_written(node: ast.Call, code: Code) -> bool:
     """True for a path that the lines before have written, or that a trainer keeps its own best weights at.
 
-    Not where anything asks whether the file is there already: then another run, or another person, may have made it.
+    Where anything asks whether the file is there already, another run, or another person, may have made it: then only a
+    save that surely ran, or a function that the lines before have run to make it, counts.
     """
     around = code.function(node)
     asked = code.source(around) if around is not None else "\n".join(code.source(s) for s in _own_statements(code))
-    if not node.args or _EXISTS.search(asked):
+    path = ast.unparse(_path(node))  # (quotes of either kind)
+    if any(_wrote(s, node, path, code) or _wrote_just_before(s, node, code) for s in _saves(code)):
+        return True
+    if _EXISTS.search(asked):
         return False
-    path = ast.unparse(node.args[0])  # (quotes of either kind)
-    saves = [s for s in code.calls_named("save") if code.qualified(s.func) == "torch.save" and len(s.args) > 1]
-    for save in saves:
-        writer, target = code.function(save), ast.unparse(save.args[1])
+    for save in _saves(code):
+        writer, target = code.function(save), ast.unparse(_target(save))
         kept = around is not None or any(True for _ in code.loops(save))  # a script's best weights, in its epochs
         if (
             writer is around
@@ -166,16 +191,26 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
             return True
         if own and _is_taken_back(save, node, code):
             return True
-    return any(_wrote(s, node, path, code) for s in saves) or _is_best_of_training(node, code)
+    return _is_best_of_training(node, code)
+
+
+def _wrote_just_before(save: ast.Call, node: ast.Call, code: Code) -> bool:
+    """True where every way to a load leads past a save at the same path, both of one function."""
+    around = code.function(node)
+    if around is None or code.function(save) is not around or save.lineno >= node.lineno:
+        return False
+    if ast.unparse(_target(save)) != ast.unparse(_path(node)):
+        return False
+    block = code.block(code.statement(save))
+    return any(s is a for s in block for a in (code.statement(node), *code.ancestors(node)))
 
 
 def _is_own_cache(node: ast.Call, code: Code) -> bool:
     """True for a path that says cache, where the file itself writes such: what it keeps are objects that it made."""
-    if not node.args or "cache" not in _said(node.args[0], code):
+    if _path(node) is _NOWHERE or "cache" not in _said(_path(node), code):
         return False
-    saves = [s for s in code.calls_named("save") if code.qualified(s.func) == "torch.save" and len(s.args) > 1]
-    writers = ((s, code.function(s)) for s in saves)
-    return any("cache" in _said(s.args[1], code) or (w is not None and "cache" in w.name) for s, w in writers)
+    writers = ((s, code.function(s)) for s in _saves(code))
+    return any("cache" in _said(_target(s), code) or (w is not None and "cache" in w.name) for s, w in writers)
 
 
 def _said(path: ast.expr, code: Code) -> str:
@@ -207,7 +242,7 @@ def _has_trained(call: ast.Call, code: Code) -> bool:
 
 def _is_same_text(save: ast.Call, node: ast.Call, code: Code) -> bool:
     """True where both name one file, by a text."""
-    written, read = value_of(save.args[1], code), value_of(node.args[0], code)
+    written, read = value_of(_target(save), code), value_of(_path(node), code)
     texts = [n.value for n in (written, read) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return len(texts) == 2 and texts[0] == texts[1]
 
@@ -217,20 +252,20 @@ def _own_statements(code: Code) -> list[ast.stmt]:
 
 
 def _wrote(save: ast.Call, node: ast.Call, path: str, code: Code) -> bool:
-    """True where a function of the file, run before the load, saves its best epoch at the path that is loaded."""
+    """True where a function of the file, run before the load, saves what it has made at the path that is loaded."""
     writer, around = code.function(save), code.function(node)
-    if writer is None or writer is around or not any(True for _ in code.loops(save)):
+    if writer is None or writer is around:
         return False
     if not any(code.function(c) is around and c.lineno < node.lineno for c in code.callers(writer)):
         return False
-    target = save.args[1]
+    target = _target(save)
     given = code.kinds.calls.arguments(writer, target.id) if isinstance(target, ast.Name) else []
     return any(ast.unparse(at) == path for at in (target, *given))
 
 
 def _is_best_of_training(node: ast.Call, code: Code) -> bool:
     """True after a loop that kept its best weights: by an early stopper, or by steps and a path that says so."""
-    around, path = code.function(node), node.args[0]
+    around, path = code.function(node), _path(node)
     said = " ".join(ast.unparse(p) for p in (path, value_of(path, code)) if p is not None)
     kept = [c for c in code.calls if _STOPPER.search(code.names.dotted(c.func))]
     if _BEST.search(said):
@@ -252,7 +287,7 @@ def _searches(code: Code) -> list[ast.Call]:
 
 def _is_of_dataset(node: ast.Call) -> bool:
     """True for what a torch_geometric dataset wrote in its `process`: graphs, which the safe reader refuses."""
-    return bool(node.args) and ast.unparse(node.args[0]).startswith("self.processed_paths")
+    return ast.unparse(_path(node)).startswith("self.processed_paths")
 
 
 def _is_temporary(node: ast.AST, code: Code) -> bool:
