@@ -65,8 +65,8 @@ def _takers(read: ast.Name, code: Code, depth: int = 1) -> list[ast.AST | None]:
     around = code.parent(read)
     while isinstance(around, ast.Call) and getattr(around.func, "id", "") in ("enumerate", "tqdm", "iter"):
         around = code.parent(around)
-    if isinstance(around, ast.Call) and getattr(around.func, "id", "") == "len":
-        return []
+    if isinstance(around, ast.Attribute) or (isinstance(around, ast.Call) and getattr(around.func, "id", "") == "len"):
+        return []  # `loader.dataset`, `len(loader)`
     function = code.function_run(around) if isinstance(around, ast.Call) and depth else None
     if function is None:
         return [around]
