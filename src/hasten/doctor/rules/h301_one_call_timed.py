@@ -68,16 +68,16 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if _FACTOR.search(vicinity(region.start, code)) or _is_over_set(runs[0], code):
             continue
-        if _is_many_steps(runs[0]) or _is_job(region, code) or _is_for_callers(function, code):
+        if _is_no_call(runs[0]) or _is_job(region, code) or _is_for_callers(function, code):
             continue
         yield hit(
             region.reading, "one reading of a clock around one call is one sample, jitter and any warm-up included"
         )
 
 
-def _is_many_steps(run: ast.Call) -> bool:
-    """True for `generate`: the model runs once a token."""
-    return isinstance(run.func, ast.Attribute) and run.func.attr == "generate"
+def _is_no_call(run: ast.Call) -> bool:
+    """True for `generate`, which runs once a token, and for a layer made on the spot: a step of a computation."""
+    return isinstance(run.func, ast.Call) or (isinstance(run.func, ast.Attribute) and run.func.attr == "generate")
 
 
 def _is_job(region: Region, code: Code) -> bool:
