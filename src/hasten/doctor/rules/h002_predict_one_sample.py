@@ -73,7 +73,9 @@ def _is_loaded_for_it(node: ast.Call, code: Code) -> bool:
     assert isinstance(node.func, ast.Attribute)
     function, kind = code.function(node), code.kind(node.func.value)
     made = kind.made if kind is not None else None
-    return function is not None and made is not None and code.function(made) is function
+    if function is None or made is None or code.handler(node) is not None:
+        return False  # (a handler is to load its model once, and then this line counts)
+    return code.function(made) is function
 
 
 def _is_seldom(node: ast.Call, code: Code) -> bool:
