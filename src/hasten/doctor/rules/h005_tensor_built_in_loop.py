@@ -47,7 +47,6 @@ _BUILDERS = words(
     "torch.LongTensor torch.Tensor torch.IntTensor torch.BoolTensor"
 )
 
-_STEPS = frozenset(("backward", "fit", "train_on_batch", "apply_gradients", "load_state_dict"))
 _SAME_TENSOR = words("to cuda cpu float double half long int type clone unsqueeze view reshape squeeze")
 
 
@@ -80,10 +79,9 @@ def _draws(loop: ast.AST) -> bool:
 
 
 def _is_beside_loop(loop: ast.For | ast.While, code: Code) -> bool:
-    """True where each round has a loop of its own, or trains: an epoch takes no notice of one tensor."""
+    """True where each round has a loop of its own: an epoch takes no notice of one tensor."""
     inner = (n for n in ast.walk(loop) if isinstance(n, (ast.For, ast.While)) and n is not loop)
-    steps = (n for n in ast.walk(loop) if isinstance(n, ast.Attribute) and n.attr in _STEPS)
-    return any(not code.is_short(n) for n in inner) or any(True for _ in steps)
+    return any(not code.is_short(n) for n in inner)
 
 
 def _is_rare(node: ast.AST, loop: ast.AST, code: Code) -> bool:
