@@ -74,7 +74,7 @@ def _takes_one(call: ast.Call, code: Code) -> bool:
         return False
     around = code.function(call) or code.tree
     read = [n for n in ast.walk(around) if isinstance(n, ast.Name) and n.id == target.id and n is not target]
-    return bool(read) and all(_is_read_as_one(n, code) for n in read)
+    return any(_is_read_as_one(n, code) for n in read)
 
 
 def _is_read_as_one(node: ast.expr, code: Code) -> bool:
