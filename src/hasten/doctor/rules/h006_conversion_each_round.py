@@ -39,7 +39,7 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.heads import gives_few
 from hasten.doctor.rule import Edit, Hit, Rule, hit
-from hasten.doctor.samples import is_chunked, value_of
+from hasten.doctor.samples import comes_from, is_chunked, value_of
 from hasten.doctor.words import words
 
 _CONVERSIONS = ("item", "tolist", "numpy", "cpu")
@@ -335,6 +335,9 @@ def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
     iterable = (
         loop.iter if isinstance(loop, ast.For) else loop.generators[0].iter if isinstance(loop, ast.ListComp) else None
     )
+    around = (i for outer in code.loops(receiver) for i in _iterables(outer))
+    if any(comes_from(i, code, _is_top) for i in around):
+        return False
     if (
         iterable is None
         or (isinstance(iterable, ast.Call) and _is_few(iterable))
@@ -348,6 +351,15 @@ def _is_few(made: ast.Call) -> bool:
     """True for calls that give a few numbers, or several tensors: `torch.where(mask)` has one for each axis."""
     name = _last_name(made.func)
     return name in _SEVERAL or (name in ("where", "nonzero") and len(made.args) + len(made.keywords) < 3)
+
+
+def _iterables(loop: ast.AST) -> list[ast.expr]:
+    return [loop.iter] if isinstance(loop, ast.For) else [g.iter for g in getattr(loop, "generators", ())]
+
+
+def _is_top(node: ast.AST) -> bool:
+    """True for `scores.topk(5)`: a handful, however it is turned."""
+    return isinstance(node, ast.Call) and _last_name(node.func) == "topk"
 
 
 def _to_list(node: ast.Call, loop: ast.AST, code: Code) -> tuple[Edit, ...]:
