@@ -102,7 +102,7 @@ def _is_trial(call: ast.Call, code: Code) -> bool:
     timed = code.imports("time", "timeit") and not _is_demonstration(call, code)
     if (loop is not None and not each) or timed:
         return False  # (each round tries another model)
-    inputs = [value_of(a, code) for a in call.args]
+    inputs = [value_of(a, code) for a in call.args[:1]]  # (what goes with it may be as made up)
     made = [_origin(i) for i in inputs if i is not None]
     if _is_untrained(call, code):
         return True
