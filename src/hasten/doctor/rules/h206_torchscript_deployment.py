@@ -70,9 +70,15 @@ def _is_asked_for(node: ast.Call, code: Code) -> bool:
 
 
 def _is_bare(node: ast.Call, code: Code) -> bool:
-    """True for an empty `torch.nn.Module()`: it carries tensors to C++, and computes nothing."""
+    """True for an empty `torch.nn.Module()`, which carries tensors to C++, and for a class without any layer."""
     made = value_of(node.args[0], code)
-    return isinstance(made, ast.Call) and code.qualified(made.func) == "torch.nn.Module"
+    if not isinstance(made, ast.Call):
+        return False
+    kind = code.kind(made)
+    local = kind.local if kind is not None else None
+    plain = local is not None and code.definitions.method(local, "__init__") is None and len(local.bases) == 1
+    whole = plain and local is not None and code.qualified(local.bases[0]) == "torch.nn.Module"
+    return code.qualified(made.func) == "torch.nn.Module" or whole
 
 
 def _is_read_on(node: ast.Call, code: Code) -> bool:
