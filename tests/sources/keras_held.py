@@ -11,10 +11,10 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from hasten.graph import reference  # noqa: E402
-from hasten.sources import SourceRequest  # noqa: E402
+from hasten.sources import Source, SourceRequest  # noqa: E402
 from hasten.sources.keras import open_keras  # noqa: E402
 
-__all__ = ["chain", "check", "graph"]
+__all__ = ["Residual", "agrees", "chain", "check", "graph", "kinds"]
 
 L = keras.layers
 
@@ -68,3 +68,36 @@ def chain(shape: tuple[int | None, ...], *layers: Any, dtype: str = "float32") -
 def graph(*shapes: tuple[int | None, ...], to: Callable[..., Any], dtype: str = "float32") -> Any:
     inputs = [keras.Input(s, dtype=dtype) for s in shapes]
     return keras.Model(inputs, to(*inputs))
+
+
+def agrees(source: Source, *, batches: tuple[int, ...] = (1, 3), tolerance: float = 1e-5) -> None:
+    """The imported graph answers as its model does."""
+    assert source.model is not None
+    for batch in batches:
+        rng = np.random.default_rng(batch)
+        given = [
+            rng.standard_normal([batch if d == "batch" else int(d) for d in s.shape]).astype(s.dtype)
+            for s in source.inputs
+        ]
+        wanted, got = source.reference(given), reference.run(source.model, given)
+        assert len(wanted) == len(got) == len(source.outputs)
+        for want, have in zip(wanted, got, strict=True):
+            np.testing.assert_allclose(have, want, rtol=tolerance, atol=tolerance)
+
+
+def kinds(source: Source) -> list[str]:
+    """The graph's operators, in order."""
+    assert source.model is not None
+    return [node.op_type for node in source.model.graph]
+
+
+class Residual(keras.layers.Layer):
+    """A user's layer, made of others and of ``keras.ops``."""
+
+    def __init__(self, units: int = 6) -> None:
+        super().__init__()
+        self.inner = L.Dense(units, activation="gelu")
+        self.norm = L.LayerNormalization()
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return self.norm(x + self.inner(x))

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_files import RNG, dense, model, opened, same_answers, value, weight
 
 from hasten.errors import InputError, NondeterministicError, SourceError
 from hasten.graph.reference import run
@@ -20,112 +21,6 @@ from hasten.sources import Source, SourceRequest
 from hasten.sources.determinism import check_deterministic
 from hasten.sources.onnx import open_onnx
 from hasten.sources.samples import index_limits, samples
-
-RNG = np.random.default_rng(0)
-
-
-def value(name: str, shape: Sequence[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, list(shape))
-
-
-def weight(name: str, *shape: int) -> onnx.TensorProto:
-    return numpy_helper.from_array(RNG.standard_normal(shape).astype(np.float32), name)
-
-
-def model(nodes: Any, inputs: Any, outputs: Any, weights: Any = (), *, opset: int = 17, **more: Any) -> onnx.ModelProto:
-    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=list(weights))
-    imports = [helper.make_opsetid("", opset), *more.pop("domains", [])]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8, **more)
-
-
-def dense(shape: Sequence[Any], **more: Any) -> onnx.ModelProto:
-    node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    return model([node], [value("x", shape)], [value("y", [*shape[:-1], 3])], [weight("w", 4, 3)], **more)
-
-
-def opened(proto: onnx.ModelProto, **request: Any) -> Source:
-    return open_onnx(proto, SourceRequest(**request))
-
-
-def same_answers(source: Source) -> None:
-    assert source.model is not None
-    for arrays in samples(source, SourceRequest(), 0, 2):
-        for mine, theirs in zip(run(source.model, arrays), source.reference(arrays), strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["batch", "N", "unk__7", None])
-def test_a_leading_free_dimension_whose_rows_are_independent_is_the_batch(tmp_path: Path, name: str | None) -> None:
-    source = opened(dense([name, 4]), work=tmp_path)
-    assert source.inputs[0].shape == ("batch", 4)
-    assert source.outputs[0].shape == ("batch", 3)
-    assert ir.Shape(["batch", 4]) == source.model.graph.inputs[0].shape  # type: ignore[union-attr]
-    same_answers(source)
-
-
-def test_rows_that_depend_on_one_another_are_no_batch(tmp_path: Path) -> None:
-    proto = model(
-        [helper.make_node("Softmax", ["x"], ["y"], axis=0)], [value("x", ["batch", 4])], [value("y", ["batch", 4])]
-    )
-    source = opened(proto, work=tmp_path)
-    assert source.inputs[0].shape == (1, 4)
-    assert any("fixed to batch 1" in note for note in source.notes)
-    with pytest.raises(SourceError, match=r"'frames' is free and is no batch.*--shape x=100,4"):
-        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "frames"
-        opened(proto, work=tmp_path)
-    assert opened(proto, work=tmp_path, shapes={"x": (7, 4)}).inputs[0].shape == (7, 4)
-
-
-def test_a_state_of_layers_batch_units_leaves_no_batch(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("ReduceSum", ["h", "zero"], ["s"], keepdims=0),
-        helper.make_node("Add", ["x", "s"], ["y"]),
-    ]
-    zero = numpy_helper.from_array(np.array([0]), "zero")
-    proto = model(nodes, [value("x", ["N", 4]), value("h", [2, "N", 4])], [value("y", ["N", 4])], [zero])
-    source = opened(proto, work=tmp_path)
-    assert [spec.shape for spec in source.inputs] == [(1, 4), (2, 1, 4)]
-    same_answers(source)
-
-
-def test_any_other_free_dimension_is_asked_for_by_name(tmp_path: Path) -> None:
-    proto = dense(["batch", "time", 4])
-    with pytest.raises(SourceError, match=r"leaves 'time' open.*--shape x=1,100,4$"):
-        opened(proto, work=tmp_path)
-    source = opened(proto, work=tmp_path, shapes={"x": (1, 250, 4)})
-    assert source.inputs[0].shape == ("batch", 250, 4)
-    assert opened(proto, work=tmp_path, sample=(np.zeros((2, 9, 4), np.float32),)).inputs[0].shape == ("batch", 9, 4)
-
-
-@pytest.mark.parametrize(
-    ("shapes", "words"),
-    [
-        ({"z": (1, 4)}, "unknown input 'z': expected one of x"),
-        ({"x": (1, 2, 4)}, "expected 2 dimensions, received 3"),
-        ({"x": (1, 5)}, "expected 4 in dimension 1, received 5"),
-        ({"x": (0, 4)}, "expected at least 1 in dimension 0"),
-    ],
-)
-def test_a_shape_that_does_not_fit_says_how(tmp_path: Path, shapes: Any, words: str) -> None:
-    with pytest.raises(SourceError, match=words):
-        opened(dense(["batch", 4]), work=tmp_path, shapes=shapes)
-
-
-def test_a_sample_of_the_wrong_count_says_so(tmp_path: Path) -> None:
-    sample = (np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32))
-    with pytest.raises(SourceError, match="sample has 2 arrays: expected 1"):
-        opened(dense(["batch", 4]), work=tmp_path, sample=sample)
-
-
-def test_samples_of_unlike_batch_are_refused(tmp_path: Path) -> None:
-    proto = model(
-        [helper.make_node("Add", ["a", "b"], ["y"])],
-        [value("a", ["n", 4]), value("b", ["n", 4])],
-        [value("y", ["n", 4])],
-    )
-    sample = (np.zeros((2, 4), np.float32), np.zeros((3, 4), np.float32))
-    with pytest.raises(SourceError, match="input 'b' has 3 for dimension 'n': expected 2"):
-        opened(proto, work=tmp_path, sample=sample)
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 21])
@@ -146,73 +41,6 @@ def test_inputs_that_are_initialisers_are_no_inputs(tmp_path: Path) -> None:
     assert [spec.name for spec in source.inputs] == ["x"]
     assert [v.name for v in source.model.graph.inputs] == ["x"]  # type: ignore[union-attr]
     same_answers(source)
-
-
-def test_external_data_beside_the_file_is_found_and_missed(tmp_path: Path) -> None:
-    proto = dense(["batch", 4])
-    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    same_answers(open_onnx(tmp_path / "m.onnx", SourceRequest()))
-    (tmp_path / "w.bin").unlink()
-    with pytest.raises(SourceError, match=r"w\.bin"):
-        open_onnx(tmp_path / "m.onnx", SourceRequest())
-
-
-def _cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:20])
-
-
-def _folder(file: Path) -> None:
-    file.unlink()
-    file.mkdir()
-
-
-def _elsewhere(file: Path) -> None:
-    file.rename(file.parents[1] / "w.bin")
-    file.symlink_to(file.parents[1] / "w.bin")
-
-
-def _twice(file: Path) -> None:
-    file.with_name("again.bin").hardlink_to(file)
-
-
-@pytest.mark.parametrize(
-    ("harm", "says"),
-    [
-        (_cut, r"expected at least 48 bytes \(weight 'w', float\[4,3\]\), received 20; copy it again"),
-        (Path.unlink, "is missing: expected it in"),
-        (_folder, "is a folder: expected a file"),
-        (_elsewhere, "lies outside the model's folder"),
-        (_twice, "is linked from another place too"),
-    ],
-)
-def test_a_bad_data_file_is_named(tmp_path: Path, harm: Any, says: str) -> None:
-    place = tmp_path / "models"
-    place.mkdir()
-    onnx.save(dense(["batch", 4]), place / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    harm(place / "w.bin")
-    with pytest.raises(SourceError, match=rf"its data file 'w\.bin' {'is cut short: ' if harm is _cut else ''}{says}"):
-        open_onnx(place / "m.onnx", SourceRequest())
-
-
-@pytest.mark.parametrize(
-    ("key", "text", "says"),
-    [
-        ("location", "../w.bin", "its data file '../w.bin' lies outside"),
-        ("location", "/w.bin", "its data file '/w.bin' lies outside"),
-        ("length", "10", "is said to hold 10 bytes .*expected 48"),
-        ("offset", "400", "expected at least 448 bytes .*, received 48"),
-    ],
-)
-def test_data_that_a_damaged_model_looks_for_elsewhere_is_refused(
-    tmp_path: Path, key: str, text: str, says: str
-) -> None:
-    path = tmp_path / "m.onnx"
-    onnx.save(dense(["batch", 4]), path, save_as_external_data=True, location="w.bin", size_threshold=0)
-    proto = onnx.load(path, load_external_data=False)
-    next(entry for entry in proto.graph.initializer[0].external_data if entry.key == key).value = text
-    path.write_bytes(proto.SerializeToString())
-    with pytest.raises(SourceError, match=says):
-        open_onnx(path, SourceRequest())
 
 
 def test_functions_are_inlined_and_subgraphs_kept(tmp_path: Path) -> None:
