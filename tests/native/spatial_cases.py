@@ -34,6 +34,11 @@ def host_isas() -> tuple[str, ...]:
     return ORDER[: ORDER.index(found.name) + 1] if found.name in ORDER else ("c",)
 
 
+def numbers(seed: int, *shape: int) -> np.ndarray:
+    """Normal random numbers, float32."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
 def model_of(
     op: str, x: np.ndarray, weights: dict[str, np.ndarray], attributes: dict[str, Any], then: str = ""
 ) -> ir.Model:

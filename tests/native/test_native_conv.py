@@ -9,8 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_cases import RUNNABLE, Built
-from spatial_cases import Slide, assert_close, build, call, conv, conv_transpose, host_isas, model_of, sanitised
+from native_cases import RUNNABLE, Built, graph
+from onnx import helper
+from spatial_cases import (
+    Slide,
+    assert_close,
+    build,
+    call,
+    conv,
+    conv_transpose,
+    host_isas,
+    model_of,
+    numbers,
+    sanitised,
+)  # fmt: skip
 
 from hasten.errors import UnsupportedOpError
 from hasten.native.compile import program_of
@@ -24,10 +36,6 @@ from hasten.native.lower import lower
 
 CHANNELS = st.sampled_from([1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 32, 33, 48, 64, 65])
 SMALL = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 13, 16, 17, 23])
-
-
-def numbers(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 @st.composite
@@ -125,8 +133,6 @@ def test_activation_runs_in_registers(name: str, then: str) -> None:
 
 
 def test_residual_and_channel_scale_join_the_convolution() -> None:
-    from onnx import TensorProto, helper, numpy_helper
-
     x, w = numbers(1, 1, 16, 6, 6), numbers(2, 16, 16, 3, 3) / 8
     scale = numbers(3, 1, 16, 1, 1)
     nodes = [
@@ -136,16 +142,7 @@ def test_residual_and_channel_scale_join_the_convolution() -> None:
         helper.make_node("Add", ["m", "c"], ["s"]),
         helper.make_node("Relu", ["s"], ["y"]),
     ]
-    import onnx
-    import onnx_ir as ir
-
-    info = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes, "case", [info("x", TensorProto.FLOAT, x.shape)], [info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(scale, "scale")],
-    )  # fmt: skip
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    model = graph(nodes, {"x": x.shape}, {"y": x.shape}, {"w": w, "scale": scale})
     slide, none = Slide((1, 1), (1, 1), (1, 1, 1, 1)), np.zeros(16, np.float32)
     m = conv(x, w, none, slide) * scale
     want = np.maximum(m + conv(m, w, none, slide), 0)
@@ -156,19 +153,9 @@ def test_residual_and_channel_scale_join_the_convolution() -> None:
 
 
 def test_one_channel_of_output_reads_a_row_operand_in_place() -> None:
-    import onnx
-    import onnx_ir as ir
-    from onnx import TensorProto, helper, numpy_helper
-
     x, w, row = numbers(1, 2, 3, 5, 7), numbers(2, 1, 3, 3, 3), numbers(3, 7)
     nodes = [helper.make_node("Conv", ["x", "w"], ["a"], pads=[1] * 4), helper.make_node("Add", ["a", "row"], ["y"])]
-    info = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes, "case", [info("x", TensorProto.FLOAT, x.shape)], [info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(row, "row")],
-    )  # fmt: skip
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    model = graph(nodes, {"x": x.shape}, {"y": (2, 1, 5, 7)}, {"w": w, "row": row})
     want = conv(x, w, np.zeros(1, np.float32), Slide((1, 1), (1, 1), (1,) * 4)) + row
     for name in host_isas():
         assert_close(call(build(model, name), x)[0], want, 20.0)
@@ -324,18 +311,10 @@ def test_a_window_that_meets_padding_alone_gives_the_bias() -> None:
 
 
 def test_weights_computed_at_run_time_are_refused() -> None:
-    import onnx_ir as ir
-    from onnx import TensorProto, helper
-
-    info = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"], name="first")],
-        "case",
-        [info("x", TensorProto.FLOAT, (1, 3, 8, 8)), info("w", TensorProto.FLOAT, (4, 3, 3, 3))],
-        [info("y", TensorProto.FLOAT, (1, 4, 6, 6))],
-    )
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="first")
+    model = graph([node], {"x": (1, 3, 8, 8), "w": (4, 3, 3, 3)}, {"y": (1, 4, 6, 6)}, {})
     with pytest.raises(UnsupportedOpError, match=r"Conv \(node 'first'\) without constant"):
-        lower(ir.from_proto(helper.make_model(graph)), "case", isa("x86-64-v4"))
+        lower(model, "case", isa("x86-64-v4"))
 
 
 SANITISED = [

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from spatial_cases import Slide, assert_close, build, call, conv, host_isas, model_of
+from native_cases import graph
+from onnx import helper
+from spatial_cases import Slide, assert_close, build, call, conv, host_isas, model_of, numbers
 
 from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.winograd import Winograd
-
-
-def numbers(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
 
 DILATED = {
     # name: input, weights, slide, whether lines lie apart
@@ -54,13 +48,7 @@ def test_what_is_added_to_a_dilated_convolution_joins_it() -> None:
         helper.make_node("Add", ["a", "x"], ["s"]),
         helper.make_node("Mul", ["s", "scale"], ["y"]),
     ]
-    info = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes, "case", [info("x", TensorProto.FLOAT, x.shape)], [info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(scale, "scale")],
-    )  # fmt: skip
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    model = graph(nodes, {"x": x.shape}, {"y": x.shape}, {"w": w, "scale": scale})
     want = (conv(x, w, np.zeros(24, np.float32), Slide((1,), (4,), (4, 4))) + x) * scale
     for name in host_isas():
         built = build(model, name)

@@ -15,17 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.backend.test.case.node import collect_testcases
-from spatial_cases import assert_close, build, call, host_isas, model_of, sanitised
+from spatial_cases import assert_close, build, call, host_isas, model_of, numbers, sanitised
 
 from hasten.errors import UnsupportedOpError
 from hasten.native.isa import isa
 from hasten.native.lower import lower
 
 CHANNELS = st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 33, 64, 65])
-
-
-def numbers(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def windows(x: np.ndarray, attributes: dict[str, Any], sizes: tuple[int, ...]) -> np.ndarray:
