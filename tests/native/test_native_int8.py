@@ -7,6 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_cases import Graph, compare
+from native_cases import HERE
+from onnx import helper
+from test_native_ops import model
+
+from hasten.errors import UnsupportedOpError
+from hasten.native.compile import program_of
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
@@ -54,3 +60,17 @@ def test_between_bytes(op, dtype):
         y = g.rounded(y, scale=0.0293)
         data = g.rng.standard_normal((1, channels, 9, 6)).astype(np.float32) * 3
         compare(g.model([y], {"x": (1, channels, 9, 6)}), data, step=0.03)
+
+
+def test_a_bias_of_run_time_is_refused_and_not_left_out():
+    """Of QLinearConv, whose other inputs are weights."""
+    arrays = {
+        "x": np.ones((1, 2, 4, 4), np.uint8), "xs": np.float32(0.1), "xz": np.uint8(3),
+        "w": np.ones((3, 2, 1, 1), np.int8), "ws": np.float32(0.1), "wz": np.int8(0),
+        "ys": np.float32(0.1), "yz": np.uint8(0), "b": np.array([9, 0, -9], np.int32),
+    }  # fmt: skip
+    node = helper.make_node("QLinearConv", list(arrays), ["y"])
+    given = {n: arrays[n] for n in ("x", "b")}
+    made = model([node], given, ["y"], {n: a for n, a in arrays.items() if n not in given})
+    with pytest.raises(UnsupportedOpError, match=r"op QLinearConv .* needs a constant bias"):
+        program_of(made, "case", HERE)

@@ -63,7 +63,10 @@ def _qlinear(low: Lowering, node: ir.Node) -> None:
     zero = w_scale.zero if w_scale.is_scalar or not conv else w_scale.zero.reshape(-1, *(1,) * (rank - 1))
     weight = _signed(low, node, 3, zero)
     count = weight.shape[0 if conv else -1]
-    bias = low.constant(node.inputs[8]) if conv and len(node.inputs) > 8 and low.has(node.inputs[8]) else None
+    given = node.inputs[8] if conv and len(node.inputs) > 8 and low.has(node.inputs[8]) else None
+    bias = low.constant(given)
+    if given is not None and bias is None:
+        raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') needs a constant bias")
     scale = x_scale.scale[0].astype(np.float64) * np.broadcast_to(w_scale.scale, (count,)).astype(np.float64)
     factor = scale / float(y_scale.scale[0])
     offset = np.zeros(count) if bias is None else bias.astype(np.float64) * factor
@@ -71,11 +74,11 @@ def _qlinear(low: Lowering, node: ir.Node) -> None:
     requantise = Requantise(
         factor.astype(np.float32), offset.astype(np.float32), int(y_scale.zero[0]), limits.min, limits.max
     )
-    given = (x, int(x_scale.zero[0]))
+    source = (x, int(x_scale.zero[0]))
     made = (
-        byte_conv(low, node, given, weight, requantise, name)
+        byte_conv(low, node, source, weight, requantise, name)
         if conv
-        else byte_product(low, given, weight, requantise, name)
+        else byte_product(low, source, weight, requantise, name)
     )
     low.set(node.outputs[0], _need(made, node))
 
