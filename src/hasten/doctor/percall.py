@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from hasten.doctor.clocks import regions
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.package import is_in_package
@@ -36,7 +37,7 @@ _ENTRY = (
 
 def repeats_needlessly(call: ast.Call, code: Code) -> str:
     """Why this preparation runs again and again with the same arguments; '' where it does not, or has reason to."""
-    if is_guarded(call, code):
+    if is_guarded(call, code) or _is_timed_alone(call, code):
         return ""
     loop = code.loop(call)
     if loop is not None:
@@ -55,6 +56,13 @@ def repeats_needlessly(call: ast.Call, code: Code) -> str:
     if hot is not None:
         return hot.reason
     return _each_call(call, function, code)
+
+
+def _is_timed_alone(call: ast.Call, code: Code) -> bool:
+    """True between two readings of a clock and no model's run beside it: the making itself is measured."""
+    statement = code.statement(call)
+    opened = (r for s in code.block(statement) if s is not statement for r in regions(s, code))
+    return any(any(s is statement for s in r.body) and not code.model_runs(list(r.body)) for r in opened)
 
 
 def is_used(call: ast.Call, loop: ast.AST, code: Code) -> bool:

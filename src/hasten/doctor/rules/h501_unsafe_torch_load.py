@@ -3,8 +3,8 @@
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
 saved, for a path that the lines before have just written (the best epoch of the same training, too), for a cache that
-the file writes itself, for `weights_only=False` beneath a comment that tells why, for files of an installed package
-that are asked for as such, and for projects whose own files ask for torch 2.6 or newer.
+the file writes itself, for `weights_only=False` beneath a comment or in a docstring that tells why, for files of an
+installed package that are asked for as such, and for projects whose own files ask for torch 2.6 or newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -138,9 +138,10 @@ def _saves(code: Code) -> list[ast.Call]:
 
 
 def _is_explained(node: ast.Call, code: Code) -> bool:
-    """True for `weights_only=False` beneath a comment that tells why: somebody has thought of it."""
+    """True for `weights_only=False` beneath a comment, or in a function whose docstring, tells why."""
     lines = code.lines[max(0, node.lineno - 1 - _ABOVE) : node.end_lineno or node.lineno]
-    said = [line.partition("#")[2] for line in lines]
+    around = code.function(node)
+    said = [line.partition("#")[2] for line in lines] + [(ast.get_docstring(around) or "") if around else ""]
     return any("weights_only" in text or "pickle" in text for text in said)
 
 
