@@ -51,6 +51,8 @@ _SETS_UP = re.compile(
 # Schedules of the learning rate, and fits that go on from the last, warm nothing up here.
 _WARM = re.compile("warm(?!_?(?:restart|start|up_?(?:ratio|epoch)))", re.IGNORECASE)
 
+_GATHERS = frozenset(("append", "extend", "insert", "add", "update", "record", "put", "write", "writerow", "observe"))
+
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Timed loops of runs that are the first of their function."""
@@ -59,6 +61,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         around = next(code.loops(region.start), None)
         timed = [r for r in runs if _is_repeated(r, region.start, code)]
         if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
+            continue
+        if around is not None and not _is_kept(region.stop, code):
             continue
         begin = (around or region.start).lineno
         if _is_made_here(timed[0], code):
@@ -74,6 +78,24 @@ def _is_repeated(run: ast.Call, start: ast.stmt, code: Code) -> bool:
     outer = list(code.loops(start))
     inner = [loop for loop in code.loops(run) if loop not in outer]
     return all(_is_benchmark(loop) for loop in inner) and bool(inner or outer)
+
+
+def _is_kept(stop: ast.stmt, code: Code) -> bool:
+    """True where each round's time is gathered or added up; of times that are only shown, the first is told apart."""
+    block = code.block(stop)
+    place = next(i for i, s in enumerate(block) if s is stop)
+    for inner in (n for s in block[place:] for n in ast.walk(s)):
+        if isinstance(inner, ast.AugAssign) or (isinstance(inner, ast.Subscript) and isinstance(inner.ctx, ast.Store)):
+            return True
+        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in _GATHERS:
+            return True
+        if isinstance(inner, ast.Assign) and any(_names(t) & _names(inner.value) for t in inner.targets):
+            return True
+    return False
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 def _trains(body: tuple[ast.stmt, ...]) -> bool:
