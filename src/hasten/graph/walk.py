@@ -1,4 +1,4 @@
-"""Every node and every graph of a model, those in the bodies of Loop, Scan and If among them.
+"""Every node and every graph of a model, those in the bodies of Loop, Scan and If among them; and what a copy is of.
 
 ``onnx_ir`` has the same walks; these look at an attribute's type alone, since every pass takes several of them.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-__all__ = ["all_nodes", "subgraphs"]
+__all__ = ["all_nodes", "subgraphs", "unwrapped"]
 
 _HOLD_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -32,6 +32,16 @@ def subgraphs(graph: ir.Graph) -> Iterator[ir.Graph]:
                 for body in _graphs(attribute):
                     yield body
                     yield from subgraphs(body)
+
+
+def unwrapped(value: ir.Value) -> ir.Value:
+    """What the value is a plain copy of, through any number of Identities; itself where it is none."""
+    producer = value.producer()
+    while producer is not None and producer.op_type == "Identity" and producer.domain in ("", "ai.onnx"):
+        assert producer.inputs[0] is not None
+        value = producer.inputs[0]
+        producer = value.producer()
+    return value
 
 
 def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from hasten.graph.walk import all_nodes
+from hasten.graph.walk import all_nodes, unwrapped
 from hasten.passes import Pass
-from hasten.passes.surgery import Editor, is_op, unwrapped
+from hasten.passes.surgery import Editor, is_op
 
 __all__ = ["loop_invariants"]
 

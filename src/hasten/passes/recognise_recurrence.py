@@ -13,11 +13,12 @@ import onnx_ir as ir
 
 from hasten.errors import SourceError
 from hasten.graph import reference
+from hasten.graph.walk import unwrapped
 from hasten.passes import Pass
 from hasten.passes.extract import extract
 from hasten.passes.loop_stacks import Stack, State, is_view, rows_of
 from hasten.passes.recurrent_cell import Cell, Step, cell_of, emit
-from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, scalar, static_dims, unwrapped
+from hasten.passes.surgery import Editor, attribute, constant, dims, is_op, scalar, static_dims
 from hasten.types import Array
 
 __all__ = ["recognise_recurrence"]

@@ -31,7 +31,6 @@ __all__ = [
     "scalar",
     "sole_consumer",
     "static_dims",
-    "unwrapped",
 ]
 
 Dim = int | str | None
@@ -108,16 +107,6 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
         return None
     node = next(iter(uses))[0]
     return node if value.producer() is None or node.graph is value.graph else None
-
-
-def unwrapped(value: ir.Value) -> ir.Value:
-    """What the value is a plain copy of, through any number of Identities; itself where it is none."""
-    producer = value.producer()
-    while is_op(producer, "Identity"):
-        assert producer is not None and producer.inputs[0] is not None
-        value = producer.inputs[0]
-        producer = value.producer()
-    return value
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
+from hasten.graph.walk import unwrapped
 from hasten.native.kernels.nested import Inner
 from hasten.native.plan import plan
 from hasten.native.program import C_TYPES, Program, Step, View
@@ -158,7 +159,7 @@ def _loop(low: Lowering, node: ir.Node) -> None:
     body = node.attributes["body"].as_graph()
     carried = len(node.inputs) - 2
     turns, start = (low.constant(value) if low.has(value) else None for value in node.inputs[:2])
-    goes_on = _origin(body.outputs[0])
+    goes_on = unwrapped(body.outputs[0])
     kept = low.constant(goes_on)
     lasts = goes_on is body.inputs[1] or (kept is not None and bool(kept.all()))
     if turns is None or not lasts or (low.has(node.inputs[1]) and (start is None or not start.all())):
@@ -170,14 +171,6 @@ def _loop(low: Lowering, node: ir.Node) -> None:
     number = body.inputs[0] if body.inputs[0].uses() else None
     results = tuple(body.outputs[1 : 1 + carried])
     _lower(low, _Plan(node, body, int(turns.reshape(-1)[0]), states, results, (), ends, number))
-
-
-def _origin(value: ir.Value) -> ir.Value:
-    producer = value.producer()
-    while producer is not None and producer.op_type == "Identity" and producer.inputs[0] is not None:
-        value = producer.inputs[0]
-        producer = value.producer()
-    return value
 
 
 def _lower(low: Lowering, loop: _Plan) -> None:
