@@ -53,7 +53,8 @@ def _is_handed_on(call: ast.Call, made: ast.Call, code: Code) -> bool:
             continue  # another function's variable of that name
         told = other.func.value if isinstance(other.func, ast.Attribute) else None
         if isinstance(other.func, ast.Attribute) and _LOADS.search(other.func.attr) and told is not None:
-            if code.names.dotted(told).startswith(tuple(names)):
+            parts = {code.names.dotted(n) for n in ast.walk(told)}  # also of one layer: `net[0].load_state_dict(…)`
+            if parts & names:
                 return True
         elif any(code.names.dotted(a) in names for a in other.args) and getattr(other.func, "id", "") not in _LOOKS:
             return True
