@@ -4,7 +4,8 @@
 Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round. A batch
 that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone, and so are `for` loops that
 draw a figure in each round, print a handful of answers or time single calls. A generator or dataset made in the round
-is a whole set.
+is a whole set. In a `for` loop the file must show that a round asks about little: one sample, the loop's own element,
+random numbers, or an answer of which the first is taken; `while` loops ask about what has just come in.
 
 ## Why is this bad
 `predict` is made for large arrays: each call builds a data pipeline, runs callbacks and may print a progress bar

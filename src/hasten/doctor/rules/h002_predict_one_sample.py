@@ -5,7 +5,8 @@ Finds `model.predict(x[None])`, `model.predict(np.expand_dims(x, 0))` and other 
 in a function that is only ever called with one. Left alone are a script's one answer (about a file that it reads, about
 numbers written out, about a row picked by its number, of a model that it has just trained), and one sample beside a
 loop that asks the same model again and again: that loop is what H001 names; functions that draw what they ask about,
-loops that print a handful of answers, look now and then or time single calls, and trials whose shape alone is read.
+loops that print a handful of answers, look now and then or time single calls, trials whose shape alone is read, and
+functions that load the model they ask (H110), request handlers aside.
 
 ## Why is this bad
 `predict` builds a data pipeline around its input. For one sample the pipeline is the whole cost. Keras' own

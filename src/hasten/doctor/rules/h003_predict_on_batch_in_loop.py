@@ -3,7 +3,8 @@
 ## What it does
 Finds `predict_on_batch`, `predict_classes`, `predict_proba` and `predict_generator` of a Keras model in a loop whose
 data changes from round to round. `predict_on_batch` is left alone where the rounds train the model too, or read and
-show pictures: there its own cost is lost in theirs.
+show pictures: there its own cost is lost in theirs. What a generator or loader hands over is a batch already, and a
+stateful model must go step by step.
 
 ## Why is this bad
 `predict_on_batch` leaves out the data pipeline but still converts, checks and copies in Python at each call, and

@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `tf.constant`, `tf.convert_to_tensor`, `torch.tensor`, `torch.as_tensor` or `torch.from_numpy` in a loop whose
-arguments never change there.
+arguments never change there. Loops whose rounds hold loops of their own, such as epochs, are left alone.
 
 ## Why is this bad
 Building a tensor from Python values checks each element, allocates and copies. The same tensor could be made once.

@@ -3,8 +3,8 @@
 ## What it does
 Finds a model (torch, Keras, ONNX Runtime) run in a `for` loop or comprehension on `x[None]`, `x.unsqueeze(0)`,
 `X[i:i+1]` of the loop's own element, with no state carried from round to round. Loops that draw each row or print a
-handful, rows called texts or tokens, what is left to do where a batch has failed, and files that time single runs are
-left alone.
+handful, rows called texts or tokens, what is left to do where a batch has failed, rounds that explain or show their
+rows, and files that time single runs are left alone.
 
 ## Why is this bad
 Each call pays the cost of Python, dispatch and reading all weights. A batch pays once, and turns matrix-vector into

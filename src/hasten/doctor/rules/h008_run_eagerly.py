@@ -3,7 +3,8 @@
 ## What it does
 Finds `compile(run_eagerly=True)`, `model.run_eagerly = True`, `tf.config.run_functions_eagerly(True)` and
 `tf.data.experimental.enable_debug_mode()` outside tests. Left alone where a flag asks for it, where a comment or a text
-of the function says what it is for, and where a model's own class sets it.
+of the function says what it is for, where a model's own class sets it, where a loss, metric or step reads the values
+of tensors, and beside torch or JAX.
 
 ## Why is this bad
 Each operation of each step goes through Python; no graph is built, nothing is fused or run in parallel. It is meant

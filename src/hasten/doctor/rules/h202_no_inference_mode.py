@@ -4,7 +4,7 @@
 Finds a torch model run for inference where nothing on the way switches gradients off: no context, no decorator, no
 `requires_grad_(False)`. A method that only other files of the package run is left alone where one of them names
 `no_grad`, where it hands on a tensor as it is, or where its class loads no weights; so is a single run on random
-numbers.
+numbers, and one of a network that is made of its configuration alone.
 
 ## Why is this bad
 Autograd records every operation and keeps every activation for a backward pass that never comes: time for each

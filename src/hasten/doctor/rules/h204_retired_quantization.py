@@ -2,6 +2,7 @@
 
 ## What it does
 Finds imports from and uses of `torch.quantization` (and `torch.nn.quantized`, `torch.nn.intrinsic`, `torch.nn.qat`).
+Projects that hold torch below 1.13 are left alone.
 
 ## Why is this bad
 The module is an alias kept for old code since torch 1.13 and gets nothing new. `torch.ao.quantization` is what it

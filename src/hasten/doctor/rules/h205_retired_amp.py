@@ -2,6 +2,7 @@
 
 ## What it does
 Finds `torch.cuda.amp.autocast`, `torch.cuda.amp.GradScaler` and `torch.cpu.amp.autocast`, by whatever import.
+Projects that hold torch below 2.4 are left alone.
 
 ## Why is this bad
 Deprecated since torch 2.4: each use warns, and works for one kind of device only.

@@ -1,7 +1,8 @@
 """`torch.jit.script` or `torch.jit.trace` as the way to ship a model.
 
 ## What it does
-Finds a model traced or scripted and then saved, frozen or optimised for inference.
+Finds a model traced or scripted and then saved, frozen or optimised for inference. Files that name a program which
+reads nothing else (libtorch, Triton, PLUMED, LAMMPS, OpenMM) are left alone.
 
 ## Why is this bad
 TorchScript is deprecated and no longer developed. Its executor fuses little on a CPU, and its files can run code when

@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `pretrained=` among the arguments of `torchvision.models` functions (timm's argument of that name is current and
-left alone).
+left alone), but for projects that hold torch below 1.12.
 
 ## Why is this bad
 Deprecated since torchvision 0.13; `weights=` says which weights, and brings the preprocessing that belongs to them.

@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `prepare(model)` and `convert(model)` (eager or FX) of one function with nothing between them that runs the
-prepared model.
+prepared model. Models made right there without weights, or given quantised ones afterwards, are places to load into.
 
 ## Why is this bad
 `prepare` puts observers in; they must see data to learn the ranges. With none, every scale is a default, and answers
