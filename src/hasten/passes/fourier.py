@@ -63,10 +63,10 @@ def _dft(editor: Editor, node: ir.Node) -> None:
         return
     matrix = transform_matrix(int(length), given, kept, inverse=bool(attribute(node, "inverse", 0)))
     rows = matrix[::2] if parts == 1 else matrix
-    flat = _reshaped(editor, node, x, [*shape[:-2], len(rows)])
+    flat = editor.reshaped(node, x, [*shape[:-2], len(rows)])
     weights = editor.weight(rows.astype(np.float32), "fourier")
     made = editor.value(node, "MatMul", [flat, weights], shape=[*shape[:-2], 2 * kept])
-    editor.swap(node.outputs[0], _reshaped(editor, node, made, [*shape[:-2], kept, 2]))
+    editor.swap(node.outputs[0], editor.reshaped(node, made, [*shape[:-2], kept, 2]))
 
 
 def _stft(editor: Editor, node: ir.Node) -> None:
@@ -84,7 +84,7 @@ def _stft(editor: Editor, node: ir.Node) -> None:
         return
     matrix = transform_matrix(size, size, kept)[::2] * (1 if window is None else window[:, None])
     frames = 1 + (samples - size) // int(step)
-    x = _reshaped(editor, node, signal, [shape[0], 1, samples])
+    x = editor.reshaped(node, signal, [shape[0], 1, samples])
     filters = editor.weight(np.ascontiguousarray(matrix.T[:, None]).astype(np.float32), "fourier")
     made = editor.value(
         node,
@@ -94,12 +94,7 @@ def _stft(editor: Editor, node: ir.Node) -> None:
         shape=[shape[0], 2 * kept, frames],
     )
     turned = editor.value(node, "Transpose", [made], {"perm": [0, 2, 1]}, shape=[shape[0], frames, 2 * kept])
-    editor.swap(node.outputs[0], _reshaped(editor, node, turned, [shape[0], frames, kept, 2]))
-
-
-def _reshaped(editor: Editor, before: ir.Node, value: ir.Value, shape: list[int | str | None]) -> ir.Value:
-    target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
-    return editor.value(before, "Reshape", [value, target], shape=shape)
+    editor.swap(node.outputs[0], editor.reshaped(node, turned, [shape[0], frames, kept, 2]))
 
 
 fourier_as_product = Pass(

@@ -46,8 +46,7 @@ def reshaped(editor: Editor, before: ir.Node, value: ir.Value, shape: Sequence[D
     """``value`` in ``shape``, of which one dimension at most is no number."""
     if sum(not isinstance(d, int) for d in shape) > 1:
         raise NotImplementedError
-    target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
-    return editor.value(before, "Reshape", [value, target], shape=shape)
+    return editor.reshaped(before, value, shape)
 
 
 def _transposed(editor: Editor, before: ir.Node, value: ir.Value, perm: Sequence[int]) -> ir.Value:

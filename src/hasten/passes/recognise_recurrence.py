@@ -192,24 +192,20 @@ def _replace(editor: Editor, turns: _Turns, cell: Cell) -> None:
     every, finals = emit(editor, loop, cell, sequence, turns.initial, "reverse" if turns.backwards else "forward")
     for inner, outer, axis in scans:
         alike = unwrapped(inner) is hidden.value
-        shaped = every if alike else _shaped(editor, loop, every, (-1, *(static_dims(inner) or ())))
+        shaped = every if alike else editor.reshaped(loop, every, (count, *(static_dims(inner) or ())))
         editor.swap(outer, _moved(editor, loop, shaped, 0, axis))
     for place, value in zip(turns.places, finals, strict=True):
         if _is_wanted(loop.outputs[place]):
             editor.swap(loop.outputs[place], value)
     for stack, filled in zip(stacks, rows, strict=True):
         kept = finals[cell.hidden] if filled == 1 else every
-        editor.swap(stack.final, _shaped(editor, loop, kept, static_dims(stack.taken) or ()))
+        editor.swap(stack.final, editor.reshaped(loop, kept, static_dims(stack.taken) or ()))
 
 
 def _is_gathered(model: ir.Model, scan: tuple[ir.Value, ir.Value, int], state: State) -> bool:
     """True where the state is; in another shape only with the turns first."""
     inner, _, axis = scan
     return unwrapped(inner) is state.value or (axis == 0 and is_view(model, inner, state))
-
-
-def _shaped(editor: Editor, before: ir.Node, value: ir.Value, shape: Sequence[int]) -> ir.Value:
-    return editor.value(before, "Reshape", [value, editor.ints(shape, "shape")])
 
 
 def _moved(editor: Editor, before: ir.Node, value: ir.Value, origin: int, target: int) -> ir.Value:

@@ -131,8 +131,7 @@ def _take_final(editor: Editor, node: ir.Node, chain: list[ir.Node], last: int) 
     elif axis != 0:
         return
     final = _final(editor, node)
-    target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
-    editor.swap(picker.outputs[0], editor.value(picker, "Reshape", [final, target], shape=shape))
+    editor.swap(picker.outputs[0], editor.reshaped(picker, final, shape))
 
 
 def _picked_axis(picker: ir.Node, last: int, steps: int) -> int | None:

@@ -47,8 +47,7 @@ def _sink(editor: Editor, node: ir.Node) -> None:
     made = editor.value(node, node.op_type, inputs, node.attributes, shape=source)
     if node.outputs[0].dtype is not None:
         made.dtype = node.outputs[0].dtype
-    target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
-    editor.swap(node.outputs[0], editor.value(node, "Reshape", [made, target], shape=shape))
+    editor.swap(node.outputs[0], editor.reshaped(node, made, shape))
 
 
 def _view_above(value: ir.Value | None, node: ir.Node) -> ir.Node | None:

@@ -198,6 +198,11 @@ class Editor:
         set_shape(made, shape)
         return made
 
+    def reshaped(self, before: ir.Node, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
+        """``value`` in ``shape``, of which one dimension at most may be no number."""
+        target = self.ints([d if isinstance(d, int) else -1 for d in shape], "target")
+        return self.value(before, "Reshape", [value, target], shape=shape)
+
     def swap(self, old: ir.Value, new: ir.Value) -> None:
         """``new`` everywhere in place of ``old``; an output of the graph keeps its name, place and type."""
         if old is new:

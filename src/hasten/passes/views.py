@@ -313,18 +313,13 @@ def _build(editor: Editor, nodes: list[ir.Node], plan: _Plan) -> None:
     value = nodes[0].inputs[0]
     assert value is not None
     if plan.first is not None:
-        value = _reshaped(editor, last, value, plan.first)
+        value = editor.reshaped(last, value, plan.first)
     if plan.perm is not None:
         shape = dims(value) or ()
         value = editor.value(last, "Transpose", [value], {"perm": plan.perm}, shape=[shape[axis] for axis in plan.perm])
     if plan.last is not None:
-        value = _reshaped(editor, last, value, plan.last)
+        value = editor.reshaped(last, value, plan.last)
     editor.swap(last.outputs[0], value)
-
-
-def _reshaped(editor: Editor, before: ir.Node, value: ir.Value, shape: tuple[Dim, ...]) -> ir.Value:
-    target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
-    return editor.value(before, "Reshape", [value, target], shape=shape)
 
 
 merge_views = Pass(

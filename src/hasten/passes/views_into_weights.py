@@ -56,8 +56,8 @@ def _rows(editor: Editor, dense: ir.Node) -> None:
     matrix = weights.T if flipped else weights
     sorted_rows = _reordered(matrix, *order)
     source = nodes[0].inputs[0]
-    target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
-    flat = editor.value(dense, "Reshape", [source, target], shape=shape)
+    assert source is not None
+    flat = editor.reshaped(dense, source, shape)
     weight = editor.weight(sorted_rows.T if flipped else sorted_rows, f"{_name(dense)}_rows")
     dense.replace_input_with(0, flat)
     dense.replace_input_with(1, weight)
@@ -108,8 +108,7 @@ def _columns(editor: Editor, last: ir.Node) -> None:
     if not _reorder_columns(editor, dense, tuple(int(size or 0) for size in sizes), perm):
         return
     source = pointwise[-1].outputs[0] if pointwise else dense.outputs[0]
-    target = editor.ints([d if isinstance(d, int) else -1 for d in shape], "target")
-    editor.swap(last.outputs[0], editor.value(last, "Reshape", [source, target], shape=shape))
+    editor.swap(last.outputs[0], editor.reshaped(last, source, shape))
 
 
 def _dense_above(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Node]]:
