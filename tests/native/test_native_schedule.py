@@ -20,14 +20,17 @@ from hasten.errors import SettingsError
 from hasten.graph import reference
 from hasten.native import schedule as schedule_module
 from hasten.native.compile import compile_graph, program_of
-from hasten.native.emit import emit
+from hasten.native.emit import BUILT, Emitter, emit
 from hasten.native.emit_timed import emit_apart
 from hasten.native.explain import profile
-from hasten.native.isa import isa
+from hasten.native.isa import Isa, isa
 from hasten.native.kernels import conv as conv_module
+from hasten.native.kernels import depthwise as depthwise_module
 from hasten.native.kernels.sweep_taps import taps_of
 from hasten.native.kernels.winograd import Winograd
+from hasten.native.kernels.winograd_transforms import Transforms
 from hasten.native.plan import apart
+from hasten.native.program import Program, Step
 from hasten.native.timing import fastest, measure
 from hasten.sources.detect import open_source
 from hasten.sources.samples import samples
@@ -258,3 +261,24 @@ def test_taps_that_were_written_before_read_the_same_and_ask_for_the_same(target
     again = emit(program, isa(target))
     assert misses and taps_of.cache_info().misses == misses
     assert (again.source, again.weights) == (first.source, first.weights)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "zen4"])
+def test_how_a_step_reads_is_told_without_packing_its_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = isa(name)
+    settled = program_of(convolutions(), "m", target).steps
+    steps = [way for step in settled if step.way for way in (step, *step.others(target))]
+    assert {type(step).__name__ for step in steps} >= {"Conv", "Depthwise", "Winograd"}
+    packed = [emitted_alone(step, target) for step in steps]
+    for module in (conv_module, depthwise_module):
+        monkeypatch.setattr(module, "pack", lambda *_: pytest.fail("weights were packed"))
+    monkeypatch.setattr(Transforms, "packed", lambda _: pytest.fail("weights were transformed"))
+    assert [schedule_module._text(step, target) for step in steps] == packed
+
+
+def emitted_alone(step: Step, target: Isa) -> str:
+    alone = Program("step", [step], (), ())
+    out = Emitter(alone, target, apart(alone))
+    step.emit(out)
+    assert out.text(BUILT).weights
+    return out.written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -81,7 +81,7 @@ class Emitter:
     calls: list[Call] = field(default_factory=list)
     _needs: set[str] = field(default_factory=set)
     _blob: bytearray = field(default_factory=bytearray)
-    _offsets: dict[bytes, int] = field(default_factory=dict)
+    _offsets: dict[tuple[str, bytes], int] = field(default_factory=dict)
     _constants: dict[int, int] = field(default_factory=dict)
     _counter: int = 0
     _named: dict[str, str] = field(default_factory=dict)
@@ -93,6 +93,8 @@ class Emitter:
     _narrow: bool = False
     names: list[str] = field(default_factory=list)
     _stem: str = ""
+    stores: bool = True
+    """Whether constants are packed and kept: for how the functions read they need not be."""
 
     @property
     def lanes(self) -> int:
@@ -142,11 +144,16 @@ class Emitter:
         text = short if np.float32(short) == v else text
         return text + ("f" if "." in text or "e" in text else ".0f")
 
-    def constant(self, array: Array) -> str:
-        """A C pointer expression to the packed values, 64-byte aligned; equal constants are stored once."""
-        data = np.ascontiguousarray(array)
+    def constant(self, array: Array | Callable[[], Array]) -> str:
+        """A C pointer expression to the packed values, 64-byte aligned; equal constants are stored once.
+
+        A function that packs them is called only where they are stored.
+        """
+        if not self.stores:
+            return "weights"
+        data = np.ascontiguousarray(array() if callable(array) else array)
         raw = data.tobytes()
-        key = raw + data.dtype.str.encode()
+        key = (data.dtype.str, raw)
         self._touched += len(raw)
         if key not in self._offsets:
             self._blob.extend(b"\0" * (-len(self._blob) % ALIGNMENT))

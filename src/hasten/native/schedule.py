@@ -84,9 +84,9 @@ def _heavy_groups(steps: Sequence[Step], isa: Isa) -> dict[str, list[int]]:
 
 
 def _text(step: Step, isa: Isa) -> str:
-    """The step's C, weights apart: equal for steps that do equal work on other values."""
+    """The step's C, weights apart and not even packed: equal for steps that do equal work on other values."""
     alone = Program("step", [step], (), ())
-    out = Emitter(alone, isa, apart(alone))
+    out = Emitter(alone, isa, apart(alone), stores=False)
     step.emit(out)
     return out.written
 

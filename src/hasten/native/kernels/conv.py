@@ -6,8 +6,9 @@ narrow to fill a vector are joined, block-diagonal: the same number of instructi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,23 +126,28 @@ class Conv(Finished):
 
 def planned(
     step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, out: Emitter, schedule: Schedule | None = None
-) -> tuple[Loops, Array]:
-    """The loops that slide ``weight`` along the axes, and its values packed for them.
+) -> tuple[Loops, Callable[[], Array]]:
+    """The loops that slide ``weight`` along the axes, and what packs its values for them.
 
     Shapes:  weight (M, C / groups, kernel…)
     """
     sweeps = list(_sweeps(step, axes, weight, out.isa))
     schedule = schedule or _cheapest(sweeps)
     sweep = next(s for unit, s in sweeps if (unit.lanes, s.dot) == (schedule.lanes, schedule.dot))
+    loops = Loops(sweep, schedule, out, Epilogue(step.epilogue, step.y, columns_of(step.y)))
+    return loops, partial(_packed, step, weight, sweep, schedule)
+
+
+def _packed(step: Conv | ConvTranspose, weight: Array, sweep: Sweep, schedule: Schedule) -> Array:
+    """Weights and bias in the order in which the loops read them."""
     groups, weight = joined(weight, step.groups, schedule.lanes)
     columns, depth = weight.shape[0] // groups, weight.shape[1]
     bias = step.bias.reshape(groups, columns)
     taps = weight.reshape(groups, columns, depth, *weight.shape[2:])
-    taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in axes), depth, columns)
+    taps = np.moveaxis(taps, (1, 2), (-1, -2)).reshape(groups, *(a.kernel for a in sweep.axes), depth, columns)
     if schedule.dot:
         taps, bias = pack_dot(taps, bias, schedule.lanes)
-    packed = pack(taps, bias, sweep, schedule)
-    return Loops(sweep, schedule, out, Epilogue(step.epilogue, step.y, columns_of(step.y))), packed
+    return pack(taps, bias, sweep, schedule)
 
 
 def _sweeps(step: Conv | ConvTranspose, axes: tuple[Axis, ...], weight: Array, isa: Isa) -> Iterator[tuple[Isa, Sweep]]:
@@ -208,9 +214,10 @@ def trimmed(weight: Array, window: Window, x: View, y: View) -> tuple[Array, Win
         found = [axis.taps(p) for p in range(axis.size)]
         used = [t for t in found if len(t)]
         low, high = (min(t.start for t in used), max(t.stop for t in used)) if used else (0, 1)
-        weight = np.take(weight, range(low, high), axis=i + 2)
+        weight = weight[(slice(None),) * (i + 2) + (slice(low, high),)]
         kernel[i], pads[i] = high - low, pads[i] - low * axis.dilation
-    return weight, Window(tuple(kernel), window.strides, window.dilations, tuple(pads), window.pads_end)
+    fixed = Window(tuple(kernel), window.strides, window.dilations, tuple(pads), window.pads_end)
+    return np.ascontiguousarray(weight), fixed  # itself where no tap is cut off
 
 
 def convolution(low: Lowering, x: View, weight: Array, window: Window, spec: ConvSpec) -> View:

@@ -126,7 +126,8 @@ class ConvTranspose(Finished):
             weight = self.weight
             for i, taps in enumerate(phase.taps):
                 weight = np.take(weight, taps, axis=i + 2)
-            loops, packed = planned(self, phase.axes, weight, out)
+            loops, pack = planned(self, phase.axes, weight, out)
+            packed = pack()
             start = sum(b.size for b in blocks)
             body = replace(loops, origin=phase.origin).body(split)
             lines += block("", [f"const float *weight = weights + {start};", *body])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,7 +85,7 @@ class Depthwise(Finished):
         assert schedule is not None, "lowering pads what cannot be peeled"
         axes = sweep.axes
         taps = np.moveaxis(self.weight, 0, -1).reshape(1, *(a.kernel for a in axes), 1, channels)
-        packed = pack(taps, self.bias.reshape(1, channels), sweep, schedule)
+        packed = partial(pack, taps, self.bias.reshape(1, channels), sweep, schedule)
         loops = Loops(sweep, schedule, out, self._epilogue)
         signature = [
             (f"const {C_TYPES[self.x.dtype]} *restrict x", out.pointer(self.x)),

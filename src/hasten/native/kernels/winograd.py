@@ -121,7 +121,7 @@ class Winograd(Finished):
         out.need("unroll", "v_load", "v_store", "v_set1")
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
-            ("const float *restrict u", out.constant(made.packed())),
+            ("const float *restrict u", out.constant(made.packed)),
             ("const float *restrict bias", out.constant(made.bias())),
             ("float *restrict scratch", out.pointer(self.scratch)),
             (f"{C_TYPES[self.y.dtype]} *y", out.pointer(self.y)),
