@@ -90,10 +90,11 @@ def _is_job(region: Region, code: Code) -> bool:
 
 
 def _is_for_callers(function: ast.AST | None, code: Code) -> bool:
-    """True for a function that is given its data and called from other files: each call may be one sample of many."""
+    """True for a function that answers other files, given their data: each call may be one sample of many."""
     if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) or code.callers(function):
         return False
-    return bool(function.args.args or function.args.posonlyargs)
+    answers = any(r is not None for r in code.definitions.returns(function))
+    return answers and bool(function.args.args or function.args.posonlyargs)
 
 
 def _is_over_set(run: ast.Call, code: Code) -> bool:
