@@ -66,7 +66,10 @@ def _is_timed_alone(call: ast.Call, code: Code) -> bool:
 
 
 def is_used(call: ast.Call, loop: ast.AST, code: Code) -> bool:
-    """True where the rounds ask what a call gave: a loop that only makes it again measures or tries the making."""
+    """True where the rounds ask what a call gave: a loop that counts and only makes it again tries the making."""
+    counts = isinstance(loop, ast.For) and isinstance(loop.iter, ast.Call)
+    if not counts or getattr(loop.iter.func, "id", "") not in ("range", "trange"):  # type: ignore[attr-defined]
+        return True
     statement = code.statement(call)
     if getattr(statement, "value", None) is not call:
         return True
