@@ -35,7 +35,7 @@ _PREPARES = re.compile(
     r"|librosa|soundfile|resampl|mel|stft|spec|noise|image|img|frame|video|audio|wav|photo|cv2|pil|pickle|h5py|sql"
 )
 
-_DEVICES = re.compile(r"cuda|device|gpu|rank|\bdev\b|^\d", re.IGNORECASE)
+_DTYPES = re.compile(r"^([a-z]+\.)?(float|half|int|long|bool|double|bfloat|complex|uint)\w*$|dtype$")
 
 
 def is_loader(node: ast.Call, code: Code) -> bool:
@@ -123,9 +123,9 @@ def _is_accelerated(code: Code) -> bool:
 
 
 def _device_moves(code: Code) -> list[ast.Call]:
-    """The calls of `.cuda()`, and of `.to(…)` where it names a device that may be no processor."""
+    """The calls of `.cuda()`, and of `.to(…)` with more than a dtype."""
     moves = [c for c in code.calls_named("cuda", "to") if isinstance(c.func, ast.Attribute)]
-    return [c for c in moves if c.func.attr == "cuda" or _DEVICES.search(_given(c))]  # type: ignore[attr-defined]
+    return [c for c in moves if c.func.attr == "cuda" or not _DTYPES.search(_given(c))]  # type: ignore[attr-defined]
 
 
 def _given(call: ast.Call) -> str:
