@@ -47,6 +47,7 @@ _PACKED = words(
     "importlib.resources.path importlib.resources.open_binary importlib_resources.files importlib_resources.path"
 )
 _NOWHERE = ast.Constant(None)
+_REASON = re.compile("weights_only|pickled? |arbitrary code|trusted")
 _ABOVE = 3  # lines above a call where a comment on it stands
 _SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
@@ -138,11 +139,11 @@ def _saves(code: Code) -> list[ast.Call]:
 
 
 def _is_explained(node: ast.Call, code: Code) -> bool:
-    """True for `weights_only=False` beneath a comment, or in a function whose docstring, tells why."""
+    """True for `weights_only=False` beneath a comment, or in a function whose docstring or warning, tells why."""
     lines = code.lines[max(0, node.lineno - 1 - _ABOVE) : node.end_lineno or node.lineno]
     around = code.function(node)
-    said = [line.partition("#")[2] for line in lines] + [(ast.get_docstring(around) or "") if around else ""]
-    return any("weights_only" in text or "pickle" in text for text in said)
+    texts = (n.value for n in ast.walk(around or node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return any(_REASON.search(text) for text in (*(line.partition("#")[2] for line in lines), *texts))
 
 
 def _is_own_copy(node: ast.Call, code: Code) -> bool:
@@ -198,12 +199,26 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
 def _wrote_just_before(save: ast.Call, node: ast.Call, code: Code) -> bool:
     """True where every way to a load leads past a save at the same path, both of one function."""
     around = code.function(node)
-    if around is None or code.function(save) is not around or save.lineno >= node.lineno:
+    if around is None or code.function(save) is not around or ast.unparse(_target(save)) != ast.unparse(_path(node)):
         return False
-    if ast.unparse(_target(save)) != ast.unparse(_path(node)):
-        return False
-    block = code.block(code.statement(save))
-    return any(s is a for s in block for a in (code.statement(node), *code.ancestors(node)))
+    if save.lineno >= node.lineno:
+        return _is_other_arm(save, node, code)
+    return _is_other_arm(save, node, code) or any(
+        s is a for s in code.block(code.statement(save)) for a in (code.statement(node), *code.ancestors(node))
+    )
+
+
+def _is_other_arm(save: ast.Call, node: ast.Call, code: Code) -> bool:
+    """True for `if path.exists(): load(path) else: …; save(…, path)`: what was kept is what the other arm makes."""
+    outer = [a for a in code.ancestors(save) if isinstance(a, ast.If)]
+    inside = {id(a) for a in code.ancestors(node)}
+    arms = (a for a in outer if id(a) in inside and _EXISTS.search(ast.unparse(a.test)))
+    return any(not any(id(s) in inside or s is code.statement(node) for s in _arm_of(save, a, code)) for a in arms)
+
+
+def _arm_of(inner: ast.AST, branch: ast.If, code: Code) -> list[ast.stmt]:
+    around = [inner, *code.ancestors(inner)]
+    return branch.body if any(s is a for s in branch.body for a in around) else branch.orelse
 
 
 def _is_own_cache(node: ast.Call, code: Code) -> bool:
