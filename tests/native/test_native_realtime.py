@@ -9,15 +9,18 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from int8_cases import raw_layers
 from native_cases import HERE, RUNNABLE, Built, attention, graph, mlp, recurrent
 from onnx import helper
 
+import hasten
 from hasten.native.build import compile_library
 from hasten.native.compile import program_of
 from hasten.native.emit import Emitted, emit
@@ -90,6 +93,30 @@ def harness():
 def test_no_allocation_in_a_call(harness, name):
     assert harness(name, "malloc") == 0
     assert harness(name, "malloc-control") == 2, "the counter must see one malloc and one free"
+
+
+def test_a_bound_call_from_python_allocates_nothing(tmp_path):
+    """Neither Python's objects nor numpy's arrays; the control makes an array and lets it go."""
+    pytest.importorskip("hasten._call")
+    onnx.save(ir.to_proto(mlp([20, 10, 2])), tmp_path / "mlp.onnx")
+    model, x, y = hasten.compile(tmp_path / "mlp.onnx"), np.ones((1, 20), np.float32), np.empty((1, 2), np.float32)
+    bound = model.bind(x, y)
+
+    def most(call) -> int:
+        """Bytes that the call held at once beyond those before it."""
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+
+    tracemalloc.start()
+    try:
+        least = max(most(int) for _ in range(5))  # what the measuring itself takes: a call that makes nothing
+        assert min(most(bound) for _ in range(5)) <= least
+        assert min(most(lambda: model(x)) for _ in range(5)) > least
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["mlp", "lstm"])
