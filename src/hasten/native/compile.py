@@ -13,6 +13,7 @@ from hasten.native.emit import Emitted, emit
 from hasten.native.fuse import fuse
 from hasten.native.isa import Isa
 from hasten.native.kernels.attend_chain import attentions
+from hasten.native.kernels.far_dense import kept_far
 from hasten.native.kernels.recurrent_pair import paired
 from hasten.native.kernels.transpose import transposes
 from hasten.native.kernels.word_product import WordProduct
@@ -21,7 +22,7 @@ from hasten.native.precision import as_they_are, in_words, reduce_weights
 from hasten.native.program import Program
 from hasten.native.schedule import scheduled
 
-__all__ = ["Compiled", "Numerics", "compile_graph", "for_team", "program_of", "rounded_share"]
+__all__ = ["Compiled", "Numerics", "compile_graph", "program_of", "rounded_share"]
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,20 @@ class Numerics:
 
 def program_of(
     model: ir.Model, name: str, isa: Isa, *, precision: str = "float32", activations: str = "float32",
-    schedule: str = "model",
+    schedule: str = "model", threads: int = 1,
 ) -> Program:  # fmt: skip
-    """The fused program of a graph with static shapes, scheduled; ``precision``: how its weights are stored.
+    """The fused program of a graph with static shapes, scheduled for one thread or a team.
+
+    ``precision``: how its weights are stored.
 
     ``activations``: "int16" rounds them to 16 bits where they meet weights that are exactly int8; ``schedule``: one of
-    ``schedule.SCHEDULES``.
+    ``schedule.SCHEDULES``, but "model" for a team, whose shares depend on the tiles.
     """
     stored = reduce_weights(_fused(model, name, isa), precision)
     if precision == "float32":
         stored = as_they_are(in_words(stored) if activations == "int16" else stored, isa)
-    return scheduled(stored, isa, schedule)
+        stored = kept_far(stored, isa, threads)
+    return _for_team(scheduled(stored, isa, schedule if threads == 1 else "model"), threads)
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:
@@ -86,7 +90,7 @@ def rounded_share(model: ir.Model, isa: Isa) -> float:
     return sum(step.macs() for step in steps if isinstance(step, WordProduct)) / max(1, total)
 
 
-def for_team(program: Program, threads: int) -> Program:
+def _for_team(program: Program, threads: int) -> Program:
     """The program as ``threads`` threads best share it: layers that do not need each other side by side."""
     return program if threads == 1 else replace(program, steps=paired(program.steps))
 
@@ -109,12 +113,12 @@ def compile_graph(
     """``model.so`` and ``model.c`` in ``folder``, for one thread or a team; ``math``: one of ``vectors.MATH``.
 
     ``precision``: "float32", or one of ``precision.STORED``; ``activations``: "float32", or "int16"; ``schedule``: one
-    of ``schedule.SCHEDULES``, but "model" for a team, whose shares depend on the tiles.
+    of ``schedule.SCHEDULES``.
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    how = schedule if threads == 1 else "model"
-    program = program_of(model, name, isa, precision=precision, activations=activations, schedule=how)
-    program = for_team(program, threads)
+    program = program_of(
+        model, name, isa, precision=precision, activations=activations, schedule=schedule, threads=threads
+    )
     emitted = emit(program, isa, threads=threads, math=math)
     return Compiled(compile_library(emitted, isa, folder), emitted, program)

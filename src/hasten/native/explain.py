@@ -20,7 +20,7 @@ import onnx_ir as ir
 from hasten.errors import InputError
 from hasten.host import Peaks, host
 from hasten.native.build import compile_library
-from hasten.native.compile import Numerics, for_team, program_of
+from hasten.native.compile import Numerics, program_of
 from hasten.native.emit import Emitted
 from hasten.native.emit_timed import emit_profiled
 from hasten.native.isa import Isa, for_host
@@ -81,12 +81,9 @@ def profile(
 
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
-    program = for_team(
-        program_of(
-            model, "model", isa, precision=numerics.precision, activations=numerics.activations,
-            schedule="kept" if isa == for_host() and threads == 1 else "model",
-        ),
-        threads,
+    program = program_of(
+        model, "model", isa, precision=numerics.precision, activations=numerics.activations,
+        schedule="kept" if isa == for_host() else "model", threads=threads,
     )  # fmt: skip
     emitted = emit_profiled(program, isa, threads=threads, math=numerics.math)
     if len(arrays) != len(program.inputs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from hasten import host
@@ -33,6 +33,8 @@ class Isa:
     passes: int = 1
     half_headers: tuple[str, ...] = ()
     """The like for vectors of half as many lanes; none where they would gain nothing."""
+    near_bytes: int = field(default=512 << 10, compare=False)
+    """What the caches next to one core hold; of a target that is not at hand, what many have."""
 
     @cached_property
     def half(self) -> Isa | None:
@@ -110,7 +112,12 @@ def isa(name: str) -> Isa:
 
 
 def for_host() -> Isa:
-    """The widest instruction set that this machine runs."""
+    """The widest instruction set that this machine runs, with its caches."""
+    found = _widest()
+    return replace(found, near_bytes=host.host().caches.get("L2", found.near_bytes))
+
+
+def _widest() -> Isa:
     found = host.isa()
     if found.name == "x86-64-v4":
         full = "zen4" if found.halves else "x86-64-v4"

@@ -94,6 +94,15 @@ static inline vf v_low_bf16(vi a) {
 }
 //! v_high_bf16: v_frombits
 static inline vf v_high_bf16(vi a) { return v_frombits(a & -65536); }
+//! v_fourth: types
+/* what the last bytes of three words add up to, from the first byte on */
+static inline vi v_fourth(vi a, vi b, vi c) {
+#if VL == 1
+    return (vi)((uint32_t)a << 24 ^ (uint32_t)b << 16 ^ (uint32_t)c << 8);
+#else
+    return a << 24 ^ b << 16 ^ c << 8;
+#endif
+}
 //! bytes: types
 /* four times as many bytes as there are lanes */
 #if VL == 1

@@ -164,7 +164,7 @@ class Dense(Finished):
         widest = self.blocking.vectors if self.blocking else self._widest(out.isa)
         if split and self.rows == 1:
             widest = min(widest, -(-columns // (out.lanes * out.threads)))
-        runs = panels(columns, out.lanes, widest)
+        runs = self._cut(out.lanes, widest)
         epilogue = self._epilogue
         packed = pack(self.weight.astype(np.float32), self.bias.astype(np.float32), out.lanes, runs)
         signature = [
@@ -185,6 +185,13 @@ class Dense(Finished):
             lines.append("    (void)flags;")
         out.function("dense", self.title, signature, "\n".join(lines), split=split)
 
+    def _cut(self, lanes: int, widest: int) -> tuple[Panel, ...]:
+        return panels(self.weight.shape[1], lanes, widest)
+
+    def _stride(self, run: Panel, lanes: int) -> int:
+        """From one row of a panel's stored weights to the next."""
+        return run.width * lanes
+
     def _beside(self, out: Emitter) -> list[tuple[str, str]]:
         """What a kind of product is given besides its weights."""
         return []
@@ -194,7 +201,7 @@ class Dense(Finished):
         return (4 if many else 2) if self.rows > 1 else 12 if many else 8
 
     def _run(self, out: Emitter, run: Panel, last: Panel, depth: int, epilogue: Epilogue, split: bool) -> Iterator[str]:
-        stride = run.width * out.lanes
+        columns, stride = run.width * out.lanes, self._stride(run, out.lanes)
         low, high = "0", str(run.count)
         by_panel = split and self.rows < 32
         if by_panel:
@@ -208,7 +215,7 @@ class Dense(Finished):
             yield f"        const {WEIGHT_TYPES[self.storage]} *restrict b = w;"
         else:
             yield f"    for (int i = {low}; i < {high}; i++) {{"
-            yield f"        const int p = {run.start} + i * {stride};"
+            yield f"        const int p = {run.start} + i * {columns};"
             yield f"        const {WEIGHT_TYPES[self.storage]} *restrict b = w + (long)i * {(depth + 1) * stride};"
         if self.rows == 1:
             yield from self._row(out, run, depth, epilogue)

@@ -1,0 +1,112 @@
+"""Weights that no near cache holds: 24 bits each, answers as exact as those of float32."""
+
+from __future__ import annotations
+
+import hypothesis.extra.numpy as made
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_cases import HERE, RUNNABLE, Built, mlp
+
+from hasten.native.compile import program_of
+from hasten.native.emit import emit
+from hasten.native.isa import isa
+from hasten.native.kernels.dense import Dense
+from hasten.native.kernels.far_dense import FarDense, in_three_words
+
+LARGEST = 2**31 - 2**8
+TARGETS = [name for name in RUNNABLE if isa(name).arch == "x86_64" and "fma" in isa(name).features]
+
+
+def numbers_in(words: np.ndarray) -> np.ndarray:
+    """Four vectors from three, as the C has them."""
+    first, second, third = (words.view(np.uint32)[..., i, :] for i in range(3))
+    fourth = first << 24 ^ second << 16 ^ third << 8
+    return np.stack([first, second, third, fourth], axis=-2).view(np.int32).astype(np.int64)
+
+
+@given(
+    made.arrays(
+        np.int64, (3, 4, 8), elements=st.integers(-LARGEST, LARGEST) | st.integers(-300, 300), fill=st.nothing()
+    )
+)
+@settings(deadline=None, max_examples=300)
+def test_four_vectors_in_the_words_of_three(four):
+    found = numbers_in(in_three_words(four))
+    assert np.abs(found - four).max() <= 256
+    assert (np.abs(found - four) <= 128)[np.abs(four) > 256].all()
+    assert (np.sign(found) == np.sign(four))[four != 0].all()
+
+
+def with_weight(sizes):
+    """A model and its first weight, which can be written to."""
+    model = mlp(sizes)
+    weight = model.graph.initializers["w0"].const_value.numpy().copy()
+    model.graph.initializers["w0"].const_value = ir.tensor(weight)
+    return model, weight
+
+
+def error(model, x: np.ndarray, found: np.ndarray) -> float:
+    """The largest, as a share of the largest answer; the reference computes in float64."""
+    weights = {v.name: v.const_value.numpy().astype(np.float64) for v in model.graph.initializers.values()}
+    y, layers = x.astype(np.float64), sum(name.startswith("w") for name in weights)
+    for i in range(layers):
+        y = y @ weights[f"w{i}"] + weights[f"b{i}"]
+        y = y if i == layers - 1 else np.maximum(y, 0)
+    return float(np.abs(found - y).max() / np.abs(y).max())
+
+
+@pytest.mark.skipif(not TARGETS, reason="measured on x86-64 with FMA alone")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", [[300, 512, 517, 301], [512, 1024, 40], [700, 1031], [64, 2500, 97, 33]])
+def test_answers_are_as_exact_as_those_of_float32(sizes, threads, monkeypatch):
+    monkeypatch.setattr("native_cases.program_of", lambda m, n, t: program_of(m, n, t, threads=threads))
+    model = mlp(sizes)
+    x = np.random.default_rng(1).standard_normal((1, sizes[0])).astype(np.float32)
+    plain = error(model, x, Built(model, isa("c"))(x)[0])
+    for name in TARGETS:
+        built = Built(model, isa(name), threads=threads)
+        found, again = built(x)[0], built(x)[0]
+        assert np.array_equal(found, again)
+        assert error(model, x, found) <= max(1e-6, 2 * plain), name
+        large = threads == 1 or built.program.weight_bytes > threads * isa(name).near_bytes
+        assert any(isinstance(step, FarDense) for step in built.program.steps) == large
+
+
+@pytest.mark.skipif(not TARGETS, reason="measured on x86-64 with FMA alone")
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_infinities_come_out_as_float32_has_them(value):
+    model, weight = with_weight([600, 600])
+    weight[3] = np.where(np.arange(600) % 2, 1e-20, -1e-20)
+    x = np.ones((1, 600), np.float32)
+    x[0, 3] = value
+    wanted = x @ weight
+    for name in TARGETS:
+        built = Built(model, isa(name))
+        assert isinstance(built.program.steps[0], FarDense)
+        assert np.array_equal(built(x)[0], wanted, equal_nan=True)
+
+
+@pytest.mark.skipif(not TARGETS, reason="measured on x86-64 with FMA alone")
+@pytest.mark.parametrize("how", ["zero", "uneven", "tiny", "near"])
+def test_weights_that_would_lose_stay_as_they_are(how):
+    model, weight = with_weight([600, 600] if how != "near" else [300, 300])
+    if how == "zero":
+        weight[5, 7] = 0
+    elif how == "uneven":
+        weight[5, 7] = 100
+    elif how == "tiny":
+        weight[:, 7] *= 1e-32
+    steps = program_of(model, "case", isa(TARGETS[0])).steps
+    assert {type(step) for step in steps} == {Dense}
+
+
+@pytest.mark.skipif(not TARGETS, reason="measured on x86-64 with FMA alone")
+def test_a_quarter_less_is_read():
+    model = mlp([512, 1024, 512])
+    target = isa(TARGETS[0])
+    far = emit(program_of(model, "case", target), target)
+    assert len(far.weights) < 0.77 * 4 * (512 * 1024 * 2)
+    assert HERE.near_bytes >= 32 << 10
