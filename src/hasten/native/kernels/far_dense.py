@@ -81,7 +81,9 @@ def in_three_words(four: NDArray[np.int64]) -> NDArray[np.int32]:
 def _rounded(numbers: NDArray[np.int64], last: NDArray[np.int64] | int) -> NDArray[np.int64]:
     """The nearest numbers of the same sign that end in the byte ``last``; an infinity makes the same of them."""
     found: NDArray[np.int64] = ((numbers - last + 128) >> 8 << 8) + last
-    return found + 256 * ((numbers > 0) & (found <= 0)) - 256 * ((numbers < 0) & (found >= 0))
+    found += 256 * ((numbers > 0) & (found <= 0))
+    found -= 256 * ((numbers < 0) & (found >= 0))
+    return found
 
 
 @dataclass(eq=False)
