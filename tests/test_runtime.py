@@ -252,6 +252,8 @@ def test_bind_checks_once(model: Model) -> None:
     ):
         with pytest.raises(InputError):
             model.bind(x, out)
+    with pytest.raises(InputError, match=r"cannot bind output '.*float32\[1, 2\], received builtins.NoneType"):
+        model.bind(rows(1), None)
 
 
 def test_bind_uses_the_engines_own_binding(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:

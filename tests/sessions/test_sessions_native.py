@@ -61,6 +61,11 @@ def test_answers_do_not_depend_on_where_weights_lie(tmp_path: Path, size: int) -
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen here")
+def test_more_threads_than_a_team_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="at most 8 threads, received 9"):
+        built(tmp_path, 64, threads=9)
+
+
 def test_a_team_on_one_processor_leaves_it_to_the_caller(tmp_path: Path) -> None:
     artefact, weight = built(tmp_path, 401, threads=2)
     x = np.random.default_rng(0).standard_normal((1, 401)).astype(np.float32)

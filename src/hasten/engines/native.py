@@ -25,6 +25,7 @@ __all__ = ["ENGINE", "graph_of", "math_option", "numerics"]
 # A call longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
 _RELEASE_GIL_MACS = 150_000
 _LEAST_ROUNDED = 0.25  # of all multiplications
+_MOST_THREADS = 8  # of a team, as src/hasten/_team.h has it
 
 PRECISIONS = ("float32", *STORED, *QUANTISED)
 
@@ -82,7 +83,7 @@ class NativeEngine:
             for batch in offer.batches
             for precision in offer.precisions
             for threads in offer.threads
-            if precision in PRECISIONS
+            if precision in PRECISIONS and threads <= _MOST_THREADS
             for tier in tiers
         ]
         if "float32" not in offer.precisions or not _rounds(offer):
@@ -103,6 +104,8 @@ class NativeEngine:
             raise EngineError("native needs the portable graph: no importer could read this source")
         target = for_host()
         threads = request.candidate.threads
+        if threads > _MOST_THREADS:
+            raise EngineError(f"a team has at most {_MOST_THREADS} threads, received {threads}")
         how = numerics(request.candidate)
         built = compile_graph(
             graph_of(request), target, request.folder, request.source.stem, threads=threads, precision=how.precision,

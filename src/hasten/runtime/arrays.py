@@ -10,7 +10,7 @@ import numpy as np
 from hasten.errors import InputError
 from hasten.types import Array, TensorSpec
 
-__all__ = ["by_name", "convert", "per_input", "rows_of", "strict"]
+__all__ = ["by_name", "convert", "in_place", "per_input", "rows_of", "strict"]
 
 _RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
 """Kinds of numbers; a value may become its own or a later kind without losing what it means."""
@@ -33,6 +33,26 @@ def strict(spec: TensorSpec, value: Any) -> Array:
         )
     check_shape(spec, value)
     return np.require(value, np.dtype(spec.dtype), ["C", "A"])
+
+
+def in_place(spec: TensorSpec, value: Any, role: str) -> Array:
+    """``value`` itself, where an engine can read or write it as it lies; ``role``: "input" or "output".
+
+    A copy would be made once and then go stale.
+
+    Raises:  InputError: anything but a contiguous, aligned array of exactly the spec's dtype and shape
+    """
+    wanted = f"cannot bind {role} '{spec.name}': expected a numpy array {_text(spec)}"
+    if not isinstance(value, np.ndarray):
+        kind = type(value)
+        raise InputError(f"{wanted}, received {kind.__module__}.{kind.__qualname__}; its memory is used at every call")
+    try:
+        array = strict(spec, value)
+    except InputError:
+        raise InputError(f"{wanted}, received {_text(value)}; its memory is used as it is, unconverted") from None
+    if array is not value:
+        raise InputError(f"{wanted}, C-contiguous and aligned, received strides {value.strides}")
+    return value
 
 
 def convert(spec: TensorSpec, value: Any) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hasten.errors import EngineError, InputError
 from hasten.records import Artefact
-from hasten.runtime.arrays import by_name, check_shape, convert, per_input, rows_of, strict
+from hasten.runtime.arrays import by_name, check_shape, convert, in_place, per_input, rows_of, strict
 from hasten.runtime.lanes import Lane
 from hasten.runtime.rows import layout
 from hasten.types import Array, TensorSpec
@@ -115,10 +115,12 @@ class Model(Call):
 
         Raises:  InputError: an array is not exactly of the model's dtype and shape, contiguous, and (``y``) writable
         """
-        inputs = tuple(_in_place(spec, a) for spec, a in zip(self.inputs, per_input(self.inputs, x), strict=True))
+        inputs = tuple(
+            in_place(spec, a, "input") for spec, a in zip(self.inputs, per_input(self.inputs, x), strict=True)
+        )
         rows = rows_of(self.inputs, inputs)
         targets = tuple(spec.fixed({} if rows is None else {"batch": rows}) for spec in self.outputs)
-        outputs = tuple(_in_place(spec, a) for spec, a in zip(targets, per_input(targets, y), strict=True))
+        outputs = tuple(in_place(spec, a, "output") for spec, a in zip(targets, per_input(targets, y), strict=True))
         for spec, array in zip(targets, outputs, strict=True):
             if not array.flags.writeable or any(np.may_share_memory(array, other) for other in inputs):
                 raise InputError(f"cannot bind output '{spec.name}': expected writable memory apart from the inputs'")
@@ -216,16 +218,6 @@ class Model(Call):
 
     def _unpacked(self, found: tuple[Array, ...]) -> Any:
         return found[0] if len(self.outputs) == 1 else found
-
-
-def _in_place(spec: TensorSpec, value: Any) -> Array:
-    """``value`` itself; a copy would be read once and then go stale."""
-    array = strict(spec, value)
-    if array is not value or not isinstance(value, np.ndarray):
-        raise InputError(
-            f"cannot bind '{spec.name}': expected a C-contiguous, aligned array, received strides {value.strides}"
-        )
-    return value
 
 
 def _empty(spec: TensorSpec, array: Array) -> Array:
