@@ -188,9 +188,9 @@ class Dense(Finished):
     def _cut(self, lanes: int, widest: int) -> tuple[Panel, ...]:
         return panels(self.weight.shape[1], lanes, widest)
 
-    def _stride(self, run: Panel, lanes: int) -> int:
-        """From one row of a panel's stored weights to the next."""
-        return run.width * lanes
+    def _panel_size(self, run: Panel, lanes: int) -> int:
+        """Stored values of one panel."""
+        return (len(self.weight) + 1) * run.width * lanes
 
     def _beside(self, out: Emitter) -> list[tuple[str, str]]:
         """What a kind of product is given besides its weights."""
@@ -201,7 +201,7 @@ class Dense(Finished):
         return (4 if many else 2) if self.rows > 1 else 12 if many else 8
 
     def _run(self, out: Emitter, run: Panel, last: Panel, depth: int, epilogue: Epilogue, split: bool) -> Iterator[str]:
-        columns, stride = run.width * out.lanes, self._stride(run, out.lanes)
+        columns, size = run.width * out.lanes, self._panel_size(run, out.lanes)
         low, high = "0", str(run.count)
         by_panel = split and self.rows < 32
         if by_panel:
@@ -216,14 +216,14 @@ class Dense(Finished):
         else:
             yield f"    for (int i = {low}; i < {high}; i++) {{"
             yield f"        const int p = {run.start} + i * {columns};"
-            yield f"        const {WEIGHT_TYPES[self.storage]} *restrict b = w + (long)i * {(depth + 1) * stride};"
+            yield f"        const {WEIGHT_TYPES[self.storage]} *restrict b = w + (long)i * {size};"
         if self.rows == 1:
             yield from self._row(out, run, depth, epilogue)
         else:
             yield from self._tiles(out, run, depth, epilogue, split and not by_panel)
         yield "    }"
         if run is not last:
-            yield f"    w += {run.count * (depth + 1) * stride};"
+            yield f"    w += {run.count * size};"
 
     def _row(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
         """One row: ``split`` interleaved parts of K, each with its own accumulators, summed at the end."""

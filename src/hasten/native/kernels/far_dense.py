@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hasten.native.epilogue import Epilogue, scaled
+from hasten.native.epilogue import Epilogue
 from hasten.native.kernels.dense import Dense, Panel
 from hasten.native.program import Program, Step
 from hasten.types import Array
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FarDense", "in_three_words", "kept_far"]
 
 _LARGEST = 2**31 - 2**8  # what is rounded to another last byte still fits
-_LEAST_EXPONENT = -126  # of a float32 that is no denormal
+_LEAST_EXPONENT = -100  # so that sums of numbers of usual size are no denormals
 _LEAST_WEIGHTS = 1 << 14
 _UNEVEN = 16.0  # times its root mean square: a column's largest weight, beyond which the others lose too much
 
@@ -48,18 +48,15 @@ def _far(step: Dense, isa: Isa) -> Step:
     # a weight of zero would have to stay zero: an infinity times it is no number
     if step.rows != 1 or step.storage != "float32" or not large or not step.weight.all():
         return step
-    weight = step.weight.astype(np.float64)
-    largest, usual = np.abs(weight).max(axis=0), np.sqrt((weight**2).mean(axis=0))
-    if not np.isfinite(largest).all() or (largest > _UNEVEN * usual).any():
+    largest, usual = np.abs(step.weight).max(axis=0), np.sqrt(np.square(step.weight, dtype=np.float64).mean(axis=0))
+    if not np.isfinite(usual).all() or (largest > _UNEVEN * usual).any() or _exponent(largest).min() < _LEAST_EXPONENT:
         return step
-    exponent = np.frexp(largest)[1] - 31
-    if (exponent < _LEAST_EXPONENT).any():
-        return step
-    scale = np.ldexp(np.float32(1), exponent)
-    return FarDense(
-        step.x, step.y, (weight / scale).astype(np.float32), np.zeros_like(step.bias),
-        scaled(step.epilogue, step.bias, step.y, scale), nodes=step.nodes,
-    )  # fmt: skip
+    return FarDense(step.x, step.y, step.weight, step.bias, step.epilogue, nodes=step.nodes)
+
+
+def _exponent(largest: Array) -> NDArray[np.int64]:
+    """Of the scale by which numbers up to ``largest`` become whole ones of 32 bits."""
+    return np.frexp(largest)[1].astype(np.int64) - 31
 
 
 def in_three_words(four: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -88,9 +85,11 @@ def _rounded(numbers: NDArray[np.int64], last: NDArray[np.int64] | int) -> NDArr
 
 @dataclass(eq=False)
 class FarDense(Dense):
-    """``y = epilogue(x · weight)``, weights in 24 bits where four vectors lie side by side; the epilogue has the bias.
+    """``y = epilogue(x · weight + bias)``; weights are stored in 24 bits where four vectors lie side by side.
 
-    Shapes:  x (1, K) · weight (K, N), about whole numbers within ±2**31
+    Such a panel is ``[bias][scale][K][groups of four vectors][three words]``, others are those of ``Dense``.
+
+    Shapes:  x (1, K) · weight (K, N), no zero among them
     """
 
     @property
@@ -116,23 +115,26 @@ class FarDense(Dense):
         tail = columns % lanes
         return _runs(groups, lanes, tail)
 
-    def _stride(self, run: Panel, lanes: int) -> int:
-        return run.width * lanes * (3 if self._packed(run) else 4) // 4
-
     def _packed(self, run: Panel) -> bool:
         return run.width % 4 == 0
 
+    def _stride(self, run: Panel, lanes: int) -> int:
+        """Words of one row of a packed panel."""
+        return run.width * lanes * 3 // 4
+
+    def _panel_size(self, run: Panel, lanes: int) -> int:
+        if not self._packed(run):
+            return super()._panel_size(run, lanes)
+        return 2 * run.width * lanes + len(self.weight) * self._stride(run, lanes)
+
     def _kept(self, packed: Array, runs: tuple[Panel, ...], lanes: int) -> Array:
-        found, done, depth = [], 0, self.weight.shape[0] + 1
+        found, done = [], 0
         for run in runs:
-            size = run.count * depth * run.width * lanes
-            part = packed[done : done + size]
-            done += size
-            if self._packed(run):
-                whole = np.clip(np.sign(part) * np.maximum(np.abs(np.rint(part)), 1), -_LARGEST, _LARGEST)
-                found.append(in_three_words(whole.astype(np.int64).reshape(-1, 4, lanes)).reshape(-1).view(np.float32))
-            else:
-                found.append(part.astype(np.float32))
+            size = super()._panel_size(run, lanes)
+            for _ in range(run.count):
+                panel = packed[done : done + size]
+                found.append(_in_words(panel.reshape(len(self.weight) + 1, -1), lanes) if self._packed(run) else panel)
+                done += size
         return np.concatenate(found)
 
     def _row(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
@@ -141,7 +143,9 @@ class FarDense(Dense):
             return
         width, stride = run.width, self._stride(run, out.lanes)
         parts = max(1, min(8 // width, depth))
-        out.need("v_loadi", "v_fourth", "v_tofloat", "v_set1")
+        out.need("v_load", "v_loadi", "v_fourth", "v_tofloat", "v_set1")
+        yield "        const float *restrict first = b; /* the bias, then the scale */"
+        yield f"        b += {2 * width * out.lanes};"
         yield f"        vf a[{parts * width}];"
         yield f"        for (int j = 0; j < {parts * width}; j++) a[j] = v_set1(0.0f);"
         for start, stop in ((0, depth // parts * parts), (depth // parts * parts, depth)):
@@ -153,18 +157,33 @@ class FarDense(Dense):
         if parts > 1:
             yield f"        for (int s = 1; s < {parts}; s++)"
             yield f"            for (int j = 0; j < {width}; j++) a[j] += a[s * {width} + j];"
+        scaled = f"a[j] * v_load(first + {width * out.lanes} + j * VL) + v_load(first + j * VL)"
+        yield f"        for (int j = 0; j < {width}; j++) a[j] = {scaled};"
         yield from epilogue.store(out, "a", 1, width, run.tail, "p", row="0", indent="        ")
 
     def _terms(self, width: int, stride: int, parts: int) -> Iterator[str]:
         yield f"            for (int s = 0; s < {parts}; s++)"
         yield f"                for (int j = 0; j < {width}; j += 4) {{"
-        yield f"                    const int32_t *q = (const int32_t *)(b + (k + s + 1) * {stride} + j / 4 * 3 * VL);"
+        yield f"                    const int32_t *q = (const int32_t *)(b + (k + s) * {stride} + j / 4 * 3 * VL);"
         yield "                    const vi u = v_loadi(q), v = v_loadi(q + VL), w = v_loadi(q + 2 * VL);"
         yield "                    const vf xk = v_set1(x[k + s]);"
         for i, name in enumerate("uvw"):
             yield f"                    a[s * {width} + j + {i}] += xk * v_tofloat({name});"
         yield f"                    a[s * {width} + j + 3] += xk * v_tofloat(v_fourth(u, v, w));"
         yield "                }"
+
+
+def _in_words(panel: Array, lanes: int) -> Array:
+    """A panel of bias and weights as it is stored.
+
+    Shapes:  panel (1 + K, width · lanes) → 1-D
+    """
+    bias, weight = panel[0], panel[1:]
+    exponent = _exponent(np.abs(weight).max(axis=0))
+    whole = np.ldexp(weight, -exponent)
+    whole = np.clip(np.sign(whole) * np.maximum(np.abs(np.rint(whole)), 1), -_LARGEST, _LARGEST)
+    words = in_three_words(whole.astype(np.int64).reshape(-1, 4, lanes))
+    return np.concatenate([bias, np.ldexp(np.float32(1), exponent), words.reshape(-1).view(np.float32)])
 
 
 def _runs(groups: Sequence[tuple[int, int]], lanes: int, tail: int) -> tuple[Panel, ...]:
