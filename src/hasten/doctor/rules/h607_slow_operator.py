@@ -53,4 +53,9 @@ def check(view: ModelView) -> Iterator[GraphHit]:
         yield GraphHit(f"node '{first[name]}'", f"{name} {kind} ({count} in the model)")
 
 
-RULE = GraphRule("H607", "slow-operator", "Replace it by operators with kernels, or move it out of the model.", check)
+_REMEDY = (
+    "Replace it by operators with kernels, or move it out of the model; hasten optimize replaces loops that are an LSTM, "
+    "GRU or RNN."
+)
+
+RULE = GraphRule("H607", "slow-operator", _REMEDY, check)
