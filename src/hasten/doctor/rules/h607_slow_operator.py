@@ -54,8 +54,8 @@ def check(view: ModelView) -> Iterator[GraphHit]:
 
 
 _REMEDY = (
-    "Replace it by operators with kernels, or move it out of the model. Loops that are an LSTM, GRU or RNN become one by "
-    "hasten optimize."
+    "Replace it by operators with kernels, or move it out of the model. hasten optimize makes of loops the LSTM, GRU or "
+    "RNN that they are."
 )
 
 RULE = GraphRule("H607", "slow-operator", _REMEDY, check)
