@@ -54,8 +54,8 @@ def check(view: ModelView) -> Iterator[GraphHit]:
 
 
 _REMEDY = (
-    "Replace it by operators with kernels, or move it out of the model. hasten optimize makes of loops the LSTM, GRU or "
-    "RNN that they are."
+    "Replace it by operators with kernels, or move it out of the model; "
+    "hasten optimize makes of a loop the LSTM, GRU or RNN that it is."
 )
 
 RULE = GraphRule("H607", "slow-operator", _REMEDY, check)
