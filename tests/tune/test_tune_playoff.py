@@ -55,12 +55,13 @@ def test_who_waits_is_stopped(plan_of, engine: str) -> None:
     trials = search(plan)
     waits = next(Path(plan.store).rglob("waits"))
     waits.write_text("")
-    rounds = playoff(plan, trials, 1.0)
+    rounds = playoff(plan, trials, 2.0)
     assert set(rounds.blocks) == {t.candidate.key for t in trials}
     passed_s, burnt_s = np.array([line.split() for line in waits.read_text().splitlines()], float).T
     waited = passed_s > 0.14
-    assert waited.any()
-    assert burnt_s[waited].sum() < 0.2 * passed_s[waited].sum()
+    assert waited.sum() >= 3
+    # not the first: until all have opened nobody is stopped
+    assert np.median(burnt_s[waited] / passed_s[waited]) < 0.2
 
 
 PLAYS = """
