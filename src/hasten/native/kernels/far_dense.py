@@ -1,7 +1,7 @@
 """One row times weights that no cache next to the core holds: stored in 24 bits, since reading them is all there is.
 
 A weight is a whole number of about 24 bits times its column's scale, a power of two. It differs from the float32 that
-it was by about what float32 rounds a number as large as the column's largest, so that a sum is off by what its
+it was by about what float32 rounds a number as large as the column's largest, so that a sum is off by about what its
 additions are off anyway. Four vectors lie in the words of three: three of them as they are, whose last eight bits are
 the fourth's.
 """
@@ -30,7 +30,7 @@ __all__ = ["FarDense", "in_three_words", "kept_far"]
 _LARGEST = 2**31 - 2**8  # what is rounded to another last byte still fits
 _LEAST_EXPONENT = -100  # so that sums of numbers of usual size are no denormals
 _LEAST_WEIGHTS = 1 << 14
-_UNEVEN = 16.0  # times its root mean square: a column's largest weight, beyond which the others lose too much
+_UNEVEN = 6.0  # times its root mean square: a column's largest weight, beyond which the others lose too much
 
 
 def kept_far(program: Program, isa: Isa, threads: int) -> Program:
