@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hasten.native.expr import ACC, Expr, call, emit_vector, load, load_name, loads, substitute
-from hasten.native.program import C_TYPES, Step, Tensor, View
-from hasten.types import Array
+from hasten.native.expr import Expr, emit_vector, load_name, loads
+from hasten.native.program import C_TYPES, Step, View
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["Epilogue", "Finished", "fits", "put", "scaled"]
+__all__ = ["Epilogue", "Finished", "fits", "put"]
 
 Role = Literal["scalar", "column", "element"]
 
@@ -202,25 +201,3 @@ def put(out: Emitter, dtype: str, place: str, value: str, count: int | None) -> 
         return f"v_store_b((uint8_t *)({place}), v_toint({value}), {'VL' if count is None else count});"
     out.need("v_store" if count is None else "v_store_n")
     return f"v_store({place}, {value});" if count is None else f"v_store_n({place}, {value}, {count});"
-
-
-def scaled(epilogue: Expr, bias: Array, y: View, scale: Array | None = None) -> Expr:
-    """The epilogue of sums that are still to be scaled and to get their bias, each of them a value a column."""
-    total: Expr = ACC
-    if scale is not None:
-        total = call("mul", total, _column(scale, y, "scale"))
-    if bias.any():
-        total = call("add", total, _column(bias.astype(np.float32), y, "bias"))
-    return substitute(epilogue, {id(e): total for e in _accumulators(epilogue)})
-
-
-def _column(values: Array, y: View, name: str) -> Expr:
-    tensor = Tensor(name, values.size, "float32", "constant", data=values)
-    return load(View(tensor, y.shape, tuple(int(axis == 1) for axis in range(y.rank))))
-
-
-def _accumulators(expr: Expr) -> list[Expr]:
-    found = [expr] if expr.op == "acc" else []
-    for e in expr.args:
-        found += _accumulators(e)
-    return found

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hasten.errors import SettingsError
-from hasten.native.epilogue import scaled
 from hasten.native.exact import Int8, blocks_of, half_of, int8_of
+from hasten.native.expr import ACC, Expr, call, load, substitute
 from hasten.native.kernels.block_dense import BlockDense
 from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.recurrent import Recurrent
 from hasten.native.kernels.spatial import channels_last
 from hasten.native.kernels.word_product import DEEPEST, UNIT, WordProduct, sums
-from hasten.native.program import Program, Step, View
+from hasten.native.program import Program, Step, Tensor, View
+from hasten.types import Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +48,18 @@ def _dense(step: Dense, storage: str) -> Step:
         largest = np.abs(weight).max(axis=0, initial=0)
         scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
         weight = np.rint(weight / scale)
-    epilogue = scaled(step.epilogue, step.bias, step.y, scale)
+    epilogue = _scaled(step, scale)
     return replace(step, weight=weight, bias=np.zeros_like(step.bias), storage=storage, epilogue=epilogue)
+
+
+def _scaled(step: Dense | Conv, scale: Array | None) -> Expr:
+    """The step's epilogue, with the scale of its sums and its bias before it."""
+    total: Expr = ACC
+    if scale is not None:
+        total = call("mul", total, _column(scale, step.y, "scale"))
+    if step.bias.any():
+        total = call("add", total, _column(step.bias.astype(np.float32), step.y, "bias"))
+    return substitute(step.epilogue, {id(e): total for e in _accumulators(step.epilogue)})
 
 
 def _recurrent(step: Recurrent, storage: str) -> Step:
@@ -56,6 +67,18 @@ def _recurrent(step: Recurrent, storage: str) -> Step:
     if storage == "int8" or (storage == "float16" and np.abs(step.hidden).max(initial=0) > _F16_LARGEST):
         return step
     return replace(step, storage=storage)
+
+
+def _column(values: Array, y: View, name: str) -> Expr:
+    tensor = Tensor(name, values.size, "float32", "constant", data=values)
+    return load(View(tensor, y.shape, tuple(int(axis == 1) for axis in range(y.rank))))
+
+
+def _accumulators(expr: Expr) -> list[Expr]:
+    found = [expr] if expr.op == "acc" else []
+    for e in expr.args:
+        found += _accumulators(e)
+    return found
 
 
 STORED: Mapping[str, str] = {"bfloat16": "bfloat16", "float16": "float16", "int8-weights": "int8"}
@@ -120,13 +143,13 @@ def _as_it_is(step: Dense, isa: Isa) -> Step:
         return _words(step, step.x, found, 2)
     # bfloat16 holds all int8, and is quicker to widen.
     kept = replace(step, weight=found.values.astype(np.float32), bias=np.zeros_like(step.bias), storage="bfloat16")
-    return replace(kept, epilogue=scaled(step.epilogue, step.bias, step.y, found.scale))
+    return replace(kept, epilogue=_scaled(step, found.scale))
 
 
 def _in_blocks(step: Dense, found: Int8) -> BlockDense:
     return BlockDense(
-        step.x, step.y, found.values.astype(np.float32), np.zeros_like(step.bias),
-        scaled(step.epilogue, step.bias, step.y), "int8", scale=found.scale, nodes=step.nodes,
+        step.x, step.y, found.values.astype(np.float32), np.zeros_like(step.bias), _scaled(step, None), "int8",
+        scale=found.scale, nodes=step.nodes,
     )  # fmt: skip
 
 
@@ -147,9 +170,7 @@ def _in_words(step: Dense | Conv) -> Step:
 
 def _words(step: Dense | Conv, x: View, found: Int8, words: int) -> WordProduct:
     scale = found.scale / np.float32(UNIT)
-    return WordProduct(
-        x, step.y, found.values, words, scaled(step.epilogue, step.bias, step.y, scale), nodes=step.nodes
-    )
+    return WordProduct(x, step.y, found.values, words, _scaled(step, scale), nodes=step.nodes)
 
 
 def _rows(step: Dense | Conv) -> View | None:

@@ -5,7 +5,7 @@ What only moved or scaled queries, keys and values on the way there is looked th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -169,9 +169,9 @@ def squeezed(view: View) -> View:
     return View(view.tensor, tuple(view.shape[d] for d in kept), tuple(view.strides[d] for d in kept), view.offset)
 
 
-def with_views(expr: Expr, change) -> Expr:  # type: ignore[no-untyped-def]
+def with_views(expr: Expr, change: Callable[[View], View]) -> Expr:
     """The expression with all its views changed."""
-    return substitute(expr, {id(e): replace(e, view=change(e.view)) for e in loads(expr)})
+    return substitute(expr, {id(e): replace(e, view=change(e.view)) for e in loads(expr) if e.view is not None})
 
 
 def _alike(view: View, y: View) -> bool:

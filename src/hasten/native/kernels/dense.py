@@ -166,10 +166,9 @@ class Dense(Finished):
             widest = min(widest, -(-columns // (out.lanes * out.threads)))
         runs = self._cut(out.lanes, widest)
         epilogue = self._epilogue
-        packed = pack(self.weight.astype(np.float32), self.bias.astype(np.float32), out.lanes, runs)
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
-            (f"const {WEIGHT_TYPES[self.storage]} *restrict w", out.constant(self._kept(packed, runs, out.lanes))),
+            (f"const {WEIGHT_TYPES[self.storage]} *restrict w", out.constant(lambda: self._values(runs, out.lanes))),
             *self._beside(out),
             ("float *restrict y", out.pointer(self.y)),
             *epilogue.signature(out),
@@ -309,6 +308,9 @@ class Dense(Finished):
             yield f"        for (int s = 1; s < {parts}; s++)"
             yield f"            for (int j = 0; j < {width}; j++) a[j] += a[s * {width} + j];"
         yield from epilogue.store(out, "a", 1, width, run.tail, "p", row="0", indent="        ")
+
+    def _values(self, runs: tuple[Panel, ...], lanes: int) -> Array:
+        return self._kept(pack(self.weight.astype(np.float32), self.bias.astype(np.float32), lanes, runs), runs, lanes)
 
     def _kept(self, packed: Array, runs: tuple[Panel, ...], lanes: int) -> Array:
         """The packed weights as they are stored; vectors of a pair lane by lane."""
