@@ -2,7 +2,8 @@
 
 ## What it does
 Finds a model traced or scripted and then saved, frozen or optimised for inference. Files that name a program which
-reads nothing else (libtorch, Triton, PLUMED, LAMMPS, OpenMM) are left alone.
+reads nothing else (libtorch, Triton, PLUMED, LAMMPS, OpenMM) are left alone, and so are programs that describe
+themselves as makers of TorchScript, and models that are traced for their gradients.
 
 ## Why is this bad
 TorchScript is deprecated and no longer developed. Its executor fuses little on a CPU, and its files can run code when
@@ -34,7 +35,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from hasten.doctor.code import Code
-from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.samples import value_of
 
 _SCRIPTS = re.compile(r"\bscript\b")  # `if args.script`
@@ -57,6 +58,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if _is_asked_for(node, code) or _is_read_on(node, code) or _is_bare(node, code) or code.finds(_READERS):
         return
+    if _is_differentiated(node, code):
+        return
     yield hit(node, "TorchScript is deprecated as a way to deploy")
 
 
@@ -67,7 +70,30 @@ def _is_asked_for(node: ast.Call, code: Code) -> bool:
     said = f"{function.name if function is not None else ''} {place.parent.name} {place.stem}"
     asked = (a.test for a in code.ancestors(node) if isinstance(a, ast.If))
     tests = [ast.unparse(a).lower() for a in asked]
-    return any(_FORMAT.search(s) for s in (said.lower(), *tests)) or any(_SCRIPTS.search(t) for t in tests)
+    said_by_file = code.fact(_description)
+    return any(_FORMAT.search(s) for s in (said.lower(), said_by_file, *tests)) or any(
+        _SCRIPTS.search(t) for t in tests
+    )
+
+
+def _description(code: Code) -> str:
+    """What a program says of itself to who runs it: `ArgumentParser(description=…)`."""
+    given = (keyword(c, "description") for c in code.calls_named("ArgumentParser"))
+    docstring = ast.get_docstring(code.tree) or ""
+    texts = (docstring if getattr(g, "id", "") == "__doc__" else getattr(g, "value", "") for g in given)
+    return " ".join(str(t).lower() for t in texts)
+
+
+def _is_differentiated(node: ast.Call, code: Code) -> bool:
+    """True where the example asks for gradients, `x.requires_grad = True`: no engine for inference gives them."""
+    examples = {code.names.dotted(n) for a in node.args[1:] for n in ast.walk(a)} - {""}
+    marked = (n for n in code.names.nodes if isinstance(n, ast.Attribute) and code.names.dotted(n.value) in examples)
+    asks = (n for n in marked if n.attr == "requires_grad_" or (n.attr == "requires_grad" and _is_stored(n)))
+    return any(code.function(n) is code.function(node) for n in asks)
+
+
+def _is_stored(node: ast.Attribute) -> bool:
+    return isinstance(node.ctx, ast.Store)
 
 
 def _is_bare(node: ast.Call, code: Code) -> bool:
@@ -108,7 +134,7 @@ def _is_shipped(node: ast.Call, code: Code) -> bool:
         if "." not in name and code.names.find(name, call)[0] is not code.names.find(name, node)[0]:
             continue  # another function's variable of that name
         given = [code.names.dotted(a) for a in call.args]
-        if code.qualified(call.func) == "torch.jit.save" and name in given:
+        if code.qualified(call.func) in _SHIPS and name in given:
             return True
         saves = isinstance(call.func, ast.Attribute) and call.func.attr in ("save", "_save_for_lite_interpreter")
         if saves and isinstance(call.func, ast.Attribute) and code.names.dotted(call.func.value) == name:
