@@ -9,9 +9,11 @@ from hasten.doctor.code import Code
 from hasten.doctor.names import Binding
 from hasten.doctor.words import words
 
-__all__ = ["answers_once", "draws", "shows_few"]
+__all__ = ["answers_once", "draws", "is_written_out", "shows_few"]
 
-_ARRAYS = frozenset(("numpy.array", "numpy.asarray", "tensorflow.constant", "tensorflow.convert_to_tensor"))
+_ARRAYS = words(
+    "numpy.array numpy.asarray tensorflow.constant tensorflow.convert_to_tensor torch.tensor torch.FloatTensor torch.Tensor"
+)
 _DRAWS = ("imshow", "subplot", "add_subplot", "scatter", "plot_surface", "set_title")
 _HANDFUL = 10
 _READERS = words("load_img imread open read_image load_image loadtxt input fromfile decode_image read_file get_file")
@@ -25,11 +27,11 @@ def answers_once(call: ast.Call, data: ast.expr | None, code: Code) -> bool:
     """
     if code.imports("streamlit") or data is None or not _runs_once(call, code):
         return False  # (streamlit runs a script again at each click)
-    asked = _is_written_out(data, code) or _is_picked(data, code)
+    asked = is_written_out(data, code) or _is_picked(data, code)
     return asked or _is_just_trained(call, code) or _comes_of_file(data, code)
 
 
-def _is_written_out(data: ast.expr, code: Code) -> bool:
+def is_written_out(data: ast.expr, code: Code) -> bool:
     """True for `np.array([[0.6, 0.7]])`: an array of numbers, and no name but the library's."""
     if not isinstance(data, ast.Call) or code.qualified(data.func) not in _ARRAYS:
         return False

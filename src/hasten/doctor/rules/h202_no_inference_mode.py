@@ -4,7 +4,7 @@
 Finds a torch model run for inference where nothing on the way switches gradients off: no context, no decorator, no
 `requires_grad_(False)`. A method that only other files of the package run is left alone where one of them names
 `no_grad`, where it hands on a tensor as it is, or where its class loads no weights; so is a single run on random
-numbers, and one of a network that is made of its configuration alone.
+numbers or on numbers written out, and one of a network that is made of its configuration alone.
 
 ## Why is this bad
 Autograd records every operation and keeps every activation for a backward pass that never comes: time for each
@@ -41,8 +41,10 @@ from collections.abc import Iterator
 from hasten.doctor.code import Code
 from hasten.doctor.inference import answers, is_covered, is_covered_beside, is_loaded_here, loads_own
 from hasten.doctor.names import Function
+from hasten.doctor.once import is_written_out
 from hasten.doctor.package import is_in_package
 from hasten.doctor.rule import Edit, Fix, Hit, Rule
+from hasten.doctor.samples import value_of
 from hasten.doctor.words import words
 
 _MARKS = ("no_grad", "inference_mode", "set_grad_enabled", "requires_grad_", "evaluating", "_no_grad", "eval_mode")
@@ -59,7 +61,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if code.finds(_FILE_WIDE):
         return
     for call in answers(node, code):
-        if is_covered(call, code, _MARKS) or _goes_to_gradients(call, code):
+        if is_covered(call, code, _MARKS) or _goes_to_gradients(call, code) or _is_one_look(call, code):
             continue
         function = code.function(call)
         elsewhere = code.mentions("no_grad", "inference_mode", "grad_enabled")
@@ -74,6 +76,13 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         yield Hit(call, "autograd records every operation of this run, for nothing", _fix(function, code))
         return
+
+
+def _is_one_look(call: ast.Call, code: Code) -> bool:
+    """True for `model(torch.tensor([[1.0, 2.0]]))` in a module's own lines, and no loop: one answer, to see that one."""
+    data = value_of(call.args[0], code) if len(call.args) == 1 else None
+    once = code.function(call) is None and not any(True for _ in code.loops(call))
+    return once and data is not None and is_written_out(data, code)
 
 
 def _goes_to_gradients(call: ast.Call, code: Code) -> bool:
