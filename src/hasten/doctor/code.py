@@ -151,6 +151,9 @@ class Code(Rounds):
         function = self.function(node)
         if function is None or depth == 0 or function.name in ONCE:
             return None
+        applied = self._applied(function)
+        if applied is not None:
+            return Hot(f"in '{function.name}', which line {applied.lineno} applies row by row")
         for call in self.callers(function):
             if self.function(call) is function:
                 continue
@@ -158,6 +161,13 @@ class Code(Rounds):
             if outer is not None:
                 return Hot(f"in '{function.name}', which line {call.lineno} calls {outer.reason}", outer.loop)
         return None
+
+    def _applied(self, function: Function) -> ast.Call | None:
+        """The call of pandas' `apply` that runs a function on each row or value: `table.apply(score, axis=1)`."""
+        if not self.imports("pandas"):
+            return None
+        given = ((c, c.args[0]) for c in self.calls_named("apply", "applymap", "progress_apply") if c.args)
+        return next((c for c, f in given if self.definitions.function_named(f) is function), None)
 
     # -- models at work ------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ _ENTRY = (
     "create",
     "init",
 )
+_ANSWERS = frozenset(("inference", "prediction", "predictions"))  # `run_inference(image)`, `get_prediction(text)`
 
 
 def repeats_needlessly(call: ast.Call, code: Code) -> str:
@@ -43,6 +44,8 @@ def repeats_needlessly(call: ast.Call, code: Code) -> str:
     if loop is not None:
         return "" if _needed_in_loop(call, loop, code) or not is_used(call, loop, code) else "in a loop"
     function = code.function(call)
+    if function is None and code.fact(_is_rerun):
+        return "at each interaction: Streamlit runs the script again (st.cache_resource keeps it)"
     if (
         function is None
         or _is_cached(function, code)
@@ -56,6 +59,12 @@ def repeats_needlessly(call: ast.Call, code: Code) -> str:
     if hot is not None:
         return hot.reason
     return _each_call(call, function, code)
+
+
+def _is_rerun(code: Code) -> bool:
+    """True for a script that draws with Streamlit in its own lines: these run again at each click."""
+    drawn = (c for c in code.calls if code.qualified(c.func).startswith("streamlit."))
+    return any(code.function(c) is None and isinstance(code.statement(c), (ast.Expr, ast.Assign)) for c in drawn)
 
 
 def _is_timed_alone(call: ast.Call, code: Code) -> bool:
@@ -193,7 +202,8 @@ def _is_fixed(parameter: str, function: Function, code: Code) -> bool:
 
 def _each_call(call: ast.Call, function: Function, code: Code) -> str:
     """A function that takes data, loads a fixed model, and runs it: each call pays the load."""
-    if function.name in ("__init__", "__call__") or function.name.lstrip("_").split("_")[0] in _ENTRY:
+    first, *rest = function.name.lstrip("_").split("_")
+    if function.name in ("__init__", "__call__") or (first in _ENTRY and not set(rest) & _ANSWERS):
         return ""
     if is_in_package(code.file):
         return ""  # other files call it, perhaps once
