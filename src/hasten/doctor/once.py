@@ -12,7 +12,8 @@ from hasten.doctor.words import words
 __all__ = ["answers_once", "draws", "is_written_out", "shows_few"]
 
 _ARRAYS = words(
-    "numpy.array numpy.asarray tensorflow.constant tensorflow.convert_to_tensor torch.tensor torch.FloatTensor torch.Tensor"
+    "numpy.array numpy.asarray tensorflow.constant tensorflow.convert_to_tensor "
+    "torch.tensor torch.FloatTensor torch.Tensor"
 )
 _DRAWS = ("imshow", "subplot", "add_subplot", "scatter", "plot_surface", "set_title")
 _HANDFUL = 10

@@ -79,7 +79,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 
 def _is_one_look(call: ast.Call, code: Code) -> bool:
-    """True for `model(torch.tensor([[1.0, 2.0]]))` in a module's own lines, and no loop: one answer, to see that one."""
+    """True for `model(torch.tensor([[1.0, 2.0]]))` in a module's own lines, and no loop: one answer, once."""
     data = value_of(call.args[0], code) if len(call.args) == 1 else None
     once = code.function(call) is None and not any(True for _ in code.loops(call))
     return once and data is not None and is_written_out(data, code)
