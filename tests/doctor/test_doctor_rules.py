@@ -1,7 +1,7 @@
 """Every rule on code written with its habit and on code that only looks like it: the right lines, and none else.
 
-``cases/H001.txt``: a prelude, then cases that begin with ``=== bad`` or ``=== good``. A bad case marks each line where
-its rule must fire with ``# !``; the rule must fire there and nowhere else.
+``cases/H001.txt`` (and ``H001_*.txt``, where there are many): a prelude, then cases that begin with ``=== bad`` or
+``=== good``. A bad case marks each line where its rule must fire with ``# !``; it must fire there and nowhere else.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ SECTIONS = ("What it does", "Why is this bad", "Cost", "Example", "Use instead",
 
 
 def cases(code: str, kind: str) -> list[str]:
-    prelude, *blocks = re.split(r"^=== (?=bad|good)", (CASES / f"{code}.txt").read_text(), flags=re.MULTILINE)
-    return [prelude + block.split("\n", 1)[1] for block in blocks if block.startswith(kind)]
+    found = []
+    for file in sorted(CASES.glob(f"{code}*.txt")):
+        prelude, *blocks = re.split(r"^=== (?=bad|good)", file.read_text(), flags=re.MULTILINE)
+        found += [prelude + block.split("\n", 1)[1] for block in blocks if block.startswith(kind)]
+    return found
 
 
 def fired(code: str, text: str) -> list[int]:

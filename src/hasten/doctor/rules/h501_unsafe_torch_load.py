@@ -50,7 +50,8 @@ _NOWHERE = ast.Constant(None)
 _REASON = re.compile("weights_only|pickled? |arbitrary code|trusted")
 _ABOVE = 3  # lines above a call where a comment on it stands
 _SAFE = (2, 6)  # the torch whose default is the safe reader
-_EXISTS = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|resume|cache")
+_ON_DISK = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|cache")
+_EXISTS = re.compile(rf"{_ON_DISK.pattern}|resume")
 _BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
 _STOPPER = re.compile(r"early_?stop(per|ping)?$", re.IGNORECASE)
 _TRAINS = re.compile(r"(^|[._])(train|fit)$")
@@ -176,7 +177,7 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
     if any(_wrote(s, node, path, code) or _wrote_just_before(s, node, code) for s in _saves(code)):
         return True
     if _EXISTS.search(asked):
-        return False
+        return not _ON_DISK.search(asked) and any(_is_of_same_rounds(s, node, code) for s in _saves(code))
     for save in _saves(code):
         writer, target = code.function(save), ast.unparse(_target(save))
         kept = around is not None or any(True for _ in code.loops(save))  # a script's best weights, in its epochs
@@ -254,6 +255,14 @@ def _has_trained(call: ast.Call, code: Code) -> bool:
         for s in before
     )
     return by is not None and _TRAINS.search(by.name) is not None and rounds
+
+
+def _is_of_same_rounds(save: ast.Call, node: ast.Call, code: Code) -> bool:
+    """True where rounds keep weights and take them back later on: no start from those of another run."""
+    outer = list(code.loops(save))
+    again = any(loop in outer for loop in code.loops(node)) and code.function(save) is code.function(node)
+    same = ast.unparse(_target(save)) == ast.unparse(_path(node)) or _is_same_text(save, node, code)
+    return again and same and save.lineno < node.lineno
 
 
 def _is_same_text(save: ast.Call, node: ast.Call, code: Code) -> bool:
