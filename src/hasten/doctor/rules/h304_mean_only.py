@@ -36,6 +36,7 @@ from hasten.doctor.clocks import Region, is_clock, regions
 from hasten.doctor.code import Code
 from hasten.doctor.names import Scope
 from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.samples import value_of
 from hasten.doctor.vicinity import called_by_callers, vicinity
 
 _SPREAD = re.compile(
@@ -120,7 +121,17 @@ def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
         return ""  # seconds to milliseconds is no average
     if isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.Sub):
         return f"-{code.names.dotted(node.left.right)}"
-    return total.id if isinstance(total, ast.Name) else ""
+    if not isinstance(total, ast.Name) or _is_shared_out(total, code):
+        return ""
+    return total.id
+
+
+def _is_shared_out(total: ast.Name, code: Code) -> bool:
+    """True for what a division has made: a mean already, shared out once more over what one call works on."""
+    value = value_of(total, code)
+    while isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):  # milliseconds
+        value = value.left
+    return isinstance(value, ast.BinOp) and isinstance(value.op, ast.Div)
 
 
 def _times(code: Code) -> set[tuple[str, ast.AST]]:
