@@ -155,9 +155,19 @@ def _is_optional(statement: ast.AST, attr: str, code: Code) -> bool:
         if isinstance(around, ast.If):
             text = ast.unparse(around.test)
             asked = re.search(rf"\bself\.{attr}\b", text) is not None and "len(" not in text and " and " not in text
-            if not asked and not text.endswith(("is None", "is not None")):
+            if not asked and not text.endswith(("is None", "is not None")) and not _stores_in_both(around, attr, code):
                 return True
     return False
+
+
+def _stores_in_both(branch: ast.If, attr: str, code: Code) -> bool:
+    """True where either arm keeps what it has read: the question is what to read, not whether to keep it."""
+    arms = (
+        {code.names.dotted(n.value) for s in arm for n in ast.walk(s)
+         if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)}
+        for arm in (branch.body, branch.orelse)
+    )  # fmt: skip
+    return all(f"self.{attr}" in arm for arm in arms)
 
 
 RULE = Rule(
