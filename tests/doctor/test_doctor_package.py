@@ -205,6 +205,8 @@ def test_of_many_installed_packages_none_speaks_for_a_file(tmp_path: Path) -> No
         ("pack-1.0.dist-info/METADATA", "Name: pack\nRequires-Dist: torch>=2.1\n", 1),
         ("pack-1.0.dist-info/METADATA", "Name: pack\n\nWas torch>=2.6 once.\n", 1),
         ("requirements.txt", "torchvision>=2.6\ntorch", 1),
+        ("pyproject.toml", '[project]\nname = "torch"\nrequires-python = ">=3.10"\n', 0),
+        ("pyproject.toml", '[project]\nname = "torch-scatter"\ndependencies = ["torch"]\n', 1),
         ("requirements.txt", "torch>=2.6\ntorch>=1.13; python_version < '3.9'", 1),
     ],
 )

@@ -26,7 +26,8 @@ _CEILING = re.compile(
     re.MULTILINE,
 )
 _CONDA = ("environment.yml", "environment.yaml", "conda.yaml")
-_ANY_MINOR = 99
+_ANY_MINOR = _ANY_MAJOR = 99
+_IS_TORCH = re.compile(r"""^(?:name\s*=\s*|Name:\s*)["']?torch["']?\s*$""", re.MULTILINE)
 _ASKED = re.compile(r"^Requires-Dist:(.*)$", re.MULTILINE)
 
 
@@ -50,9 +51,13 @@ def _said(folder: Path) -> tuple[tuple[int, int], ...] | None:
         texts = [p.read_text(encoding="utf-8", errors="replace") for p in found if p.stat().st_size < _LONGEST]
         if not found and len(unpacked) == 1:
             found = unpacked
-            texts = _ASKED.findall(unpacked[0].read_text(encoding="utf-8", errors="replace"))
+            texts = [unpacked[0].read_text(encoding="utf-8", errors="replace")]
     except OSError:
         return None
+    if any(_IS_TORCH.search(text) for text in texts):
+        return ((_ANY_MAJOR, 0),)  # torch's own files run with the torch they are of
+    if found is unpacked:
+        texts = [line for text in texts for line in _ASKED.findall(text)]
     versions = (m for text in texts for m in _FLOOR.finditer(text))
     return tuple((int(m[1]), int(m[2])) for m in versions) if found else None
 
