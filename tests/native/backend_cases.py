@@ -160,14 +160,13 @@ def run_all(cases: Iterable[Case], target: Isa, flags: Sequence[str] = ("-O1",))
     return wrong
 
 
-def _build(batch: Sequence[Case], target: Isa, folder: Path, flags: Sequence[str]) -> tuple[ctypes.CDLL, list[Emitted]]:
-    folder.mkdir()
+def joined(programs: Sequence[Program], target: Isa) -> tuple[str, list[Emitted]]:
+    """One C text in which program i is ``p<i>_run``, and what was emitted for each."""
     needs: set[str] = set()
-    bodies, assembly, emitted = [], [], []
-    for i, case in enumerate(batch):
-        assert case.program is not None
-        out = Emitter(case.program, target, plan(case.program))
-        for step in case.program.steps:
+    bodies, emitted = [], []
+    for i, program in enumerate(programs):
+        out = Emitter(program, target, plan(program))
+        for step in program.steps:
             step.emit(out)
         made = out.text(f"p{i}")
         head = "\n".join(helpers(target, out.needed()))
@@ -178,7 +177,7 @@ def _build(batch: Sequence[Case], target: Isa, folder: Path, flags: Sequence[str
         entry = f"void p{i}_run({ARGUMENTS})"
         called = f"{entry};\n{entry} {{ {inner(f'p{i}')}(weights, arena, inputs, outputs); }}"
         defined = "\n".join(f"#define {n} p{i}_{n}" for n in names)
-        bodies.append(f'{defined}\n/* {case.name} */\n{body}\n__attribute__((visibility("default"))) {called}\n')
+        bodies.append(f'{defined}\n{body}\n__attribute__((visibility("default"))) {called}\n')
         bodies.append("\n".join(f"#undef {n}" for n in names))
         if f"p{i}_weight_data" not in body:  # a plain C program leaves its weights to whoever exports it
             bodies.append(
@@ -186,27 +185,21 @@ def _build(batch: Sequence[Case], target: Isa, folder: Path, flags: Sequence[str
                 '__attribute__((visibility("default"))) const unsigned char *'
                 f"p{i}_weights(void) {{ return p{i}_weight_data; }}"
             )
-        (folder / f"p{i}.bin").write_bytes(made.weights or b"\0")
-        assembly.append(weights_assembly(f"p{i}", f"p{i}.bin"))
         needs |= set(out.needed())
         emitted.append(made)
-    text = "\n".join([*helpers(target, sorted(needs)), *bodies])
+    return "\n".join([*helpers(target, sorted(needs)), *bodies]), emitted
+
+
+def _build(batch: Sequence[Case], target: Isa, folder: Path, flags: Sequence[str]) -> tuple[ctypes.CDLL, list[Emitted]]:
+    folder.mkdir()
+    text, emitted = joined([case.program for case in batch if case.program is not None], target)
+    for i, made in enumerate(emitted):
+        (folder / f"p{i}.bin").write_bytes(made.weights or b"\0")
     (folder / "all.c").write_text(text)
-    (folder / "weights.S").write_text("\n".join(assembly))
+    (folder / "weights.S").write_text("\n".join(weights_assembly(f"p{i}", f"p{i}.bin") for i in range(len(emitted))))
     tool = compiler()
-    command = [
-        *tool.command,
-        *tool.flags(target),
-        *flags,
-        "-shared",
-        "-fPIC",
-        "-o",
-        "all.so",
-        "all.c",
-        "weights.S",
-        "-lm",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    command = [*tool.command, *tool.flags(target), *flags, "-shared", "-fPIC", "-o", "all.so", "all.c", "weights.S"]
+    done = subprocess.run([*command, "-lm"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:3000]
     assert "warning" not in done.stderr, done.stderr[:3000]
     return ctypes.CDLL(str(folder / "all.so")), emitted
@@ -241,14 +234,19 @@ def _check(case: Case, made: Emitted, library: ctypes.CDLL, prefix: str) -> None
     ins = (ctypes.c_void_p * max(1, len(given)))(*(g.address for g in given))
     results = (ctypes.c_void_p * len(rooms))(*(r.address for r in rooms))
     run(weights(), start, ins, results)
-    for room, expected, view in zip(rooms, case.outputs, case.program.outputs, strict=True):
+    compare(case, [room.array for room in rooms])
+
+
+def compare(case: Case, found: Iterable[np.ndarray]) -> None:
+    """Raises AssertionError where the results are not the expected ones."""
+    assert case.program is not None
+    for array, expected, view in zip(found, case.outputs, case.program.outputs, strict=True):
         assert expected.dtype.name == view.dtype, f"expected {expected.dtype}, received {view.dtype}"
         assert view.shape == expected.shape
-        found = room.array
         if expected.dtype.name in ("float16", "bfloat16"):
-            found, expected = found.astype(np.float32), expected.astype(np.float32)
-            np.testing.assert_allclose(found, expected, rtol=max(case.rtol, 2e-2), atol=1e-3)
+            close, wide = {"rtol": max(case.rtol, 2e-2), "atol": 1e-3}, np.float32
+            np.testing.assert_allclose(array.astype(wide), expected.astype(wide), **close)
         elif expected.dtype.name in NARROW:
-            np.testing.assert_array_equal(found.astype(np.float32), expected.astype(np.float32))
+            np.testing.assert_array_equal(array.astype(np.float32), expected.astype(np.float32))
         else:
-            np.testing.assert_allclose(found, expected, rtol=case.rtol, atol=case.atol)
+            np.testing.assert_allclose(array, expected, rtol=case.rtol, atol=case.atol)

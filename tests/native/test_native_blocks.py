@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 from exact_cases import few_bits
 from native_cases import HERE, RUNNABLE, Built
 from spatial_cases import build, call
 from test_native_exact import reference
-from test_native_realtime import SANITIZE, _watched
 
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
@@ -67,9 +64,3 @@ def test_a_team_shares_out_blocks():
     assert team.emitted.splits == 1
     x = np.random.default_rng(10).standard_normal((1, 512)).astype(np.float32)
     np.testing.assert_array_equal(call(team, x, parts=2)[0], call(team, x)[0])
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
-@pytest.mark.parametrize("name", list(BLOCKS))
-def test_sanitizers_find_nothing_in_blocks(name, tmp_path):
-    assert _watched(BLOCKS[name](), HERE, tmp_path, SANITIZE) == 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from native_cases import HERE, RUNNABLE, Built, graph, mlp, recurrent
 from onnx import helper
 from spatial_cases import build, call
-from test_native_realtime import SANITIZE, WATCHED, _watched
+from test_native_realtime import _watched
 
 from hasten.engines import BuildRequest, Offer
 from hasten.engines.native import ENGINE
@@ -272,15 +272,6 @@ def test_a_team_gives_the_same_bits(shape, monkeypatch):
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("target", WATCHED)
-def test_sanitizers_find_nothing_in_words(target, count, tmp_path, monkeypatch):
-    monkeypatch.setattr("test_native_realtime.program_of", lambda m, n, t: words(m, n, t, count=count))
-    model = shrunk(1, 101, 67) if count == 2 else shrunk(18, 101, 67)
-    assert _watched(model, isa(target), tmp_path, SANITIZE) == 0
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
-@pytest.mark.parametrize("count", [1, 2])
 def test_words_touch_nothing_beyond_an_array(count, tmp_path, monkeypatch):
     monkeypatch.setattr("test_native_realtime.program_of", lambda m, n, t: words(m, n, t, count=count))
     model = shrunk(1, 101, 67) if count == 2 else shrunk(18, 101, 67)
@@ -361,13 +352,6 @@ def test_a_team_walks_narrow_weights_to_the_same_bits(monkeypatch):
     for parts in (2, 3):
         for expected, found in zip(alone, call(team, x, parts=parts), strict=True):
             np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
-@pytest.mark.parametrize("target", WATCHED)
-def test_sanitizers_find_nothing_in_narrow_states(target, tmp_path, monkeypatch):
-    monkeypatch.setattr("test_native_realtime.program_of", kept)
-    assert _watched(LAYERS["LSTM"](), isa(target), tmp_path, SANITIZE) == 0
 
 
 # ---- as candidates -------------------------------------------------------------------------------------------------

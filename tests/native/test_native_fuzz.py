@@ -169,10 +169,10 @@ class Graph:
         self.add("Where", [test, x, other], shape)
 
 
-def random_model(seed: int, size: int):
-    """A model of about ``size`` nodes with one to three results."""
+def random_model(seed: int, size: int, kind: type[Graph] = Graph):
+    """A model of about ``size`` nodes with one to three results, and an input for it."""
     rng = np.random.default_rng(seed)
-    graph = Graph(rng)
+    graph = kind(rng)
     shape = tuple(int(n) for n in rng.integers(1, 9, int(rng.integers(1, 5))))
     graph.shapes["x"] = shape
     for _ in range(size):
@@ -191,8 +191,8 @@ def random_model(seed: int, size: int):
     return from_proto(shape_inference.infer_shapes(proto, data_prop=True)), x
 
 
-def agree(seed: int, size: int, target: str) -> None:
-    model, x = random_model(seed, size)
+def agree(seed: int, size: int, target: str, kind: type[Graph] = Graph) -> None:
+    model, x = random_model(seed, size, kind)
     expected = reference.run(model, [x])
     try:
         found = Built(model, isa(target), extra=("-O1",))(x)

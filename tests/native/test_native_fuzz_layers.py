@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import test_native_fuzz as fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_cases import HERE, RUNNABLE
+from test_native_fuzz import Graph, agree
 
 
-class Layers(fuzz.Graph):
+class Layers(Graph):
     """A graph that grows by layers as often as by simpler nodes; what has another rank is reshaped for them."""
 
     def grow(self) -> None:
@@ -103,18 +103,13 @@ class Layers(fuzz.Graph):
             self.add("BatchNormalization", [*given, self._random(channels), spread], self.shapes[x])
 
 
-@pytest.fixture(autouse=True)
-def _grown_of_layers(monkeypatch):
-    monkeypatch.setattr(fuzz, "Graph", Layers)
-
-
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**31), size=st.integers(1, 10))
 def test_random_layers_agree_with_onnxruntime(seed, size):
-    fuzz.agree(seed, size, HERE.name)
+    agree(seed, size, HERE.name, Layers)
 
 
 @pytest.mark.parametrize("target", [n for n in RUNNABLE if n != HERE.name])
 def test_random_layers_on_every_instruction_set(target):
     for seed in range(3):
-        fuzz.agree(2000 + seed, 8, target)
+        agree(2000 + seed, 8, target, Layers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from int8_cases import raw_layers
-from native_cases import HERE, RUNNABLE, Built, attention, graph, mlp, recurrent
+from native_cases import HERE, Built, attention, graph, mlp, recurrent
 from onnx import helper
 
 import hasten
@@ -224,17 +223,6 @@ MODELS = {
     "bytes in and out": lambda: ir.from_proto(raw_layers("int8", 67)),
     "few bytes in and out": lambda: ir.from_proto(raw_layers("uint8", 5)),
 }
-# Sanitizers do not see masked vector stores: they watch instruction sets without any, guard pages the rest.
-WATCHED = ["c", "c-vector", *(n for n in ("x86-64-v2", "aarch64") if n in RUNNABLE)]
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
-@pytest.mark.parametrize("target", WATCHED)
-@pytest.mark.parametrize("name", MODELS)
-def test_sanitizers_find_nothing(name, target, tmp_path):
-    """Address and undefined-behaviour sanitizers over exactly sized inputs, outputs and arena."""
-    assert _watched(MODELS[name](), isa(target), tmp_path, SANITIZE) == 0
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
@@ -245,9 +233,8 @@ def test_nothing_is_touched_beyond_an_array(name, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
-def test_both_watches_would_notice(tmp_path):
+def test_the_watch_would_notice(tmp_path):
     """An output that is one element short must be reported."""
-    assert _watched(mlp([19, 131, 5]), isa("c"), tmp_path, SANITIZE, short=1) != 0
     assert _watched(mlp([19, 131, 5]), HERE, tmp_path, ("-O1",), short=1) != 0
 
 
@@ -256,14 +243,10 @@ _GUARDED = r"""
 #include <string.h>
 #include <sys/mman.h>
 static unsigned char *room(size_t n) {
-#ifdef __SANITIZE_ADDRESS__
-    unsigned char *p = malloc(n);
-#else
     size_t pages = (n + 4095) / 4096 * 4096;
     unsigned char *p = mmap(0, pages + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mprotect(p + pages, 4096, PROT_NONE);
     p += pages - n;
-#endif
     memset(p, 0, n);
     return p;
 }
@@ -292,5 +275,4 @@ def _watched(model, target, folder, flags, short=0) -> int:
     command = ["gcc", "-std=gnu11", *march, *flags, "-o", "check", "main.c", "model.c", "-lm"]
     built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # the little main frees nothing
-    return subprocess.run([folder / "check"], capture_output=True, check=False, env=environment).returncode
+    return subprocess.run([folder / "check"], capture_output=True, check=False).returncode
