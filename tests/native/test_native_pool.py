@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from onnx.backend.test.case.node import collect_testcases
 from spatial_cases import assert_close, build, call, host_isas, model_of, numbers, sanitised
 
-from hasten.errors import UnsupportedOpError
+from hasten.errors import SourceError, UnsupportedOpError
+from hasten.graph import reference
 from hasten.native.isa import isa
 from hasten.native.lower import lower
 
@@ -111,6 +112,50 @@ def test_a_window_that_meets_padding_alone_sums_to_nothing(op: str, sizes: tuple
     model = model_of(op, x, {}, attributes)
     found = tuple(int(d) for d in model.graph.outputs[0].shape)[2:]  # type: ignore[union-attr, arg-type]
     assert_close(call(build(model, name), x)[0], expected(op, x, attributes, found), float(np.abs(x).max()))
+
+
+def padded_alike() -> list[onnx.NodeProto]:
+    """Pools of every size, stride and dilation that pad by themselves."""
+    options = product(("MaxPool", "AveragePool", "LpPool"), (1, 2, 3), (1, 2, 3, 4, 5), (1, 2), ("UPPER", "LOWER"))
+    return [
+        onnx.helper.make_node(
+            op, ["x"], [f"{op} {k} {s} {d} {end}"], kernel_shape=[k], strides=[s], auto_pad=f"SAME_{end}",
+            **({"dilations": [d]} if d > 1 else {}),
+        )
+        for op, k, s, d, end in options
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("extent", [7, 8, 9])
+def test_a_pool_that_pads_itself_is_what_onnx_runtime_says_or_refused(extent: int) -> None:
+    def made(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+        info = onnx.helper.make_tensor_value_info
+        sizes = {n.output[0]: -(-extent // onnx.helper.get_node_attr_value(n, "strides")[0]) for n in nodes}
+        outputs = [info(name, onnx.TensorProto.FLOAT, [1, 3, size]) for name, size in sizes.items()]
+        graph = onnx.helper.make_graph(nodes, "g", [info("x", onnx.TensorProto.FLOAT, [1, 3, extent])], outputs)
+        return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)], ir_version=10)
+
+    kept, refused = [], set()
+    for node in padded_alike():
+        try:
+            lower(ir.from_proto(made([node])), "case", isa("c"))
+            kept.append(node)
+        except UnsupportedOpError as error:
+            assert f"op {node.op_type} " in str(error) and "auto_pad" in str(error)
+            refused.add(node.output[0])
+    x = numbers(4, 1, 3, extent)
+    model = ir.from_proto(made(kept))
+    for node, got in zip(kept, call(build(model, "c"), x), strict=True):
+        try:
+            (want,) = reference.run(ir.from_proto(made([node])), [x])
+        except SourceError:  # it has no MaxPool whose strides leave out the last values
+            own = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            assert node.op_type == "MaxPool" and own["strides"] > own["kernel_shape"]
+            want = expected("MaxPool", x, {"pads": [0, 0], "dilations": [1], **own}, got.shape[2:])
+        np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=node.output[0])
+    assert len(kept) > 50
+    longer = {f"{op} 1 {s} 1 UPPER" for op in ("MaxPool", "AveragePool", "LpPool") for s in (4, 5)}
+    assert len(longer & refused) == {7: 3, 8: 6, 9: 3}[extent]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

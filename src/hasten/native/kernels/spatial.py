@@ -64,7 +64,7 @@ class Window:
 def window_of(node: ir.Node, extents: Sequence[int], kernel: Sequence[int]) -> Window:
     """The node's window with ``auto_pad`` resolved.
 
-    Raises:  UnsupportedOpError: an ``auto_pad`` that ONNX does not know
+    Raises:  UnsupportedOpError: an ``auto_pad`` that ONNX does not know, or of a pool where engines do not agree on it
     """
     rank, attributes = len(extents), node.attributes
     strides = tuple(attributes.get_ints("strides", (1,) * rank))
@@ -72,10 +72,18 @@ def window_of(node: ir.Node, extents: Sequence[int], kernel: Sequence[int]) -> W
     mode = attributes.get_string("auto_pad", "NOTSET")
     pads = tuple(attributes.get_ints("pads", (0,) * (2 * rank)))
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        total = [
-            max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
+        needed = [
+            (-(-n // s) - 1) * s + (k - 1) * d + 1 - n
             for n, s, k, d in zip(extents, strides, kernel, dilations, strict=True)
         ]
+        # Where strides are longer than a pool's window, ONNX Runtime moves the first window into the input, TensorFlow
+        # does not, and ONNX's text allows either; what dilations add ONNX Runtime leaves out.
+        moved = min(needed) + (mode == "SAME_LOWER") < -1
+        holes = any(k > 1 and d > 1 for k, d in zip(kernel, dilations, strict=True))
+        if node.op_type.endswith("Pool") and (moved or holes):
+            why = "strides beyond its window" if moved else "dilations"
+            raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') with auto_pad={mode} and {why}")
+        total = [max(0, n) for n in needed]
         small, large = [t // 2 for t in total], [t - t // 2 for t in total]
         pads = tuple(small + large if mode == "SAME_UPPER" else large + small)
     elif mode == "VALID":
