@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `allow_pickle=True` handed to numpy's `load` (or a `safe_mode=False` to Keras' `load_model`), but for
-files that lie beside the source.
+files that lie beside the source, or that the same function has written in the lines before.
 
 ## Why is this bad
 An `.npy` file with object arrays is a pickle: opening it can run any code. Plain arrays never need it. Keras'
@@ -32,7 +32,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
-from hasten.doctor.samples import comes_from
+from hasten.doctor.samples import comes_from, value_of
 
 _LOADS = ("numpy.load", "numpy.lib.npyio.load", "numpy.lib.format.read_array", "numpy.lib.npyio.NpzFile")
 
@@ -45,6 +45,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if node.args and comes_from(node.args[0], code, _is_source):
         return
     if name in _LOADS and value is not None and isinstance(value, ast.Constant) and value.value is True:
+        if _is_just_written(node, code):
+            return
         yield hit(node, "`allow_pickle=True` lets the file run code", Edit("argument", node, None, "allow_pickle"))
         return
     safe = keyword(node, "safe_mode")
@@ -55,6 +57,29 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         and safe.value is False
     ):
         yield hit(node, "`safe_mode=False` lets the model file run code", Edit("argument", node, None, "safe_mode"))
+
+
+def _is_just_written(node: ast.Call, code: Code) -> bool:
+    """True where the function has saved arrays, in the lines before, at a path that says the same."""
+    told = _words_of(node, code)
+    return bool(told) and any(
+        code.qualified(s.func).startswith("numpy.")
+        and code.function(s) is code.function(node)
+        and s.lineno < node.lineno
+        and _words_of(s, code) == told
+        for s in code.calls_named("save", "savez", "savez_compressed")
+    )
+
+
+def _words_of(call: ast.Call, code: Code) -> str:
+    """The last part of a path as its own text says it, without what is filled in, nor the ending that numpy adds."""
+    path = call.args[0] if call.args else None
+    told = value_of(path, code) or path
+    if told is None:
+        return ""
+    texts = [n.value for n in ast.walk(told) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    last = "".join(texts).rpartition("/")[2] if texts else ast.unparse(told)
+    return last.removesuffix(".npz").removesuffix(".npy")
 
 
 def _is_source(node: ast.AST) -> bool:
