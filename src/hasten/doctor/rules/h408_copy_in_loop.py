@@ -63,9 +63,23 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if code.is_a(receiver, makers.TORCH_MODULE) and (_is_reloaded(loop) or _is_epoch(loop)):
         return
+    if _is_made_there(receiver, code):
+        return
     if _is_put_back(receiver, loop, code) or (code.is_a(receiver, makers.TORCH_TENSOR) and _is_shared(receiver, code)):
         return
     yield hit(node, "the same thing is moved to the device in every round", *hoist(node, code), safe=True)
+
+
+def _is_made_there(receiver: ast.expr, code: Code) -> bool:
+    """True for `torch.tensor(words, device=device).long()`: it was made on a device, and a move to there copies nothing."""
+    kind = code.kind(receiver)
+    made: ast.AST | None = kind.made if kind is not None else None
+    while isinstance(made, ast.Call):
+        place = keyword(made, "device")
+        if place is not None:
+            return "cpu" not in ast.unparse(place)
+        made = made.func.value if isinstance(made.func, ast.Attribute) else None  # `….unsqueeze(0)`
+    return False
 
 
 def _is_epoch(loop: ast.For | ast.While) -> bool:
