@@ -37,6 +37,19 @@ def random(path: Path) -> Path:
     return _save(path, nodes, [("x", (1, 4))], [("y", (1, 4))], 18)
 
 
+def lookup(path: Path) -> Path:
+    """Rows of the weights by number: ids (batch, 2) int32 to y (batch, 2, 3)."""
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["w", "ids"], ["y"])],
+        "small",
+        [helper.make_tensor_value_info("ids", TensorProto.INT32, ("batch", 2))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 2, 3))],
+        [numpy_helper.from_array(WEIGHTS, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
 def inside(path: Path, dtype: str) -> Path:
     """x (1, 4) in float32, doubled in ``dtype``, answered in float32."""
     nodes = [

@@ -26,6 +26,8 @@ from hasten.errors import (
     VerifyError,
 )
 from hasten.records import Trial
+from hasten.sources import SourceRequest
+from hasten.sources.detect import open_source
 from hasten.tune.plan import Event, Limits
 
 QUICK = Settings(engines=("onnxruntime",), quick=True, threads=1, budget_s=90)
@@ -171,7 +173,8 @@ def test_compile_with_an_unknown_engine(model_file: Path) -> None:
         np.full((1, 4), np.nan, np.float32),
         np.full((2, 4), np.inf, np.float32),
         np.zeros((1, 5), np.float32),
-        np.zeros((1, 4), np.float64),
+        np.full((1, 4), 1e300),
+        np.zeros((1, 4), np.complex128),
         (np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32)),
         {"z": np.zeros((1, 4), np.float32)},
         [["a", "b", "c", "d"]],
@@ -184,8 +187,24 @@ def test_samples_that_do_not_fit_are_refused(model_file: Path, sample: object) -
     assert "expected" in str(caught.value)
 
 
-def test_a_list_will_do_as_a_sample(model_file: Path) -> None:
-    hasten.compile(model_file, engine="onnxruntime", sample=[[1, 2, 3, 4]]).close()
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64", "uint8", "bool"])
+def test_a_sample_of_another_dtype_is_converted(model_file: Path, dtype: str) -> None:
+    sample = np.array([[1, 0, 2, 3]]).astype(dtype)
+    source = open_source(model_file, SourceRequest())
+    for given in (sample, sample.tolist(), (sample,), {"x": sample}):
+        hasten.compile(model_file, engine="onnxruntime", sample=given).close()
+        (taken,) = prepare.ordered(source, given) or ()
+        assert taken.dtype == np.float32
+        np.testing.assert_array_equal(taken, sample)
+
+
+def test_whole_numbers_fit_their_input_or_are_refused(home: Path) -> None:
+    path = small_onnx.lookup(home / "lookup.onnx")
+    hasten.compile(path, engine="onnxruntime", sample=np.array([[1, 2]], np.int64)).close()
+    with pytest.raises(InputError, match="expected values that fit int32, received 1 to 1099511627776"):
+        hasten.compile(path, engine="onnxruntime", sample=np.array([[1, 2**40]], np.int64))
+    with pytest.raises(InputError, match=r"expected int32\[batch, 2\], received float64\[1, 2\]"):
+        hasten.compile(path, engine="onnxruntime", sample=np.array([[1.0, 2.0]]))
 
 
 def test_random_models_are_refused(home: Path) -> None:

@@ -105,6 +105,14 @@ def drawn(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.parametrize(("held", "taken"), [("float32", "float32"), ("float64", "float64")])
+def test_float64_is_narrowed_where_the_function_does_not_take_it(held: str, taken: str) -> None:
+    weights = tf.constant(np.ones((4, 2)), held)
+    with hasten.compile(tf.function(lambda x: x @ weights), engine="onnxruntime", sample=np.ones((1, 4))) as fast:
+        assert fast.inputs[0].dtype == taken
+        assert fast(np.ones((1, 4), taken)).tolist() == [[4, 4]]
+
+
 X, PARTS = drawn(1, 4), (drawn(1, 4) + 1, {"k": drawn(1, 2)})
 
 

@@ -221,3 +221,21 @@ def test_the_saved_module_opens_without_the_importers(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(source.path)]
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     assert subprocess.run(command, capture_output=True, text=True, check=True, env=here).stdout == "2\n"
+
+
+@pytest.mark.parametrize("own", ["float32", "float64"])
+def test_real_numbers_of_a_sample_take_the_dtype_of_the_module(own: str) -> None:
+    module = Mixed().to(getattr(torch, own)).eval()
+    other = {"float32": np.float64, "float64": np.float32}[own]
+    batch = {"left": np.ones((1, 4), other), "right": np.ones((1, 5), other)}
+    with hasten.compile(module, engine="onnxruntime", sample=(batch,)) as fast:
+        assert [spec.dtype for spec in fast.inputs] == [own, own]
+
+
+def test_a_module_that_narrows_float64_itself_is_given_it() -> None:
+    class Narrowing(torch.nn.Linear):  # type: ignore[misc,name-defined]
+        def forward(self, x):
+            return super().forward(x.float())
+
+    with hasten.compile(Narrowing(4, 2).eval(), engine="onnxruntime", sample=np.ones((1, 4))) as fast:
+        assert fast.inputs[0].dtype == "float64"

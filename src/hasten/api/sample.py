@@ -46,18 +46,32 @@ def loose_arrays(given: Any) -> tuple[Any, ...]:
 def ordered(source: Source, given: Any) -> tuple[Array, ...] | None:
     """The user's sample as one array per input, of its dtype; None without a sample.
 
-    Shapes:  given: an array for one input; a list, tuple or dict of arrays for several; plain lists are converted
-    Raises:  InputError: another count or other names
+    Arrays and lists alike are converted as ``predict`` converts them: float64 to float32, int64 to int32 that holds it.
+
+    Shapes:  given: an array for one input; a list, tuple or dict of arrays for several
+    Raises:  InputError: another count or other names, or values that would lose their meaning
     """
-    if given is None or source.sample is not None:
-        return source.sample
+    if given is None:
+        return None
     inputs = source.inputs
-    values = by_name(inputs, _flat(inputs, given)) if isinstance(given, Mapping) else list(loose_arrays(given))
+    if source.sample is not None:
+        values: list[Any] = list(source.sample)
+    else:
+        values = by_name(inputs, _flat(inputs, given)) if isinstance(given, Mapping) else list(loose_arrays(given))
     if len(values) != len(inputs):
         raise InputError(
             f"sample: expected {len(inputs)} arrays ({', '.join(map(str, inputs))}), received {len(values)}"
         )
-    return tuple(v if isinstance(v, np.ndarray) else convert(s, v) for s, v in zip(inputs, values, strict=True))
+    return tuple(_fitting(spec, value) for spec, value in zip(inputs, values, strict=True))
+
+
+def _fitting(spec: TensorSpec, value: Any) -> Array:
+    array = convert(spec, value)
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        raise InputError(
+            f"sample for input {spec}: expected numbers that {spec.dtype} holds, received some beyond its range"
+        )
+    return array
 
 
 def _flat(inputs: Sequence[TensorSpec], given: Mapping[str, Any]) -> Mapping[str, Any]:

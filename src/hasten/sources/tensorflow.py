@@ -27,7 +27,7 @@ from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress, fill, renamed
 from hasten.sources.mixing import settle_rows
 from hasten.sources.special import FORMULAS
-from hasten.sources.structure import entries, leaves, unlike
+from hasten.sources.structure import entries, leaves, mapped, unlike
 from hasten.types import Array, TensorSpec
 
 __all__ = ["open_saved_model", "open_tf_function"]
@@ -263,8 +263,7 @@ def _concrete(tf: Any, function: Any, request: SourceRequest) -> Any:
         if getattr(target, "input_signature", None) is not None:
             return target.get_concrete_function()
         if request.example is not None or request.sample is not None:
-            args, kwargs = _Example.of(target, _given(request)).specs(tf)
-            return target.get_concrete_function(*args, **kwargs)
+            return _traced(tf, target, _given(request))
         traced: Callable[[], list[Any]] | None = getattr(target, "_list_all_concrete_functions", None)
         known = traced() if traced is not None else []
     except Exception as error:
@@ -274,6 +273,24 @@ def _concrete(tf: Any, function: Any, request: SourceRequest) -> Any:
             f"the tf.function was traced {len(known)} times: expected once, or an input_signature; pass sample=x"
         )
     return known[0]
+
+
+def _traced(tf: Any, target: Any, example: Any) -> Any:
+    """The function for arrays like these; where it does not take their float64, for float32 in its place."""
+
+    def concrete(given: Any) -> Any:
+        args, kwargs = _Example.of(target, given).specs(tf)
+        return target.get_concrete_function(*args, **kwargs)
+
+    try:
+        return concrete(example)
+    except Exception as error:  # whatever the function's own code raises
+        if all(array.dtype != np.float64 for _, array in leaves(example)):
+            raise
+        try:
+            return concrete(mapped(lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, example))
+        except Exception:
+            raise error from None
 
 
 @dataclass(frozen=True)

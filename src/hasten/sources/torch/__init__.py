@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.determinism import REPEATS, check_calls
 from hasten.sources.dims import rows_independent, rows_mix
 from hasten.sources.onnx import Settled, settle
-from hasten.sources.structure import unlike
+from hasten.sources.structure import mapped, unlike
 from hasten.sources.torch.export import Ports, export
 from hasten.sources.torch.nested import Given, flattened, readings, refusal, stored
 from hasten.sources.torch.observed import drawn_in, operators
@@ -123,12 +123,21 @@ def _sample(opened: Opened, request: SourceRequest) -> tuple[Opened, list[Array]
     """
     example = request.sample if request.example is None else request.example
     if example is not None:
-        return _as_given(opened, readings(opened, example), request)
+        return _as_given(opened, _meanings(opened, example), request)
     kept = stored(opened.program)
     if kept is not None and not request.shapes:
         return _as_given(opened, [kept], request)
     sample, names = _shaped_sample(opened, request, _reference(opened))
     return _as_given(opened, [Given(tuple(sample), {})], request)[0], sample, names
+
+
+def _meanings(opened: Opened, example: Any) -> Iterator[Given]:
+    """What the sample may mean; as it is first, then with its real numbers in the dtype of the module's own."""
+    yield from readings(opened, example)
+    held = [*opened.module.parameters(), *opened.module.buffers()]
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in held if tensor.is_floating_point()}
+    if len(dtypes) == 1 and (own := dtypes.pop()) in ("float16", "float32", "float64"):
+        yield from readings(opened, mapped(lambda a: a.astype(own) if a.dtype.kind == "f" else a, example))
 
 
 def _as_given(
