@@ -49,6 +49,8 @@ _SHIPS = (
     "torch.jit.optimize_for_inference",
     "torch.utils.mobile_optimizer.optimize_for_mobile",
 )
+_SAVES = ("save", "_save_for_lite_interpreter")
+_WRITES = ("torch.jit.save", "torch.utils.mobile_optimizer.optimize_for_mobile")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -121,11 +123,18 @@ def _is_read_on(node: ast.Call, code: Code) -> bool:
 
 
 def _is_shipped(node: ast.Call, code: Code) -> bool:
+    """True where the traced thing is frozen or optimised on the spot, or written to a file by any way."""
     parent = code.parent(node)
-    if isinstance(parent, ast.Attribute) and parent.attr in ("save", "_save_for_lite_interpreter"):
+    return (isinstance(parent, ast.Call) and code.qualified(parent.func) in _SHIPS) or _is_written(node, code)
+
+
+def _is_written(node: ast.Call, code: Code) -> bool:
+    """True where a file gets what a call gives, or what freezing and optimising make of that."""
+    parent = code.parent(node)
+    if isinstance(parent, ast.Attribute) and parent.attr in _SAVES:
         return True
     if isinstance(parent, ast.Call) and code.qualified(parent.func) in _SHIPS:
-        return True
+        return code.qualified(parent.func) in _WRITES or _is_written(parent, code)
     statement = code.statement(node)
     if not isinstance(statement, ast.Assign) or statement.value is not node:
         return False
@@ -133,10 +142,13 @@ def _is_shipped(node: ast.Call, code: Code) -> bool:
     for call in code.calls:
         if "." not in name and code.names.find(name, call)[0] is not code.names.find(name, node)[0]:
             continue  # another function's variable of that name
-        given = [code.names.dotted(a) for a in call.args]
-        if code.qualified(call.func) in _SHIPS and name in given:
+        given = name in [code.names.dotted(a) for a in call.args]
+        if given and code.qualified(call.func) in _WRITES:
             return True
-        saves = isinstance(call.func, ast.Attribute) and call.func.attr in ("save", "_save_for_lite_interpreter")
+        later = call.lineno > node.lineno and code.qualified(call.func) in _SHIPS
+        if given and later and _is_written(call, code):
+            return True
+        saves = isinstance(call.func, ast.Attribute) and call.func.attr in _SAVES
         if saves and isinstance(call.func, ast.Attribute) and code.names.dotted(call.func.value) == name:
             return True
     return False
