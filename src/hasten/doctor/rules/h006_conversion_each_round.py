@@ -52,6 +52,7 @@ _LIBRARIES = frozenset(words("torch torchvision torchaudio tensorflow keras nump
 _TAKES_OFF = re.compile("^numpy$|^tolist$|to_?list$|(to|2)_?(np|numpy)$")
 _OF_ARRAYS = frozenset(("torch.from_numpy", "torch.as_tensor", "torch.tensor", "torch.FloatTensor", "torch.Tensor"))
 _DEVICES_ELSEWHERE = ("pytorch_lightning", "lightning", "accelerate")
+_HANDFUL = 8
 _VIEWS = re.compile(r"(^|[._])(augment\w*|tta\w*|views|crops|flips|models|members|ensemble|nets)$")
 _TRAINING = frozenset(("backward", "step", "train_on_batch", "apply_gradients", "minimize", "zero_grad"))
 
@@ -161,9 +162,12 @@ def _knows_device(code: Code) -> bool:
 
 
 def _asks_few(loop: ast.AST, code: Code) -> bool:
-    """True for rounds over the members of an ensemble, or the views of one sample: a handful each time."""
+    """True for rounds over the members of an ensemble, the views of one sample, or what a list names: a handful."""
     if not isinstance(loop, ast.For):
         return False
+    named = value_of(loop.iter, code) if isinstance(loop.iter, ast.Name) else None
+    if isinstance(named, (ast.Tuple, ast.List)) and 0 < len(named.elts) <= _HANDFUL:
+        return True
     if _VIEWS.search(code.names.dotted(loop.iter).lower()):
         return True
     runs = (n.func for n in ast.walk(loop) if isinstance(n, ast.Call) and code.runs_model(n) is not None)
