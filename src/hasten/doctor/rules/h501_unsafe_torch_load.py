@@ -3,8 +3,9 @@
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
 saved, for a path that the lines before have just written (the best epoch of the same training, too), for a cache that
-the file writes itself, for `weights_only=False` beneath a comment or in a docstring that tells why, for files of an
-installed package that are asked for as such, and for projects whose own files ask for torch 2.6 or newer.
+the file writes itself, for what the trainer of this run (Lightning, Ray) says that it has kept, for
+`weights_only=False` beneath a comment or in a docstring that tells why, for files of an installed package that are
+asked for as such, and for projects whose own files ask for torch 2.6 or newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -53,6 +54,8 @@ _SAFE = (2, 6)  # the torch whose default is the safe reader
 _ON_DISK = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|cache")
 _EXISTS = re.compile(rf"{_ON_DISK.pattern}|resume")
 _BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
+_KEEPERS = ("lightning", "pytorch_lightning")
+_KEPT = words("best_model_path best_k_models last_model_path")  # what their checkpoint callback has written
 _STOPPER = re.compile(r"early_?stop(per|ping)?$", re.IGNORECASE)
 _TRAINS = re.compile(r"(^|[._])(train|fit)$")
 _OPENS = re.compile(r"load|restore|resume|read|from|open|init|setup|predict|infer")
@@ -72,7 +75,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if _never_runs(node, code) or _is_own_copy(node, code) or _is_just_written(node, code):
         return
-    if _is_of_dataset(node) or _is_own_cache(node, code):
+    if (
+        _is_of_dataset(node)
+        or _is_own_cache(node, code)
+        or comes_from(_path(node), code, lambda n: _is_of_run(n, code))
+    ):
         return
     if value is None and (least_torch(code.file) or (0, 0)) >= _SAFE:
         return
@@ -308,6 +315,18 @@ def _searches(code: Code) -> list[ast.Call]:
     return [
         c for c in code.calls_named("run", "fit") if code.qualified(c.func) in ("ray.tune.run", "ray.tune.Tuner.fit")
     ]
+
+
+def _is_of_run(part: ast.AST, code: Code) -> bool:
+    """True for a place that the trainer of this very run tells of: what its callback, or the trial before, has kept."""
+    if isinstance(part, ast.Attribute) and part.attr in _KEPT:
+        return code.imports(*_KEEPERS)
+    if isinstance(part, ast.Call):
+        name = code.qualified(part.func)
+        return name.startswith("ray.") and name.endswith((".get_checkpoint", ".Checkpoint.from_directory"))
+    bindings = code.names.find(part.id, part)[1] if isinstance(part, ast.Name) else []
+    around = [b.value for b in bindings if b.role == "element" and b.value is not None]
+    return bool(around) and all(comes_from(v, code, lambda n: _is_of_run(n, code)) for v in around)
 
 
 def _is_of_dataset(node: ast.Call) -> bool:
