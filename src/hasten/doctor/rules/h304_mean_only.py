@@ -63,8 +63,21 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         and not _is_progress(node, code)
         and not (isinstance(node, ast.BinOp) and _is_ratio(node, code))
         and not _RATES.search(vicinity(node, code))
+        and not _is_said_before(node, averaged, code)
     ):
         yield hit(node, "a mean alone hides the tail that users wait for")
+
+
+def _is_said_before(node: ast.AST, averaged: str, code: Code) -> bool:
+    """True for a second mean of the same total, a few lines on: `total / calls`, then `total / rows`."""
+    own = code.statement(node)
+    block = code.block(own)
+    for earlier in reversed(block[: next((i for i, s in enumerate(block) if s is own), 0)]):
+        if isinstance(earlier, (ast.For, ast.While, ast.With)):
+            return False
+        if any(isinstance(n, (ast.Call, ast.BinOp)) and _averaged(n, code) == averaged for n in ast.walk(earlier)):
+            return True
+    return False
 
 
 def _is_time(averaged: str, node: ast.AST, code: Code) -> bool:
