@@ -36,6 +36,7 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.percall import hoist, is_guarded
 from hasten.doctor.rule import Hit, Rule, hit, keyword
+from hasten.doctor.samples import value_of
 
 _DTYPES = ("float", "half", "int", "long", "bool", "double", "complex", "bfloat", "uint", "dtype")
 
@@ -71,14 +72,26 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 
 def _is_made_there(receiver: ast.expr, code: Code) -> bool:
-    """True for `torch.tensor(words, device=device).long()`: it was made on a device, and a move to there copies nothing."""
-    kind = code.kind(receiver)
-    made: ast.AST | None = kind.made if kind is not None else None
-    while isinstance(made, ast.Call):
-        place = keyword(made, "device")
+    """True for what `torch.tensor(words, device=device)` made, here or in a function: no move copies it."""
+    klass = code.klass(code.function(receiver) or receiver)
+    if isinstance(receiver, ast.Attribute) and klass is not None and code.names.dotted(receiver.value) == "self":
+        values = [b.value for b in code.names.attributes.get(klass, {}).get(receiver.attr, [])]
+    else:
+        values = [value_of(receiver, code)]
+    return bool(values) and all(_is_on_device(v, code) for v in values)
+
+
+def _is_on_device(value: ast.expr | None, code: Code, depth: int = 1) -> bool:
+    """True for a tensor that is told its device as it is made, by way of `.unsqueeze(0)` and its like too."""
+    while isinstance(value, ast.Call):
+        place = keyword(value, "device")
         if place is not None:
             return "cpu" not in ast.unparse(place)
-        made = made.func.value if isinstance(made.func, ast.Attribute) else None  # `….unsqueeze(0)`
+        function = code.function_run(value) if depth else None
+        if function is not None:
+            returned = code.definitions.returns(function)
+            return bool(returned) and all(_is_on_device(r, code, depth - 1) for r in returned)
+        value = value.func.value if isinstance(value.func, ast.Attribute) else None
     return False
 
 
