@@ -11,7 +11,7 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from hasten.engines import BuildRequest, engine
-from hasten.graph import read, reference, specs
+from hasten.graph import parted, read, reference, specs
 from hasten.records import Candidate
 from hasten.sessions import open_session
 from hasten.sources.onnx import session_reference
@@ -95,3 +95,26 @@ def test_products_of_bytes_do_not_overflow(name: str, tmp_path: Path) -> None:
     session.close()
     for got in (reference.run(model, [X])[0], session_reference(path, model)([X])[0], shipped):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_large_weights_stay_where_they_lie(tmp_path: Path) -> None:
+    weights = RNG.standard_normal((64, 64)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Reshape", ["z", "shape"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", T.FLOAT, (1, 64))],
+        [helper.make_tensor_value_info("y", T.FLOAT, (64,))],
+        _constants(w=weights, shape=np.array([-1])),
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "m.onnx")
+    model = read(tmp_path / "m.onnx")
+    held = {name: value.const_value for name, value in model.graph.initializers.items()}
+
+    data, apart = parted(model)
+    assert len(data) < weights.nbytes
+    np.testing.assert_array_equal(apart.pop("w"), weights)
+    assert not apart  # shapes are read while the graph is opened
+    assert all(value.const_value is held[name] for name, value in model.graph.initializers.items())
+
+    x = RNG.standard_normal((1, 64)).astype(np.float32)
+    np.testing.assert_allclose(reference.run(model, [x])[0], (x @ weights)[0], rtol=1e-5, atol=1e-5)

@@ -7,17 +7,22 @@ A file or bytes enter, an ``onnx_ir.Model`` leaves, and back. ``shapes`` infers,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeGuard
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from hasten.errors import SourceError
 from hasten.graph.external import refuse_bad_files
-from hasten.types import TensorSpec
+from hasten.types import Array, TensorSpec
 
-__all__ = ["clone", "read", "specs", "to_bytes", "write"]
+__all__ = ["clone", "parted", "read", "specs", "to_bytes", "write"]
 
 _LIMIT_BYTES = 2_000_000_000  # protobuf refuses single messages over 2 GiB
+_PARTED_BYTES = 4096
+"""Smaller weights may be shapes, which ONNX Runtime reads while it opens the graph."""
+_PARTED = frozenset(map(np.dtype, ("float16", "float32", "float64", "int8", "int32", "int64", "uint8")))
 
 
 def read(source: Path | bytes) -> ir.Model:
@@ -59,11 +64,47 @@ def to_bytes(model: ir.Model) -> bytes:
         raise SourceError(f"cannot serialise model: expected under 2 GiB of weights, received {size / 2**30:.1f} GiB")
     if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
         model = ir.external_data.load_to_model(clone(model))
+    return _serialised(model)
+
+
+def _serialised(model: ir.Model) -> bytes:
     try:
         data: bytes = ir.to_proto(model).SerializeToString()
     except Exception as error:
-        raise SourceError(f"cannot serialise model: {_cause(error)}; expected a whole, undamaged model") from error
+        raise _unserialisable(error) from error
     return data
+
+
+def _unserialisable(error: Exception) -> SourceError:
+    return SourceError(f"cannot serialise model: {_cause(error)}; expected a whole, undamaged model")
+
+
+def parted(model: ir.Model) -> tuple[bytes, dict[str, Array]]:
+    """The serialised model without its large weights, and those by name.
+
+    Raises:  SourceError: as ``to_bytes``
+    """
+    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return to_bytes(model), {}
+    large = {v: v.const_value for v in model.graph.initializers.values() if _is_parted(v.const_value)}
+    try:
+        weights = {value.name or "": np.ascontiguousarray(weight.numpy()) for value, weight in large.items()}
+        for value, weight in large.items():
+            value.const_value = ir.ExternalTensor(
+                "apart", 0, weight.nbytes, weight.dtype, shape=ir.Shape(weight.shape.numpy()), name=value.name or ""
+            )
+        return _serialised(model), weights
+    except SourceError:
+        raise
+    except Exception as error:  # bytes that are no whole tensor
+        raise _unserialisable(error) from error
+    finally:
+        for value, weight in large.items():
+            value.const_value = weight
+
+
+def _is_parted(weight: ir.TensorProtocol | None) -> TypeGuard[ir.TensorProtocol]:
+    return weight is not None and weight.nbytes >= _PARTED_BYTES and weight.dtype.numpy() in _PARTED
 
 
 def _cause(error: BaseException) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
 from hasten.errors import SourceError
-from hasten.graph import clone, to_bytes
+from hasten.graph import clone, parted, to_bytes
 from hasten.graph.walk import all_nodes
 from hasten.types import Array
 
@@ -52,7 +53,8 @@ def runner(model: ir.Model) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
 
     Raises:  SourceError: as ``run``, now or when it is called
     """
-    return _runner(model, to_bytes(with_own_zero_points(model)), None)
+    data, weights = parted(with_own_zero_points(model))
+    return _runner(model, data, None, weights)
 
 
 def observe(model: ir.Model, arrays: Sequence[Array], values: Sequence[ir.Value]) -> tuple[Array, ...]:
@@ -105,7 +107,9 @@ def with_own_zero_points(model: ir.Model) -> ir.Model:
     return apart if made else model
 
 
-def _runner(model: ir.Model, data: bytes, wanted: list[str] | None) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
+def _runner(
+    model: ir.Model, data: bytes, wanted: list[str] | None, weights: Mapping[str, Array] = MappingProxyType({})
+) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
     multiplies_bytes = any(node.op_type in _BYTE_PRODUCTS for node in all_nodes(model.graph))
@@ -113,14 +117,15 @@ def _runner(model: ir.Model, data: bytes, wanted: list[str] | None) -> Callable[
     sums_exactly(options)
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     options.enable_mem_reuse = model.graph.num_nodes() < MANY_NODES
-    weights = model.graph.initializers
+    held = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+    options.add_external_initializers(list(held), list(held.values()))
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise _refused(error) from error
-    names = [v.name for v in session.get_inputs() if v.name not in weights]
+    names = [v.name for v in session.get_inputs() if v.name not in model.graph.initializers]
 
-    def call(arrays: Sequence[Array]) -> tuple[Array, ...]:
+    def call(arrays: Sequence[Array], _owner: object = held) -> tuple[Array, ...]:
         try:
             return tuple(session.run(wanted, dict(zip(names, arrays, strict=True))))
         except Exception as error:
