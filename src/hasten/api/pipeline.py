@@ -13,6 +13,7 @@ from typing import Any
 
 from hasten import bundle
 from hasten.api import prepare, ship
+from hasten.api.collecting import rarely_collected
 from hasten.api.describe import Finished, describe
 from hasten.api.profiling import ByOp, by_op
 from hasten.api.settings import Settings
@@ -147,6 +148,7 @@ def study(
         return Outcome(report, output, interrupted)
 
 
+@rarely_collected()
 def _read(
     model: Any, sample: Any, how: tuple[Settings, tuple[Path, Path]], on_event: OnEvent
 ) -> tuple[Source, prepare.Graphs, Sequence[Sequence[Array]]]:

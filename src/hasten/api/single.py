@@ -10,6 +10,7 @@ from typing import Any
 
 from hasten import bundle, graph
 from hasten.api import prepare, ship
+from hasten.api.collecting import rarely_collected
 from hasten.api.settings import Settings
 from hasten.bundle import Contents, Entry
 from hasten.engines import BuildRequest
@@ -28,6 +29,7 @@ from hasten.verify import Tolerance, compare
 __all__ = ["compile"]
 
 
+@rarely_collected()
 def compile(
     model: Any,
     engine: str = "native",
