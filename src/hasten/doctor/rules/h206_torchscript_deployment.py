@@ -3,7 +3,7 @@
 ## What it does
 Finds a model traced or scripted and then saved, frozen or optimised for inference. Files that name a program which
 reads nothing else (libtorch, Triton, PLUMED, LAMMPS, OpenMM) are left alone, and so are programs that describe
-themselves as makers of TorchScript, and models that are traced for their gradients.
+themselves as makers of TorchScript, and models that are traced for their gradients or loaded again for training.
 
 ## Why is this bad
 TorchScript is deprecated and no longer developed. Its executor fuses little on a CPU, and its files can run code when
@@ -60,7 +60,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if _is_asked_for(node, code) or _is_read_on(node, code) or _is_bare(node, code) or code.finds(_READERS):
         return
-    if _is_differentiated(node, code):
+    if _is_differentiated(node, code) or code.fact(_trains_loaded):
         return
     yield hit(node, "TorchScript is deprecated as a way to deploy")
 
@@ -92,6 +92,13 @@ def _is_differentiated(node: ast.Call, code: Code) -> bool:
     marked = (n for n in code.names.nodes if isinstance(n, ast.Attribute) and code.names.dotted(n.value) in examples)
     asks = (n for n in marked if n.attr == "requires_grad_" or (n.attr == "requires_grad" and _is_stored(n)))
     return any(code.function(n) is code.function(node) for n in asks)
+
+
+def _trains_loaded(code: Code) -> bool:
+    """True where the file's own lines load TorchScript and go on to train with it: a part that is taken over."""
+    loaded = (c for c in code.calls_named("load") if code.qualified(c.func) == "torch.jit.load")
+    first = min((c.lineno for c in loaded if code.function(c) is None), default=None)
+    return first is not None and any(c.lineno > first for c in code.calls_named("backward") if code.function(c) is None)
 
 
 def _is_stored(node: ast.Attribute) -> bool:
