@@ -9,7 +9,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.names import Binding
 from hasten.doctor.words import words
 
-__all__ = ["answers_once", "draws", "is_written_out", "shows_few"]
+__all__ = ["answers_once", "draws", "is_printed_each", "is_written_out", "shows_few"]
 
 _ARRAYS = words(
     "numpy.array numpy.asarray tensorflow.constant tensorflow.convert_to_tensor "
@@ -125,6 +125,12 @@ def shows_few(loop: ast.AST | None) -> bool:
     count = loop.iter.args[0]
     few = isinstance(count, ast.Constant) and isinstance(count.value, int) and count.value <= _HANDFUL
     return few and getattr(loop.iter.func, "id", "") == "range" and any(_prints(s) for s in loop.body)
+
+
+def is_printed_each(call: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True for a `print` that every round of a loop comes to."""
+    printed = getattr(call.func, "id", "") == "print"
+    return printed and not any(isinstance(around, ast.If) for around in _between(call, loop, code))
 
 
 def _prints(statement: ast.stmt) -> bool:

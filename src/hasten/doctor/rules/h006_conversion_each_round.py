@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.heads import gives_few
+from hasten.doctor.once import is_printed_each
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import comes_from, is_chunked, value_of
 from hasten.doctor.words import words
@@ -198,8 +199,9 @@ def _waits_anyway(loop: ast.AST, code: Code) -> bool:
     if any(_last_name(c.func) == "isnan" or _is_tested(c, code) for c in calls):
         return True
     helpers = {code.function_run(c) for c in calls} - {None}
-    if any(_is_unseen(c, code) and any(_from_model(a, loop, code) for a in c.args) for c in calls):
-        return True  # the measures of other files give numbers, more often than not
+    read = (c for c in calls if _is_unseen(c, code) or is_printed_each(c, loop, code))
+    if any(_from_model(a, loop, code) for c in read for a in c.args):
+        return True  # the measures of other files give numbers, more often than not; `print(answer)` shows them
     calls += [n for h in helpers if h is not None for n in ast.walk(h) if isinstance(n, ast.Call)]
     named = (c.func.attr if isinstance(c.func, ast.Attribute) else getattr(c.func, "id", "") for c in calls)
     return any(_TAKES_OFF.search(name) for name in named)

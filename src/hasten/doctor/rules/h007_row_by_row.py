@@ -3,8 +3,8 @@
 ## What it does
 Finds a model (torch, Keras, ONNX Runtime) run in a `for` loop or comprehension on `x[None]`, `x.unsqueeze(0)`,
 `X[i:i+1]` of the loop's own element, with no state carried from round to round. Loops that draw each row or print a
-handful, rows called texts or tokens, what is left to do where a batch has failed, rounds that explain or show their
-rows, and files that time single runs are left alone.
+handful, streams, rows called texts or tokens, what is left to do where a batch has failed, rounds that explain or show
+their rows, and files that time single runs are left alone.
 
 ## Why is this bad
 Each call pays the cost of Python, dispatch and reading all weights. A batch pays once, and turns matrix-vector into
@@ -42,6 +42,7 @@ from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_f
 _PER_ROW = ("backward", "grad", "GradientTape", "gradient")  # gradients of single rows are wanted
 _WORDS = re.compile(r"(^|_)(ids|tokens?|texts?|prompts?|sentences?|words)(_|$)")
 _LOOKS = re.compile(r"explain|interpret|saliency|grad_?cam|heat_?map|attribution|visuali[sz]e|plot|(^|_)demo(_|$)")
+_ARRIVES = re.compile(r"(^|[._])stream$")  # rows that come one by one
 _GIVEN_ELSEWHERE = ("predict", "predict_on_batch")
 
 
@@ -59,6 +60,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if data is None or not is_one_sample(data, code) or not only_from_target(data, loop, code):
         return
     if model_changes(node.func, loop, code) or code.in_layer(node) or _carries_state(node, loop, code):
+        return
+    if isinstance(loop, ast.For) and _ARRIVES.search(code.names.dotted(loop.iter)):
         return
     if any("past" in (k.arg or "") or "cache" in (k.arg or "") for k in node.keywords):
         return  # a language model goes on from what it has read
