@@ -38,14 +38,14 @@ _ANSWERS = frozenset(("inference", "prediction", "predictions"))  # `run_inferen
 
 def repeats_needlessly(call: ast.Call, code: Code) -> str:
     """Why this preparation runs again and again with the same arguments; '' where it does not, or has reason to."""
+    if code.function(call) is None and code.fact(_is_rerun) and not _is_kept(call, code):
+        return "at each interaction: Streamlit runs the script again (st.cache_resource keeps it)"
     if is_guarded(call, code) or _is_timed_alone(call, code):
         return ""
     loop = code.loop(call)
     if loop is not None:
         return "" if _needed_in_loop(call, loop, code) or not is_used(call, loop, code) else "in a loop"
     function = code.function(call)
-    if function is None and code.fact(_is_rerun):
-        return "at each interaction: Streamlit runs the script again (st.cache_resource keeps it)"
     if (
         function is None
         or _is_cached(function, code)
@@ -65,6 +65,14 @@ def _is_rerun(code: Code) -> bool:
     """True for a script that draws with Streamlit in its own lines: these run again at each click."""
     drawn = (c for c in code.calls if code.qualified(c.func).startswith("streamlit."))
     return any(code.function(c) is None and isinstance(code.statement(c), (ast.Expr, ast.Assign)) for c in drawn)
+
+
+def _is_kept(call: ast.Call, code: Code) -> bool:
+    """True where it goes into Streamlit's session, or a test asks whether that, or the name itself, holds one."""
+    statement = code.statement(call)
+    places = [ast.unparse(t) for t in statement.targets] if isinstance(statement, ast.Assign) else []
+    tests = [ast.unparse(a.test) for a in code.ancestors(call) if isinstance(a, ast.If)]
+    return any("session_state" in text for text in (*places, *tests)) or any(p in t for p in places for t in tests)
 
 
 def _is_timed_alone(call: ast.Call, code: Code) -> bool:
