@@ -180,15 +180,6 @@ def test_the_callers_floating_point_state_is_untouched():
         control.set(before)
 
 
-def test_denormals_are_zero_inside_a_call():
-    """A decaying state must end at exactly zero, not among denormals, where arithmetic can be 100 times slower."""
-    built = Built(recurrent("RNN", 400, 1, 16, seed=1), HERE)
-    x = np.zeros((400, 1, 1), np.float32)
-    y = built(x)[0]
-    tiny = np.finfo(np.float32).tiny
-    assert not np.any((np.abs(y) > 0) & (np.abs(y) < tiny))
-
-
 def test_only_what_is_brief_and_keeps_no_state_leaves_the_mode_alone_unless_near_zero():
     target = isa("x86-64-v3")
     models = {
