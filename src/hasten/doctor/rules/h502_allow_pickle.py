@@ -62,12 +62,16 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 def _is_just_written(node: ast.Call, code: Code) -> bool:
     """True where the function has saved arrays, in the lines before, at a path that says the same."""
     told = _words_of(node, code)
-    return bool(told) and any(
-        code.qualified(s.func).startswith("numpy.")
-        and code.function(s) is code.function(node)
-        and s.lineno < node.lineno
-        and _words_of(s, code) == told
-        for s in code.calls_named("save", "savez", "savez_compressed")
+    return (
+        bool(told)
+        and code.function(node) is not None
+        and any(
+            code.qualified(s.func).startswith("numpy.")
+            and code.function(s) is code.function(node)
+            and s.lineno < node.lineno
+            and _words_of(s, code) == told
+            for s in code.calls_named("save", "savez", "savez_compressed")
+        )
     )
 
 
