@@ -58,6 +58,10 @@ _KEEPERS = ("lightning", "pytorch_lightning")
 _KEPT = words("best_model_path best_k_models last_model_path")  # what their checkpoint callback has written
 _STOPPER = re.compile(r"early_?stop(per|ping)?$", re.IGNORECASE)
 _TRAINS = re.compile(r"(^|[._])(train|fit)$")
+_TRAINS_ALL = re.compile(
+    r"(^|[._])(run_training|train(ing)?_loop|train_(model|with_\w+|net(work)?|and_\w+)|train|fit)$"
+)
+_TRAINER = re.compile(r"(trainer|learner|engine|solver|experiment|runner)\w*\.train$", re.IGNORECASE)
 _OPENS = re.compile(r"load|restore|resume|read|from|open|init|setup|predict|infer")
 
 
@@ -302,12 +306,28 @@ def _is_best_of_training(node: ast.Call, code: Code) -> bool:
     kept = [c for c in code.calls if _STOPPER.search(code.names.dotted(c.func))]
     if _BEST.search(said):
         kept += code.calls_named("backward")
-        if any(code.function(c) is around and c.lineno < node.lineno for c in _searches(code)):
+        own = [*_searches(code), *(c for c in code.calls if _trains(c, code))]
+        if any(code.function(c) is around and _comes_before(c, node, code) for c in own):
             return True
     return any(
         code.function(step) is around and any((loop.end_lineno or 0) < node.lineno for loop in code.loops(step))
         for step in kept
     )
+
+
+def _comes_before(call: ast.Call, node: ast.Call, code: Code) -> bool:
+    """True where every way to a load leads past a call: the load, or what it stands in, follows in the same block."""
+    own = code.statement(call)
+    later = [s for s in code.block(own) if s.lineno > own.lineno]
+    return any(s is a for s in later for a in (code.statement(node), *code.ancestors(node)))
+
+
+def _trains(call: ast.Call, code: Code) -> bool:
+    """True for `trainer.train()`, `fit(net, rows)`, `train_model(…)`; `net.train()` says the mode alone."""
+    written = code.names.dotted(call.func)
+    if written.endswith(".train"):
+        return _TRAINER.search(written) is not None
+    return _TRAINS_ALL.search(written) is not None
 
 
 def _searches(code: Code) -> list[ast.Call]:
