@@ -158,7 +158,9 @@ def _times(code: Code) -> set[tuple[str, ast.AST]]:
             ):
                 continue
             outer = set(code.loops(region.start))
-            if not all(_repeats_often(loop) for r in runs for loop in code.loops(r) if loop not in outer):
+            if any(_is_handful(loop, code) for loop in outer):
+                continue
+            if not all(_repeats_often(loop, code) for r in runs for loop in code.loops(r) if loop not in outer):
                 continue
             whole = any(loop not in outer for r in runs for loop in code.loops(r))
             if whole or outer:
@@ -170,7 +172,7 @@ def _times(code: Code) -> set[tuple[str, ast.AST]]:
     return names
 
 
-def _repeats_often(loop: ast.AST) -> bool:
+def _repeats_often(loop: ast.AST, code: Code) -> bool:
     """True for a loop that counts its rounds: a pass over data is a job, and of a handful there is no percentile."""
     if isinstance(loop, ast.While):
         return True
@@ -180,8 +182,33 @@ def _repeats_often(loop: ast.AST) -> bool:
         if not isinstance(wrapped, ast.Call) or getattr(wrapped.func, "id", "") != "range":
             return False
         around = wrapped
+    return not _is_few(around, code)
+
+
+def _is_handful(loop: ast.AST, code: Code) -> bool:
+    """True for rounds of which a parameter says, by its default, that they are few."""
+    around = loop.iter if isinstance(loop, ast.For) else None
+    if not isinstance(around, ast.Call) or getattr(around.func, "id", "") != "range" or not around.args:
+        return False
+    return isinstance(around.args[0], ast.Name) and _is_few(around, code)
+
+
+def _is_few(around: ast.Call, code: Code) -> bool:
+    """True for a `range` of less than a handful, as it says itself or as its parameter's default does."""
     count = around.args[0] if len(around.args) == 1 else None
-    return not isinstance(count, ast.Constant) or not isinstance(count.value, int) or count.value >= _HANDFUL
+    count = _default(count, code) or count
+    return isinstance(count, ast.Constant) and isinstance(count.value, int) and count.value < _HANDFUL
+
+
+def _default(count: ast.expr | None, code: Code) -> ast.expr | None:
+    """What a number of rounds is unless a caller says another: the default of the parameter that it is."""
+    around = code.function(count) if isinstance(count, ast.Name) else None
+    if around is None or not isinstance(count, ast.Name):
+        return None
+    places = [*around.args.posonlyargs, *around.args.args]
+    given = dict(zip((a.arg for a in reversed(places)), reversed(around.args.defaults), strict=False))
+    given |= {a.arg: d for a, d in zip(around.args.kwonlyargs, around.args.kw_defaults, strict=True) if d is not None}
+    return given.get(count.id)
 
 
 def _kept(region: Region, code: Code, *, whole: bool) -> set[str]:
