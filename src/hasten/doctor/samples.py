@@ -167,6 +167,10 @@ def is_one_sample(node: ast.expr | None, code: Code, depth: int = 4) -> bool:
         return any(is_one_sample(side, code, depth) for side in (node.left, node.right))
     if not isinstance(node, ast.Call):
         return False
+    helper = code.function_run(node)
+    if helper is not None:  # `prepare(picture)`, which ends with `return np.expand_dims(picture, 0)`
+        given = code.definitions.returns(helper) if depth else []
+        return bool(given) and all(is_one_sample(value, code, depth - 1) for value in given)
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if name in ("to", "cuda", "float", "astype", "half", "double", "cpu") and isinstance(node.func, ast.Attribute):
         return is_one_sample(node.func.value, code, depth)
