@@ -316,10 +316,14 @@ def _is_best_of_training(node: ast.Call, code: Code) -> bool:
 
 
 def _comes_before(call: ast.Call, node: ast.Call, code: Code) -> bool:
-    """True where every way to a load leads past a call: the load, or what it stands in, follows in the same block."""
-    own = code.statement(call)
-    later = [s for s in code.block(own) if s.lineno > own.lineno]
-    return any(s is a for s in later for a in (code.statement(node), *code.ancestors(node)))
+    """True where every way to a load leads past a call, or the rounds it stands in: no branch of its own holds it."""
+    inside = [code.statement(node), *code.ancestors(node)]
+    at: ast.AST | None = code.statement(call)
+    while isinstance(at, ast.stmt) and not isinstance(at, (ast.If, ast.Try, *FUNCTIONS)):
+        if any(s is a for s in code.block(at) if s.lineno > at.lineno for a in inside):
+            return True
+        at = code.parent(at)
+    return False
 
 
 def _trains(call: ast.Call, code: Code) -> bool:
