@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from hasten.native.kernels.conv_transpose import transposed_window
 from hasten.native.kernels.requantise import Requantise
 from hasten.native.kernels.spatial import Window, axis_of, channels_last, window_of
 from hasten.native.lower_shape import static
-from hasten.native.program import View
+from hasten.native.program import View, contiguous_strides
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -173,15 +173,50 @@ def byte_product(
 
 
 def byte_max(low: Lowering, node: ir.Node, x: View, dtype: str) -> View | None:
-    """A pool of the largest bytes; None where it also returns places, or is not 1-D or 2-D."""
+    """A pool of the largest bytes; None where it also returns places, or has more than three dimensions."""
     if len(node.outputs) > 1 and low.has(node.outputs[1]):
         return None
+    if x.rank == 5 and not node.op_type.startswith("Global"):
+        return _deep_max(low, node, x, dtype)
     found = _pooled(low, node, x, dtype)
     if found is None:
         return None
     step, y, _ = found
     low.add(step)
     return y
+
+
+def _deep_max(low: Lowering, node: ir.Node, x: View, dtype: str) -> View | None:
+    """The largest under a window of three dimensions: within every slice, then across slices."""
+    shape = static(node, node.outputs[0])
+    window = window_of(node, x.shape[2:], node.attributes.get_ints("kernel_shape"))
+    y = low.new(shape, dtype, channels_last(5))
+    if _beside(x, y, window):
+        return None
+    x = low.contiguous(x, channels_last(5))
+    (batch, channels, depth, *sizes), (deep, high, wide) = x.shape, shape[2:]
+    within = low.new((batch * depth, high, wide, channels), x.dtype)
+    images = (batch * depth, *sizes, channels)
+    flat = Geometry.of(Window(*(values[1:] for values in astuple(window))))
+    low.add(
+        BytePool(
+            View(x.tensor, images, contiguous_strides(images), x.offset),
+            within,
+            (window.kernel[1], window.kernel[2]),
+            flat,
+        )
+    )
+    slices = low.reshape(within, (batch, depth, high * wide, channels))
+    target = View.whole(y.tensor, (batch, deep, high * wide, channels))
+    across = Geometry((window.strides[0], 1), (window.dilations[0], 1), (window.pads_begin[0], 0))
+    low.add(BytePool(slices, target, (window.kernel[0], 1), across))
+    return y
+
+
+def _beside(x: View, y: View, window: Window) -> bool:
+    """True where some window lies wholly outside its input."""
+    axes = [axis_of(x, y, window, i) for i in range(len(window.kernel))]
+    return any(not len(axis.taps(p)) for axis in axes for p in range(axis.size))
 
 
 def byte_mean(low: Lowering, node: ir.Node, given: tuple[View, int], requantise: Requantise, dtype: str) -> View | None:
@@ -217,8 +252,7 @@ def _pooled(low: Lowering, node: ir.Node, x: View, dtype: str) -> tuple[BytePool
     if x.rank not in (3, 4):
         return None
     window = window_of(node, x.shape[2:], node.attributes.get_ints("kernel_shape"))
-    axes = [axis_of(x, y, window, i) for i in range(len(window.kernel))]
-    if any(not len(axis.taps(p)) for axis in axes for p in range(axis.size)):
+    if _beside(x, y, window):
         return None
     lead = (1,) * (4 - x.rank)
     kernel = (*lead, *window.kernel)

@@ -12,8 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
+from hasten.native.kernels.arithmetic import cast
 from hasten.native.kernels.byte_nodes import byte_conv, byte_product
 from hasten.native.kernels.dynamic_quantise import dynamic_quantise
+from hasten.native.kernels.integer_product import integer_sums, quantised_sums
 from hasten.native.kernels.quantised_pattern import quantized
 from hasten.native.kernels.quantised_values import BYTES, Scale, dequantize, scale_of
 from hasten.native.kernels.requantise import Requantise
@@ -59,6 +61,12 @@ def _qlinear(low: Lowering, node: ir.Node) -> None:
     if not (x_scale.is_scalar and y_scale.is_scalar) or x.dtype not in BYTES or name not in BYTES:
         raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') with a scale per channel of x or y")
     data = low.constant(node.inputs[3])
+    if data is None and not conv:
+        zeros = (low.data(s.zero) if s.zero.any() else None for s in (x_scale, w_scale))
+        sums = _need(integer_sums(low, *zip((x, low.view(node.inputs[3])), zeros, strict=True)), node)
+        factors = x_scale.scale * w_scale.scale / y_scale.scale
+        low.set(node.outputs[0], quantised_sums(low, sums, factors, int(y_scale.zero[0]), name))
+        return
     rank = 0 if data is None else data.ndim
     zero = w_scale.zero if w_scale.is_scalar or not conv else w_scale.zero.reshape(-1, *(1,) * (rank - 1))
     weight = _signed(low, node, 3, zero)
@@ -86,6 +94,9 @@ def _qlinear(low: Lowering, node: ir.Node) -> None:
 def _integer(low: Lowering, node: ir.Node) -> None:
     """ConvInteger and MatMulInteger: the exact int32 sums. The zero point of x may be known at run time only."""
     x, conv = low.view(node.inputs[0]), node.op_type == "ConvInteger"
+    if not conv and low.constant(node.inputs[1]) is None:
+        _integer_at_run_time(low, node)
+        return
     zeros: list[Array | None] = []
     for i in (2, 3):
         given = node.inputs[i] if len(node.inputs) > i else None
@@ -108,6 +119,17 @@ def _integer(low: Lowering, node: ir.Node) -> None:
         else byte_product(low, source, weight, None, "int32")
     )
     low.set(node.outputs[0], _need(made, node))
+
+
+def _integer_at_run_time(low: Lowering, node: ir.Node) -> None:
+    """MatMulInteger of two matrices and zero points that may all come at run time."""
+    left, right = (low.view(v) for v in node.inputs[:2])
+    given = (node.inputs[i] if len(node.inputs) > i else None for i in (2, 3))
+    zero, zero_of_right = (low.view(v) if low.has(v) else None for v in given)
+    if zero is not None and zero.rank == 1:  # of every row
+        zero = low.reshape(zero, (zero.size, 1))
+    sums = _need(integer_sums(low, (left, zero), (right, zero_of_right)), node)
+    low.set(node.outputs[0], cast(low, sums, "int32"))
 
 
 LOWER: Mapping[str, Any] = {
