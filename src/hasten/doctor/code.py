@@ -169,6 +169,15 @@ class Code(Rounds):
         given = ((c, c.args[0]) for c in self.calls_named("apply", "applymap", "progress_apply") if c.args)
         return next((c for c, f in given if self.definitions.function_named(f) is function), None)
 
+    def uses_of(self, call: ast.Call) -> list[ast.Name]:
+        """Where the name that is given a call's value stands again, in the same function; [] where no name holds it."""
+        statement = self.statement(call)
+        target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
+        if not isinstance(target, ast.Name):
+            return []
+        around = self.function(call) or self.tree
+        return [n for n in ast.walk(around) if isinstance(n, ast.Name) and n.id == target.id and n is not target]
+
     # -- models at work ------------------------------------------------------------------------------------------------
 
     def runs_model(self, call: ast.AST) -> Kind | None:

@@ -66,15 +66,7 @@ def _is_drawn(value: ast.expr, code: Code) -> bool:
 
 def _takes_one(call: ast.Call, code: Code) -> bool:
     """True for ``predict(x)[0]``, ``np.argmax(predict(x))``, ``float(predict(x))``, there or by way of its name."""
-    if _is_read_as_one(call, code):
-        return True
-    statement = code.statement(call)
-    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
-    if not isinstance(target, ast.Name):
-        return False
-    around = code.function(call) or code.tree
-    read = [n for n in ast.walk(around) if isinstance(n, ast.Name) and n.id == target.id and n is not target]
-    return any(_is_read_as_one(n, code) for n in read)
+    return any(_is_read_as_one(n, code) for n in (call, *code.uses_of(call)))
 
 
 def _is_read_as_one(node: ast.expr, code: Code) -> bool:

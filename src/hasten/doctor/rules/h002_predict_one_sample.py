@@ -86,13 +86,8 @@ def _is_seldom(node: ast.Call, code: Code) -> bool:
 
 def _is_for_shape(node: ast.Call, code: Code) -> bool:
     """True where only the shape of the answer is read: a trial of the model's layers."""
-    statement = code.statement(node)
-    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is node else None
-    if not isinstance(target, ast.Name):
-        return False
-    around = code.function(node) or code.tree
-    read = [n for n in ast.walk(around) if isinstance(n, ast.Name) and n.id == target.id and n is not target]
-    return bool(read) and all(getattr(code.parent(n), "attr", "") == "shape" for n in read)
+    uses = code.uses_of(node)
+    return bool(uses) and all(getattr(code.parent(n), "attr", "") == "shape" for n in uses)
 
 
 def _is_one(data: ast.expr | None, code: Code) -> bool:
