@@ -12,7 +12,9 @@ from onnx import helper
 from spatial_cases import build, call
 
 from hasten.native.compile import program_of
-from hasten.native.isa import isa
+from hasten.native.expr import is_vector
+from hasten.native.isa import ISAS, isa
+from hasten.native.kernels.elementwise import Elementwise
 
 ON_BYTES = {"byteconv", "bytedepthwise", "bytepool", "bytesum", "bytetable"}
 
@@ -216,6 +218,14 @@ def test_groups_and_transposed_convolutions_stay_bytes(made, dtype):
     kernels = [step.kernel for step in program_of(ir.from_proto(model), "case", HERE).steps]
     assert not {k for k in kernels if "conv" in k} - ON_BYTES
     compare(model, *numbers(model), step=0.03, targets=TARGETS if dtype == "int8" else [HERE.name])
+
+
+@pytest.mark.parametrize("name", sorted(ISAS))
+def test_bytes_are_widened_whoever_moves_them_first(name):
+    """A step that only puts bytes into another order may be merged into the one that reads them as floats."""
+    for step in program_of(ir.from_proto(grouped("int8")), "case", isa(name)).steps:
+        if isinstance(step, Elementwise) and step.y.dtype == "float32":
+            assert is_vector(step.expr), step.title
 
 
 def test_whole_numbers_of_groups():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from hasten.native.epilogue import fits
-from hasten.native.expr import Expr, depth, is_vector, loads, substitute
+from hasten.native.expr import Expr, call, depth, is_vector, loads, substitute
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
@@ -245,10 +245,17 @@ def _merge_loops(maker: Elementwise, step: Elementwise, leaves: Sequence[Expr]) 
             return None
         swap[id(other)] = replace(other, view=moved)
     whole = substitute(maker.expr, swap)
-    expr = substitute(step.expr, {id(leaf): whole for leaf in leaves})
+    expr = substitute(step.expr, {id(leaf): _read_as(leaf.dtype, whole) for leaf in leaves})
     if depth(expr) > _DEEPEST:
         return None
     return replace(step, expr=expr) if is_vector(expr) or is_scalar(expr) else None
+
+
+def _read_as(dtype: str, expr: Expr) -> Expr:
+    """The expression as those have it who load its result; bytes may be widened on the way."""
+    if expr.dtype == dtype:
+        return expr
+    return replace(expr, dtype=dtype) if expr.op == "load" else call("cast", expr, dtype=dtype)
 
 
 def _retarget(view: View, tensor: Tensor) -> View:
