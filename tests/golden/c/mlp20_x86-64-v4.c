@@ -34,10 +34,13 @@ static inline vf v_swap(vf a) {
     return b;
 }
 
-/* x - top, held to where e^that is zero, since v_shrink keeps a NaN that comes of larger numbers */
-static inline vf v_below(vf x, vf top) { return v_max(v_set1(-104.0f), x - top); }
+/* x - top as v_shrink needs it: however far below */
+static inline vf v_below(vf x, vf top) { return x - top; }
 
-static inline vf v_shrink(vf a, vf t) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)(t - 12583039.0f)); }
+static inline vf v_shrink(vf a, vf t) {
+    const __mmask16 seen = _mm512_cmp_ps_mask((__m512)t, _mm512_set1_ps(12582913.0f), _CMP_NLT_UQ);
+    return (vf)_mm512_maskz_scalef_ps(seen, (__m512)a, (__m512)(t - 12583039.0f));
+}
 
 /* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; e^f by a polynomial on |f| <= ln 2 / 2 */
 static inline vf v_weight(vf x, vf top) {

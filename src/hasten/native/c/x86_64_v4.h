@@ -23,11 +23,11 @@ static inline vf v_round(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 8); 
 static inline vf v_floor(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 9); }
 //! v_ceil: types
 static inline vf v_ceil(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 10); }
-//! v_below: v_max v_set1
-/* x - top, held to where e^that is zero, since v_shrink keeps a NaN that comes of larger numbers */
-static inline vf v_below(vf x, vf top) { return v_max(v_set1(-104.0f), x - top); }
 //! v_shrink: types
-static inline vf v_shrink(vf a, vf t) { return (vf)_mm512_scalef_ps((__m512)a, (__m512)(t - 12583039.0f)); }
+static inline vf v_shrink(vf a, vf t) {
+    const __mmask16 seen = _mm512_cmp_ps_mask((__m512)t, _mm512_set1_ps(12582913.0f), _CMP_NLT_UQ);
+    return (vf)_mm512_maskz_scalef_ps(seen, (__m512)a, (__m512)(t - 12583039.0f));
+}
 //! v_sum: types
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps((__m512)a); }
 //! v_hmax: types
