@@ -233,7 +233,8 @@ def test_winograd_is_chosen_where_it_pays() -> None:
         assert any(isinstance(step, Winograd) for step in program.steps) is chosen
 
 
-@pytest.mark.parametrize("name", host_isas())
+# One vector of 16 for nine channels makes a tile of more than a few products.
+@pytest.mark.parametrize("name", [name for name in host_isas() if isa(name).widths(9)[0].lanes <= 8])
 @pytest.mark.parametrize("depth", [2, 3, 4, 6, 7, 33])
 def test_short_turns_over_channels_are_taken_four_at_a_time(name: str, depth: int) -> None:
     x, w, b = numbers(1, 1, depth, 5, 7), numbers(2, 9, depth, 1, 1), numbers(3, 9)
