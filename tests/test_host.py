@@ -56,6 +56,13 @@ def test_isa_follows_the_psabi_levels(pretend, machine, features, expected) -> N
     assert (found.name, found.vnni, found.bf16, found.dotprod) == expected
 
 
+@pytest.mark.parametrize("missing", [None, "avx512_vnni", "avx512_bf16", "avx512_vbmi2"])
+def test_native_code_of_the_highest_level_needs_all_of_it(pretend, missing) -> None:
+    more = ("avx512_vnni", "avx512_bf16", "avx512_vbmi2")
+    pretend(machine="x86_64", features=(*V4, *(name for name in more if name != missing)))
+    assert isa().whole == (missing is None)
+
+
 @pytest.mark.parametrize(
     ("cpu", "features", "halves"),
     [

@@ -49,10 +49,17 @@ class Isa:
     vnni: bool = False
     """x86: int8 dot products of AVX-512 VNNI or AVX-VNNI."""
     bf16: bool = False
+    vbmi2: bool = False
+    """x86: shifts of AVX-512 VBMI2, which take in another word's bits."""
     dotprod: bool = False
     """aarch64: int8 dot products."""
     halves: bool = False
     """x86-64-v4: 512 bits are computed in two halves, one after the other."""
+
+    @property
+    def whole(self) -> bool:
+        """x86-64-v4 with all that native code for it uses."""
+        return self.vnni and self.bf16 and self.vbmi2
 
 
 @dataclass(frozen=True)
@@ -135,9 +142,11 @@ def isa() -> Isa:
         return Isa("generic")
     level = next((name for name, needs in _LEVELS if needs <= has), "generic")
     vnni = "avx512_vnni" in has if level == "x86-64-v4" else "avx_vnni" in has
-    bf16 = level == "x86-64-v4" and "avx512_bf16" in has
+    if level != "x86-64-v4":
+        return Isa(level, vnni=vnni)
     # AMD's family 25 with AVX-512 is Zen 4
-    return Isa(level, vnni=vnni, bf16=bf16, halves=level == "x86-64-v4" and "AMD" in cpu and "family 25" in cpu)
+    halves = "AMD" in cpu and "family 25" in cpu
+    return Isa(level, vnni=vnni, bf16="avx512_bf16" in has, vbmi2="avx512_vbmi2" in has, halves=halves)
 
 
 _V2 = {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}
@@ -215,6 +224,8 @@ def _features_by_numpy() -> set[str]:
         found |= {"avx512bw", "avx512dq", "avx512vl"}
     if has & {"avx512_icl", "avx512_clx"}:
         found.add("avx512_vnni")
+    if "avx512_icl" in has:
+        found.add("avx512_vbmi2")
     if "avx512_spr" in has:
         found.add("avx512_bf16")
     return found

@@ -88,7 +88,8 @@ def test_softmax_over_two(target, rows):
 def test_weights_beyond_the_first_cache_are_asked_for_ahead(target):
     far = check(mlp([301, 97, 131, 7]), target).emitted.source
     near = check(mlp([60, 97, 7]), target).emitted.source
-    assert ("__builtin_prefetch" in far) == (isa(target).arch == "x86_64")
+    asks = isa(target).arch == "x86_64" and target != "zen4"  # which reads on by itself
+    assert ("__builtin_prefetch" in far) == asks
     assert "__builtin_prefetch" not in near
 
 

@@ -34,7 +34,11 @@ class Isa:
     half_headers: tuple[str, ...] = ()
     """The like for vectors of half as many lanes; none where they would gain nothing."""
     near_bytes: int = field(default=512 << 10, compare=False)
-    """What the caches next to one core hold; of a target that is not at hand, what many have."""
+    """Weights that are read once take longer than those of 24 bits (``three_words``) beyond so many bytes.
+
+    The size of the second cache; of the first, where shifts that take in another word's bits make these so cheap. Of
+    a target that is not at hand, what many have.
+    """
 
     @cached_property
     def half(self) -> Isa | None:
@@ -78,13 +82,13 @@ ISAS: dict[str, Isa] = {
     i.name: i
     for i in (
         Isa(
-            "x86-64-v4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16", "x86-64-v4",
-            frozenset({"fma", "vnni", "bf16"}), _V4,
+            "x86-64-v4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16+avx512vbmi2", "x86-64-v4",
+            frozenset({"fma", "vnni", "bf16", "vbmi2"}), _V4, near_bytes=32 << 10,
         ),
         # the same, for a processor that computes 512 bits in two halves: half of a vector takes half as long
         Isa(
-            "zen4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16", "x86-64-v4",
-            frozenset({"fma", "vnni", "bf16"}), _V4, 2, _V4_HALF,
+            "zen4", 16, 32, "x86_64", "x86_64_v4+avx512vnni+avx512bf16+avx512vbmi2", "x86-64-v4",
+            frozenset({"fma", "vnni", "bf16", "vbmi2"}), _V4, 2, _V4_HALF, near_bytes=32 << 10,
         ),
         Isa("x86-64-v4-base", 16, 32, "x86_64", "x86_64_v4", "x86-64-v4", frozenset({"fma"}), _V4),
         Isa("x86-64-v3", 8, 16, "x86_64", "x86_64_v3", "x86-64-v3", frozenset({"fma"}), _V3),
@@ -114,14 +118,15 @@ def isa(name: str) -> Isa:
 def for_host() -> Isa:
     """The widest instruction set that this machine runs, with its caches."""
     found = _widest()
-    return replace(found, near_bytes=host.host().caches.get("L2", found.near_bytes))
+    level = "L1d" if "vbmi2" in found.features else "L2"
+    return replace(found, near_bytes=host.host().caches.get(level, found.near_bytes))
 
 
 def _widest() -> Isa:
     found = host.isa()
     if found.name == "x86-64-v4":
         full = "zen4" if found.halves else "x86-64-v4"
-        return ISAS[full if found.vnni and found.bf16 else "x86-64-v4-base"]
+        return ISAS[full if found.whole else "x86-64-v4-base"]
     if found.name == "aarch64":
         return ISAS["aarch64-dotprod" if found.dotprod else "aarch64"]
     return ISAS.get(found.name, ISAS["c-vector"])

@@ -8,7 +8,7 @@ __all__ = ["runs_here"]
 
 _LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")  # each runs the code of those before it, and sorts after them
 
-# Target → its level, and whether its code uses VNNI and BF16 besides.
+# Target → its level, and whether its code uses VNNI, BF16 and VBMI2 besides.
 _X86 = {
     "x86-64-v2": ("x86-64-v2", False),
     "x86-64-v3": ("x86-64-v3", False),
@@ -27,7 +27,7 @@ def runs_here(target: str, made_here: bool) -> bool:
     here = host.isa()
     if target in _X86:
         level, needs_all = _X86[target]
-        return here.name in _LEVELS and here.name >= level and (not needs_all or (here.vnni and here.bf16))
+        return here.name in _LEVELS and here.name >= level and (not needs_all or here.whole)
     if target in ("aarch64", "aarch64-dotprod"):
         return here.name == "aarch64" and (here.dotprod or target == "aarch64")
     return target == "any" or made_here

@@ -33,3 +33,9 @@ static inline vi v_dot2(vi acc, vi x, vi w) { return (vi)_mm512_dpwssd_epi32((__
 #else
 static inline vi v_dot2(vi acc, vi x, vi w) { return acc + (vi)_mm512_madd_epi16((__m512i)x, (__m512i)w); }
 #endif
+//! v_last_bytes: types
+/* the last bytes of three words, next to each other from the first byte on */
+static inline vi v_last_bytes(vi a, vi b, vi c) {
+    const __m512i two = _mm512_shrdi_epi32(_mm512_slli_epi32((__m512i)c, 24), (__m512i)b, 8);
+    return (vi)_mm512_shrdi_epi32(two, (__m512i)a, 8);
+}

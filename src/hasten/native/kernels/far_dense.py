@@ -1,9 +1,6 @@
-"""One row times weights that no cache next to the core holds: stored in 24 bits, since reading them is all there is.
+"""One row times weights, or a state times its own, that no cache next to the core holds: stored in 24 bits.
 
-A weight is a whole number of about 24 bits times its column's scale, a power of two. It differs from the float32 that
-it was by about what float32 rounds a number as large as the column's largest, so that a sum is off by about what its
-additions are off anyway. Four vectors lie in the words of three: three of them as they are, whose last eight bits are
-the fourth's.
+Reading them is all there is to such a product. ``three_words`` says how they lie.
 """
 
 from __future__ import annotations
@@ -14,10 +11,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hasten.native.epilogue import Epilogue
 from hasten.native.kernels.dense import Dense, Panel
+from hasten.native.kernels.recurrent import Recurrent
+from hasten.native.kernels.three_words import fits, four_terms, packed, scales
 from hasten.native.program import Program, Step
 from hasten.types import Array
 
@@ -25,62 +23,34 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.isa import Isa
 
-__all__ = ["FarDense", "in_three_words", "kept_far"]
+__all__ = ["FarDense", "kept_far"]
 
-_LARGEST = 2**31 - 2**8  # what is rounded to another last byte still fits
-_LEAST_EXPONENT = -100  # so that sums of numbers of usual size are no denormals
 _LEAST_WEIGHTS = 1 << 14
-_UNEVEN = 6.0  # times its root mean square: a column's largest weight, beyond which the others lose too much
+_LEAST_STATE_BYTES = 192 << 10  # of fewer, the first cache still has many from the step before
 
 
 def kept_far(program: Program, isa: Isa, threads: int) -> Program:
-    """The program with the products of single rows in 24 bits, where its weights are too many for the near caches.
+    """The program with the weights of single rows and of states in 24 bits, where the near caches do not hold them.
 
     Measured on x86-64 alone: elsewhere nothing changes.
     """
-    if isa.arch != "x86_64" or "fma" not in isa.features or program.weight_bytes <= threads * isa.near_bytes:
+    near = program.weight_bytes <= threads * isa.near_bytes
+    if isa.arch != "x86_64" or "fma" not in isa.features or near:
         return program
-    return replace(program, steps=[_far(step, isa) if type(step) is Dense else step for step in program.steps])
+    return replace(program, steps=[_far(step, isa, threads) for step in program.steps])
 
 
-def _far(step: Dense, isa: Isa) -> Step:
-    large = step.weight.size >= _LEAST_WEIGHTS and step.weight.shape[1] >= 4 * isa.lanes
-    # a weight of zero would have to stay zero: an infinity times it is no number
-    if step.rows != 1 or step.storage != "float32" or not large or not step.weight.all():
-        return step
-    largest, usual = np.abs(step.weight).max(axis=0), np.sqrt(np.square(step.weight, dtype=np.float64).mean(axis=0))
-    if not np.isfinite(usual).all() or (largest > _UNEVEN * usual).any() or _exponent(largest).min() < _LEAST_EXPONENT:
-        return step
-    return FarDense(step.x, step.y, step.weight, step.bias, step.epilogue, nodes=step.nodes)
-
-
-def _exponent(largest: Array) -> NDArray[np.int64]:
-    """Of the scale by which numbers up to ``largest`` become whole ones of 32 bits."""
-    return np.frexp(largest)[1].astype(np.int64) - 31
-
-
-def in_three_words(four: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Numbers of 32 bits, four vectors → the three vectors of words that hold all but their last bits.
-
-    The fourth is what the words' last bytes add up to without carry, shifted by 24, 16 and 8 bits: what the shifts
-    bring along of the other bytes is known when the last bytes are chosen.
-
-    Shapes:  four (…, 4, lanes), each within ±(2**31 - 2**8) → (…, 3, lanes)
-    """
-    first, second, third, fourth = (four[..., i, :] for i in range(4))
-    wanted = _rounded(fourth, 0) & 0xFFFFFFFF
-    third = _rounded(third, wanted >> 8 & 0xFF)
-    second = _rounded(second, (wanted >> 16 ^ third >> 8) & 0xFF)
-    first = _rounded(first, (wanted >> 24 ^ second >> 8 ^ third >> 16) & 0xFF)
-    return np.stack([first, second, third], axis=-2).astype(np.int32)
-
-
-def _rounded(numbers: NDArray[np.int64], last: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    """The nearest numbers of the same sign that end in the byte ``last``; an infinity makes the same of them."""
-    found: NDArray[np.int64] = ((numbers - last + 128) >> 8 << 8) + last
-    found += 256 * ((numbers > 0) & (found <= 0))
-    found -= 256 * ((numbers < 0) & (found >= 0))
-    return found
+def _far(step: Step, isa: Isa, threads: int) -> Step:
+    near = threads * isa.near_bytes
+    if type(step) is Dense:
+        large = step.weight.size >= _LEAST_WEIGHTS and step.weight.shape[1] >= 4 * isa.lanes
+        if step.rows == 1 and step.storage == "float32" and large and fits(step.weight):
+            return FarDense(step.x, step.y, step.weight, step.bias, step.epilogue, nodes=step.nodes)
+    # They are read at every step; the gates of a unit are the four vectors.
+    elif type(step) is Recurrent and step.cell.kind == "LSTM" and step.storage == "float32" and step.scale is None:
+        far = step.hidden.nbytes > max(near, threads * _LEAST_STATE_BYTES)
+        return replace(step, storage="int24") if far and fits(step.hidden.reshape(step.units, -1)) else step
+    return step
 
 
 @dataclass(eq=False)
@@ -127,13 +97,19 @@ class FarDense(Dense):
             return super()._panel_size(run, lanes)
         return 2 * run.width * lanes + len(self.weight) * self._stride(run, lanes)
 
-    def _kept(self, packed: Array, runs: tuple[Panel, ...], lanes: int) -> Array:
-        found, done = [], 0
+    def _kept(self, values: Array, runs: tuple[Panel, ...], isa: Isa) -> Array:
+        found: list[Array] = []
+        done = 0
         for run in runs:
-            size = super()._panel_size(run, lanes)
+            size = super()._panel_size(run, isa.lanes)
             for _ in range(run.count):
-                panel = packed[done : done + size]
-                found.append(_in_words(panel.reshape(len(self.weight) + 1, -1), lanes) if self._packed(run) else panel)
+                panel = values[done : done + size]
+                if self._packed(run):
+                    bias, *_ = rows = panel.reshape(len(self.weight) + 1, -1)
+                    words = packed(rows[1:], isa.lanes, isa)
+                    found += [bias, scales(rows[1:]), words.reshape(-1).view(np.float32)]
+                else:
+                    found.append(panel)
                 done += size
         return np.concatenate(found)
 
@@ -143,7 +119,7 @@ class FarDense(Dense):
             return
         width, stride = run.width, self._stride(run, out.lanes)
         parts = max(1, min(8 // width, depth))
-        out.need("v_load", "v_loadi", "v_fourth", "v_tofloat", "v_set1")
+        out.need("v_load", "v_set1")
         yield "        const float *restrict first = b; /* the bias, then the scale */"
         yield f"        b += {2 * width * out.lanes};"
         yield f"        vf a[{parts * width}];"
@@ -152,7 +128,7 @@ class FarDense(Dense):
             if start < stop:
                 yield f"        for (int k = {start}; k < {stop}; k += {parts}) {{"
                 yield from self._fetch(out, stride, parts)
-                yield from self._terms(width, stride, min(parts, stop - start))
+                yield from self._terms(out, width, stride, min(parts, stop - start))
                 yield "        }"
         if parts > 1:
             yield f"        for (int s = 1; s < {parts}; s++)"
@@ -161,29 +137,14 @@ class FarDense(Dense):
         yield f"        for (int j = 0; j < {width}; j++) a[j] = {scaled};"
         yield from epilogue.store(out, "a", 1, width, run.tail, "p", row="0", indent="        ")
 
-    def _terms(self, width: int, stride: int, parts: int) -> Iterator[str]:
+    def _terms(self, out: Emitter, width: int, stride: int, parts: int) -> Iterator[str]:
         yield f"            for (int s = 0; s < {parts}; s++)"
         yield f"                for (int j = 0; j < {width}; j += 4) {{"
         yield f"                    const int32_t *q = (const int32_t *)(b + (k + s) * {stride} + j / 4 * 3 * VL);"
-        yield "                    const vi u = v_loadi(q), v = v_loadi(q + VL), w = v_loadi(q + 2 * VL);"
         yield "                    const vf xk = v_set1(x[k + s]);"
-        for i, name in enumerate("uvw"):
-            yield f"                    a[s * {width} + j + {i}] += xk * v_tofloat({name});"
-        yield f"                    a[s * {width} + j + 3] += xk * v_tofloat(v_fourth(u, v, w));"
+        sums = [f"a[s * {width} + j + {i}]" for i in range(4)]
+        yield from (f"                    {line}" for line in four_terms(out, "q", "xk", sums))
         yield "                }"
-
-
-def _in_words(panel: Array, lanes: int) -> Array:
-    """A panel of bias and weights as it is stored.
-
-    Shapes:  panel (1 + K, width · lanes) → 1-D
-    """
-    bias, weight = panel[0], panel[1:]
-    exponent = _exponent(np.abs(weight).max(axis=0))
-    whole = np.ldexp(weight, -exponent)
-    whole = np.clip(np.sign(whole) * np.maximum(np.abs(np.rint(whole)), 1), -_LARGEST, _LARGEST)
-    words = in_three_words(whole.astype(np.int64).reshape(-1, 4, lanes))
-    return np.concatenate([bias, np.ldexp(np.float32(1), exponent), words.reshape(-1).view(np.float32)])
 
 
 def _runs(groups: Sequence[tuple[int, int]], lanes: int, tail: int) -> tuple[Panel, ...]:

@@ -107,7 +107,7 @@ class Recurrent(Step):
     state_bias: Array | None = None
     lengths: View | None = None
     storage: str = "float32"
-    """How the weights of the state are kept; see ``storage.LOADS``."""
+    """How the weights of the state are kept: one of ``storage.WEIGHT_TYPES``; "int24" as ``three_words`` has them."""
     scale: Array | None = None
     """Of weights that are exactly int8, by gate and unit; ``hidden`` then holds whole numbers.
 
@@ -129,7 +129,9 @@ class Recurrent(Step):
         """Sizes and direction."""
         steps, batch, _ = self.gates.shape
         back = ", backwards" if self.cell.reverse else ""
-        kept = "" if self.scale is None else ", int8 weights, exact"
+        kept = ", weights in 24 bits" if self.storage == "int24" else ""
+        if self.scale is not None:
+            kept = ", int8 weights, exact"
         return f"{steps} steps x {batch} rows, {self.units} units{back}{kept}"
 
     def accepts(self, name: str, view: View) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
+from hasten.native.kernels.three_words import four_terms, packed, scales
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Loops:
         self.count = GATES[self.step.cell.kind]
         self.lanes = self.out.lanes
         storage = self.step.storage if self.step.scale is None else "int8"
-        self.kept, self.load = WEIGHT_TYPES[storage], LOADS[storage]
+        self.kept = WEIGHT_TYPES[storage]
+        self.row = self.count if storage != "int24" else 3  # vectors of words that one unit's weights take
         self.padded = padded_units(self.step.units, self.lanes)
         self.blocks = self.padded // self.lanes  # a block: one vector of units, all its gates
         # Splitting pays earlier here than elsewhere: each part's share of the weights then fits a nearer cache.
@@ -61,7 +63,7 @@ class Loops:
     def walk(self) -> tuple[list[tuple[str, str]], str]:
         """Signature and body of the walk through time, after the function of one time step."""
         step, out = self.step, self.out
-        out.need("v_load", "v_store", "v_set1", self.load)
+        out.need("v_load", "v_store", "v_set1")
         weights, extra = out.constant(self._weights()), self._constants()
         name = self._time_step(extra)
         signature = [("const float *g", out.pointer(step.gates)), (f"const {self.kept} *w", weights), *extra]
@@ -83,8 +85,11 @@ class Loops:
             found.append(("const float *restrict p", self.out.constant(_pad(step.peephole, self.padded))))
         if step.state_bias is not None:
             found.append(("const float *restrict q", self.out.constant(_pad(step.state_bias[None], self.padded))))
-        if step.scale is not None:
-            scale = interleave(step.scale.reshape(1, -1), self.count, self.padded, self.lanes)
+        scale = step.scale
+        if step.storage == "int24":
+            scale = scales(step.hidden.reshape(step.units, -1))
+        if scale is not None:
+            scale = interleave(scale.reshape(1, -1), self.count, self.padded, self.lanes)
             found.append(("const float *restrict f", self.out.constant(scale)))
         return found
 
@@ -149,15 +154,22 @@ class Loops:
         return [*lines, "        meet(flags, part, parts);"] if self.split else lines
 
     def _weights(self) -> Array:
-        """The weights of the state as they are kept: int8 ones in pairs, ``[vector of units][pair][gate][lane][2]``."""
+        """The weights of the state as they are kept: int8 ones in pairs, ``[vector of units][pair][gate][lane][2]``.
+
+        Those of 24 bits: ``[vector of units][from][three words][lane]``.
+        """
         step, lanes = self.step, self.lanes
+        if step.storage == "int24":
+            flat = interleave(step.hidden.reshape(step.units, -1), self.count, self.padded, lanes)
+            words = packed(flat, lanes, self.out.isa).reshape(step.units, self.blocks, -1)
+            return np.ascontiguousarray(words.transpose(1, 0, 2))
         if step.scale is None:
             return stored(_pack_hidden(step.hidden, self.count, self.padded, lanes), step.storage)
         pairs = -(-step.units // 2)
         even = np.zeros((2 * pairs, *step.hidden.shape[1:]), np.float32)
         even[: step.units] = step.hidden
-        packed = _pack_hidden(even, self.count, self.padded, lanes).reshape(self.blocks, pairs, 2, -1)
-        return packed.transpose(0, 1, 3, 2).astype(np.int8)
+        two = _pack_hidden(even, self.count, self.padded, lanes).reshape(self.blocks, pairs, 2, -1)
+        return two.transpose(0, 1, 3, 2).astype(np.int8)
 
     def _tick(self, s: str, call: str, ticks: str, indent: str) -> list[str]:
         """One time step: compute, emit y, swap the states."""
@@ -213,7 +225,7 @@ class Loops:
             "    for (int i = first; i < last; i++) {",
             "        const int u = (back ? first + last - 1 - i : i) * VL;",
             f"        const float *x = g + u * {count};",
-            f"        const {self.kept} *r = w + (long)u * {count * (units + units % 2 if exact else units)};",
+            f"        const {self.kept} *r = w + (long)u * {self.row * (units + units % 2 if exact else units)};",
             f"        vf a[{count}];",
         ]
         if self.step.cell.kind == "GRU":
@@ -259,23 +271,38 @@ class Loops:
 
     def _products(self, width: int) -> list[str]:
         """``a[width] += h · R`` for one block of units, two k at a time so that sums need not wait for each other."""
-        lines = [
-            "        const float *hk = back ? h + depth - 1 : h;",
-            f"        const {self.kept} *rk = back ? r + (depth - 1) * {width} * VL : r;",
-            f"        const long hop = back ? -1 : 1, skip = hop * {width} * VL;",
-        ]
+        each = f"for (int j = 0; j < {width}; j++)"
+        whole = self.step.storage == "int24"
+        sums = "m" if whole else "a"
+        last = self._terms(sums, "v_set1(*hk)", "rk", width)
         return [
-            *lines,
-            f"        vf o[{width}];",
-            f"        for (int j = 0; j < {width}; j++) o[j] = v_set1(0.0f);",
+            "        const float *hk = back ? h + depth - 1 : h;",
+            f"        const {self.kept} *rk = back ? r + (depth - 1) * {self.row} * VL : r;",
+            f"        const long hop = back ? -1 : 1, skip = hop * {self.row} * VL;",
+            f"        vf o[{width}]{f', m[{width}]' if whole else ''};",
+            f"        {each} o[j] = {'m[j] = ' if whole else ''}v_set1(0.0f);",
             "        for (int k = 0; k < depth / 2; k++, hk += 2 * hop, rk += 2 * skip) {",
             "            const vf v = v_set1(hk[0]), u = v_set1(hk[hop]);",
-            f"            for (int j = 0; j < {width}; j++) a[j] += v * {self.load}(rk + j * VL);",
-            f"            for (int j = 0; j < {width}; j++) o[j] += u * {self.load}(rk + skip + j * VL);",
+            *(f"            {line}" for line in self._terms(sums, "v", "rk", width)),
+            *(f"            {line}" for line in self._terms("o", "u", "rk + skip", width)),
             "        }",
-            f"        if (depth & 1) for (int j = 0; j < {width}; j++) a[j] += v_set1(*hk) * {self.load}(rk + j * VL);",
-            f"        for (int j = 0; j < {width}; j++) a[j] += o[j];",
+            f"        if (depth & 1) {last[0]}",
+            *(f"        {line}" for line in last[1:]),
+            f"        {each} a[j] += {f'v_load(f + u * {width} + j * VL) * (m[j] + o[j])' if whole else 'o[j]'};",
         ]
+
+    def _terms(self, sums: str, factor: str, place: str, width: int) -> list[str]:
+        """C that adds ``factor`` times the weights at ``place`` to ``sums``, as one statement."""
+        if self.step.storage == "int24":
+            terms = four_terms(self.out, place, factor, [f"{sums}[{j}]" for j in range(4)])
+            return ["{", *(f"    {line}" for line in terms), "}"]
+        return [f"for (int j = 0; j < {width}; j++) {sums}[j] += {factor} * {self._load()}({place} + j * VL);"]
+
+    def _load(self) -> str:
+        """The function that loads a vector of weights."""
+        load = LOADS[self.step.storage]
+        self.out.need(load)
+        return load
 
     def _cell(self) -> list[str]:
         cell, out = self.step.cell, self.out
@@ -321,7 +348,7 @@ class Loops:
     def _reset_before(self) -> list[str]:
         """GRU as first published: the candidate needs (reset · h)·R, so all reset gates come first."""
         padded, units, out, cell = self.padded, self.step.units, self.out, self.step.cell
-        clip, (f, g) = _clipper(cell.clip, out), cell.activations
+        clip, (f, g), load = _clipper(cell.clip, out), cell.activations, self._load()
         walk = f"    for (int u = 0; u < {padded}; u += VL) {{"
         block = f"        const {self.kept} *r = w + (long)u * {3 * units}; const float *x = g + u * 3;"
         return [
@@ -332,8 +359,8 @@ class Loops:
             "        vf z = v_load(x), s = v_load(x + VL);",
             "        for (int k = 0; k < depth; k++, r += 3 * VL) {",
             "            const vf v = v_set1(h[k]);",
-            f"            z += v * {self.load}(r);",
-            f"            s += v * {self.load}(r + VL);",
+            f"            z += v * {load}(r);",
+            f"            s += v * {load}(r + VL);",
             "        }",
             f"        v_store(update + u, {f.text(clip('z'), out)});",
             f"        v_store(reset + u, {f.text(clip('s'), out)} * v_load(h + u));",
@@ -342,10 +369,10 @@ class Loops:
             block,
             "        vf a = v_load(x + 2 * VL), b = v_set1(0.0f);",
             "        for (int k = 0; k + 1 < depth; k += 2, r += 6 * VL) {",
-            f"            a += v_set1(reset[k]) * {self.load}(r + 2 * VL);",
-            f"            b += v_set1(reset[k + 1]) * {self.load}(r + 5 * VL);",
+            f"            a += v_set1(reset[k]) * {load}(r + 2 * VL);",
+            f"            b += v_set1(reset[k + 1]) * {load}(r + 5 * VL);",
             "        }",
-            f"        if (depth & 1) a += v_set1(reset[depth - 1]) * {self.load}(r + 2 * VL);",
+            f"        if (depth & 1) a += v_set1(reset[depth - 1]) * {load}(r + 2 * VL);",
             "        a += b;",
             f"        const vf fresh = {g.text(clip('a'), out)};",
             "        v_store(n + u, fresh + v_load(update + u) * (v_load(h + u) - fresh));",

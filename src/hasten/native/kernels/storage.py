@@ -9,7 +9,8 @@ from hasten.types import Array
 __all__ = ["LOADS", "WEIGHT_TYPES", "stored"]
 
 LOADS = {"float32": "v_load", "bfloat16": "v_load_bf16", "float16": "v_load_f16", "int8": "v_load_i8"}
-WEIGHT_TYPES = {"float32": "float", "bfloat16": "uint16_t", "float16": "uint16_t", "int8": "int8_t"}
+WEIGHT_TYPES = {"float32": "float", "bfloat16": "uint16_t", "float16": "uint16_t", "int8": "int8_t",
+                "int24": "int32_t"}  # fmt: skip
 
 
 def stored(packed: Array, storage: str) -> Array:
