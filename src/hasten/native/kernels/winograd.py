@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from hasten.native.emit import Emitter
     from hasten.native.isa import Isa
 
-__all__ = ["CLEARLY", "Winograd", "least_channels", "reading", "relative_costs", "with_scratch"]
+__all__ = ["CLEARLY", "Blocking", "Winograd", "least_channels", "reading", "relative_costs", "with_scratch"]
 
 CLEARLY = 0.85  # below so much of a direct convolution's cost, minimal filtering clearly pays
 
 Step_ = TypeVar("Step_", bound="Winograd")
+Blocking = tuple[int, int, int, bool]
+"""As ``Transforms`` takes it: tiles of a block, tiles and vectors of a register tile, whether channels are shared."""
 
 _SIZES = {3: (2, 4), 4: (3,), 5: (2,)}
 """Taps along a side → outputs there that four or six products make."""
 
+_FEW_TILES = 8  # of each part of a team
 _L2_BYTES = 700 * 1024  # weights that may stay in the second cache
 
 
@@ -105,9 +108,9 @@ class Winograd(Finished):
         """Products for one tile."""
         return (self.size + self.taps - 1) ** 2
 
-    def transforms(self, out: Emitter, rows: int, width: int) -> Transforms:
+    def transforms(self, out: Emitter, blocking: Blocking) -> Transforms:
         """What writes the step."""
-        return Square(self, out, rows, width)
+        return Square(self, out, *blocking)
 
     def emit(self, out: Emitter) -> None:
         """One function: per block of tiles the transform, the products, the inverse transform."""
@@ -115,9 +118,9 @@ class Winograd(Finished):
             self._emit(out)
 
     def _emit(self, out: Emitter) -> None:
-        vectors = -(-self.y.shape[1] // out.lanes)
-        made = self.transforms(out, *_product_tile(block_tiles(self.tiles), vectors, out.isa.registers))
         split = out.splits(self.macs())
+        team = min(out.threads, PARTS) if split else 1
+        made = self.transforms(out, _blocking(self, out.lanes, out.isa.registers, team))
         out.need("unroll", "v_load", "v_store", "v_set1")
         signature = [
             ("const float *restrict x", out.pointer(self.x)),
@@ -134,10 +137,21 @@ class Winograd(Finished):
         out.function("winograd", self.title, signature, text, split=split)
 
 
-def _product_tile(tiles: int, vectors: int, registers: int) -> tuple[int, int]:
+def _blocking(step: Winograd, lanes: int, registers: int, team: int) -> Blocking:
+    """Tiles of a block, tiles and vectors of a register tile, and whether a team shares out channels.
+
+    A team shares out blocks. Of few tiles each part would read all weights for hardly any arithmetic: then channels.
+    """
+    vectors = -(-step.y.shape[1] // lanes)
+    by_channels = 1 < team <= vectors and step.tiles < _FEW_TILES * team
+    tiles = block_tiles(step.tiles, 1 if by_channels else team)
+    return (tiles, *_product_tile(tiles, vectors, registers, vectors // team if by_channels else vectors), by_channels)
+
+
+def _product_tile(tiles: int, vectors: int, registers: int, widest: int) -> tuple[int, int]:
     """Tiles and vectors of output channels of one register tile."""
     best, least = (1, 1), float("inf")
-    for width in range(1, min(vectors, 6) + 1):
+    for width in range(1, min(widest, 6) + 1):
         for rows in range(1, tiles + 1):
             if rows * width + width + 2 > registers:
                 break
@@ -148,10 +162,10 @@ def _product_tile(tiles: int, vectors: int, registers: int) -> tuple[int, int]:
     return best
 
 
-def _scratch_elements(step: Winograd, lanes: int, registers: int) -> int:
+def _scratch_elements(step: Winograd, lanes: int, registers: int, team: int) -> int:
     """Elements that one part of a team needs."""
-    tiles, vectors = block_tiles(step.tiles), -(-step.y.shape[1] // lanes)
-    rows, width = _product_tile(tiles, vectors, registers)
+    tiles, rows, width, _ = _blocking(step, lanes, registers, team)
+    vectors = -(-step.y.shape[1] // lanes)
     depth = step.pieces * -(-step.x.shape[1] // lanes) * lanes
     columns = -(-vectors // width) * width * lanes
     return step.points * -(-tiles // rows) * rows * (depth + columns)
@@ -200,7 +214,9 @@ def least_channels(isa: Isa) -> int:
 
 
 def with_scratch(step: Step_) -> Step_:
-    """The step with scratch memory for every part, whatever the number of registers."""
-    elements = PARTS * max(_scratch_elements(step, step.lanes, registers) for registers in (16, 32))
+    """The step with scratch memory for every part, whatever the number of registers and threads."""
+    teams = range(1, PARTS + 1)
+    elements = max(_scratch_elements(step, step.lanes, registers, team) for registers in (16, 32) for team in teams)
+    elements *= PARTS
     step.scratch = View.whole(Tensor("scratch", elements), (elements,))
     return step

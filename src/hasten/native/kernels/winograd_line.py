@@ -15,7 +15,7 @@ import numpy as np
 
 from hasten.native.kernels.pieces import block
 from hasten.native.kernels.spatial import Window, axis_of
-from hasten.native.kernels.winograd import Winograd, least_channels, reading
+from hasten.native.kernels.winograd import Blocking, Winograd, least_channels, reading
 from hasten.native.kernels.winograd_transforms import FORWARD, INVERSE, TILES, Transforms, filter_of
 from hasten.native.program import View
 from hasten.types import Array
@@ -80,9 +80,9 @@ class WinogradLine(Winograd):
         """Products for one tile."""
         return _REACH
 
-    def transforms(self, out: Emitter, rows: int, width: int) -> Transforms:
+    def transforms(self, out: Emitter, blocking: Blocking) -> Transforms:
         """What writes the step."""
-        return _Line(self, out, rows, width)
+        return _Line(self, out, *blocking)
 
 
 @dataclass(frozen=True)

@@ -83,22 +83,26 @@ def filter_of(reach: int, taps: int) -> Array:
     return np.array([*rows, [0.0] * (taps - 1) + [1.0]])
 
 
-def block_tiles(tiles: int) -> int:
-    """Tiles of one block: as equal as possible."""
-    return -(-tiles // -(-tiles // TILES))
+def block_tiles(tiles: int, team: int = 1) -> int:
+    """Tiles of one block: as equal as possible, and as many blocks for each of a team."""
+    blocks = -(-tiles // (TILES * team)) * team
+    return -(-tiles // min(blocks, tiles))
 
 
 @dataclass(frozen=True)
 class Transforms(ABC):
     """Writes one step; what depends on the shape of tiles is left to its kinds.
 
-    Units:   rows, width: tiles and vectors of output channels of a register tile
+    Units:   tiles: in a block · rows, width: tiles and vectors of output channels of a register tile
     """
 
     step: Winograd
     out: Emitter
+    tiles: int
     rows: int
     width: int
+    by_channels: bool = False
+    """Every part of a team transforms all of the input and computes some of the output channels; else some blocks."""
 
     @abstractmethod
     def points_of(self, weight: Array) -> Array:
@@ -133,8 +137,7 @@ class Transforms(ABC):
     @property
     def count(self) -> int:
         """Tiles of one block, in whole register tiles."""
-        tiles = block_tiles(self.step.tiles)
-        return -(-tiles // self.rows) * self.rows
+        return -(-self.tiles // self.rows) * self.rows
 
     @property
     def piece(self) -> int:
@@ -174,18 +177,17 @@ class Transforms(ABC):
     def body(self, split: bool) -> list[str]:
         """The function's statements."""
         step, points = self.step, self.step.points
-        tiles, panels = block_tiles(step.tiles), self.columns // (self.width * self.out.lanes)
+        tiles, panels = self.tiles, self.columns // (self.width * self.out.lanes)
         blocks = -(-step.tiles // tiles)
         share, lines, offset = ("0", str(blocks)), [], ""
         channels = ("0", str(panels))
         if split:
             lines += [f"const int share = parts < {PARTS} ? parts : {PARTS};", "if (part >= share) return;"]
             offset = f" + part * {points * self.count * (self.depth + self.columns)}"
-            # Few blocks: every part transforms all of the input and computes some of the output channels.
-            if blocks >= 2 * self.out.threads or blocks >= panels:
-                share = (f"{blocks} * part / share", f"{blocks} * (part + 1) / share")
-            else:
+            if self.by_channels:
                 channels = (f"{panels} * part / share", f"{panels} * (part + 1) / share")
+            else:
+                share = (f"{blocks} * part / share", f"{blocks} * (part + 1) / share")
         lines.append(
             f"float *v = scratch{offset}; /* {points} points x {self.count} tiles x {self.depth} channels in */"
         )
