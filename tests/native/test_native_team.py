@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +13,20 @@ from onnx import helper
 from spatial_cases import build, call
 
 from hasten.graph.reference import run
+from hasten.native.compile import program_of
+from hasten.native.isa import isa
+from hasten.native.kernels.depthwise import Depthwise
+from hasten.native.kernels.winograd_transforms import TILES, block_tiles
 
 pytestmark = pytest.mark.skipif(HERE.arch == "any", reason="plain C has no team")
+
+
+def conv(shape: tuple[int, ...], *weight: int, **attributes: object) -> ir.Model:
+    """One convolution, of equal size."""
+    w = np.random.default_rng(1).standard_normal(weight).astype(np.float32) / 10
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1], **attributes)
+    return graph([node], {"x": shape}, {"y": (shape[0], weight[0], *shape[2:])}, {"w": w})
+
 
 CASES: dict[str, tuple[Callable[[], ir.Model], int]] = {
     "dense": (lambda: mlp([256, 384, 256, 40]), 2),
@@ -22,6 +35,9 @@ CASES: dict[str, tuple[Callable[[], ir.Model], int]] = {
     "gru, reset before": (lambda: recurrent("GRU", 9, 5, 96), 0),
     "both directions": (lambda: recurrent("LSTM", 30, 5, 24, direction="bidirectional"), 1),
     "attention": (lambda: attention(49, 3, 8), 1),
+    "minimal filtering, many tiles": (lambda: conv((1, 16, 22, 20), 32, 16, 3, 3), 1),
+    "minimal filtering, few tiles": (lambda: conv((1, 64, 8, 8), 64, 64, 3, 3), 1),
+    "depthwise, narrow": (lambda: conv((1, 64, 25, 5), 64, 1, 3, 3, group=64), 1),
     "both directions of a gru": (lambda: recurrent("GRU", 40, 5, 24, batch=2, direction="bidirectional"), 3),
 }
 
@@ -57,3 +73,23 @@ def test_layers_that_need_each_other_stay_one_after_the_other() -> None:
     model = graph(nodes, {"x": (9, 1, 24)}, {"y": (9, 1, 1, 24)}, {**weights, "axis": np.array([1])})
     kernels = [step.kernel for step in build(model, HERE.name, threads=2).program.steps]
     assert kernels.count("lstm") == 2
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "zen4", "aarch64"])
+def test_parts_keep_to_the_rows_that_they_have(name: str) -> None:
+    """A tile that follows the columns of pixels would have every part read all rows."""
+    model = conv((1, 64, 25, 5), 64, 1, 3, 3, group=64)
+    found = {t: next(s for s in program_of(model, "case", isa(name), threads=t).steps if s.macs()) for t in (1, 2)}
+    assert [cast(Depthwise, found[t]).schedule.inner for t in (1, 2)] == [0, 1]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("tiles", range(1, 70))
+def test_blocks_of_tiles_are_as_many_for_each_part(tiles: int) -> None:
+    for team in (1, 2, 3, 4):
+        each = block_tiles(tiles, team)
+        blocks = -(-tiles // each)
+        shares = [sum(min(each, tiles - b * each) for b in range(blocks * p // team, blocks * (p + 1) // team))
+                  for p in range(team)]  # fmt: skip
+        assert each <= TILES
+        assert sum(shares) == tiles
+        assert max(shares) <= tiles / team + -(-tiles // (TILES * team))  # the last block of a part may be smaller

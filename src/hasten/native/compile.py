@@ -60,7 +60,10 @@ def program_of(
     if precision == "float32":
         stored = as_they_are(in_words(stored) if activations == "int16" else stored, isa)
         stored = kept_far(stored, isa, threads)
-    return _for_team(scheduled(stored, isa, schedule if threads == 1 else "model"), threads)
+    if threads == 1:
+        return scheduled(stored, isa, schedule)
+    settled = scheduled(stored, isa)
+    return replace(settled, steps=paired([step.shared(isa) for step in settled.steps]))
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:
@@ -88,11 +91,6 @@ def rounded_share(model: ir.Model, isa: Isa) -> float:
     steps = in_words(_fused(model, "model", isa)).steps
     total = sum(step.macs() for step in steps)
     return sum(step.macs() for step in steps if isinstance(step, WordProduct)) / max(1, total)
-
-
-def _for_team(program: Program, threads: int) -> Program:
-    """The program as ``threads`` threads best share it: layers that do not need each other side by side."""
-    return program if threads == 1 else replace(program, steps=paired(program.steps))
 
 
 def without_dead_steps(program: Program) -> Program:

@@ -245,6 +245,12 @@ class Step:
         """The step that computes the same in the way that a model of the machine prefers."""
         return self
 
+    def shared(self, isa: Isa) -> Step:
+        """As ``preferred`` made it, or in a way nearly as cheap whose parts, one for each thread, read less of what
+        another one wrote.
+        """
+        return self
+
     def others(self, isa: Isa) -> tuple[Step, ...]:
         """Steps that compute the same in other ways, those that the model likes best first."""
         return ()

@@ -32,7 +32,7 @@ from hasten.native.kernels.spatial import (
     undilated,
     window_of,
 )
-from hasten.native.kernels.sweep import NEARLY, Schedule, Sweep, choose, pack, pack_dot, peels, ranked
+from hasten.native.kernels.sweep import NEARLY, Schedule, Sweep, choose, kept_to_rows, pack, pack_dot, peels, ranked
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.kernels.winograd import CLEARLY, Winograd, relative_costs, with_scratch
 from hasten.native.kernels.winograd_line import WinogradLine, relative_cost
@@ -100,6 +100,12 @@ class Conv(Finished):
         if filtered and filtered[0][0] < CLEARLY:
             return filtered[0][1]
         return replace(self, schedule=_cheapest(_sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)))
+
+    def shared(self, isa: Isa) -> Step:
+        """By rows, where that costs little."""
+        assert self.schedule is not None
+        sweeps = _sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)
+        return replace(self, schedule=kept_to_rows(self.schedule, sweeps))
 
     def others(self, isa: Isa) -> tuple[Step, ...]:
         """Direct with other tiles, and by minimal filtering, as far as the model sees no great loss in it."""

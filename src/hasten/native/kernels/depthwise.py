@@ -11,7 +11,7 @@ import numpy as np
 from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr
 from hasten.native.kernels.spatial import ConvSpec, Window, axes_of, channels_last, padded, reach_ends
-from hasten.native.kernels.sweep import Schedule, Sweep, choose, pack, peels, ranked
+from hasten.native.kernels.sweep import Schedule, Sweep, choose, kept_to_rows, pack, peels, ranked
 from hasten.native.kernels.sweep_loops import Loops, columns_of
 from hasten.native.program import C_TYPES, Step, View
 from hasten.types import Array
@@ -73,6 +73,11 @@ class Depthwise(Finished):
     def preferred(self, isa: Isa) -> Step:
         """The cheapest tile."""
         return replace(self, schedule=choose(self._sweep, isa))
+
+    def shared(self, isa: Isa) -> Step:
+        """By rows, where that costs little."""
+        assert self.schedule is not None
+        return replace(self, schedule=kept_to_rows(self.schedule, [(isa, self._sweep)]))
 
     def others(self, isa: Isa) -> tuple[Step, ...]:
         """Other tiles."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from hasten.native.isa import Isa
 
 __all__ = [
-    "NEARLY", "STATIC_GROUPS", "Schedule", "Sweep", "choose", "pack", "pack_dot", "peels", "ranked", "runs_of",
-    "tap_groups",
+    "NEARLY", "STATIC_GROUPS", "Schedule", "Sweep", "choose", "kept_to_rows", "pack", "pack_dot", "peels", "ranked",
+    "runs_of", "tap_groups",
 ]  # fmt: skip
 
 _FEWEST_REGISTERS = 16
@@ -145,9 +145,27 @@ def _around(sweep: Sweep, pixels: int, width: int, passes: int) -> float:
 
 
 @lru_cache(maxsize=1024)
-def choose(sweep: Sweep, isa: Isa) -> Schedule | None:
-    """The cheapest tile that fits the registers, by a model of the machine; None where borders need padding first."""
-    return _cheapest(_candidates(sweep, isa))
+def choose(sweep: Sweep, isa: Isa, *, by_rows: bool = False) -> Schedule | None:
+    """The cheapest tile that fits the registers, by a model of the machine; None where borders need padding first.
+
+    ``by_rows``: of those that do not follow the outermost axis, which is left to be shared out; None where there is
+    none.
+    """
+    live = [i for i, a in enumerate(sweep.axes) if a.size > 1]
+    found = _candidates(sweep, isa)
+    if by_rows:
+        found = (s for s in found if len(live) > 1 and s.inner != live[0])
+    return _cheapest(found)
+
+
+def kept_to_rows(schedule: Schedule, sweeps: Iterable[tuple[Isa, Sweep]]) -> Schedule:
+    """The same, or a tile nearly as cheap with which a team shares out whole rows of the outermost axis.
+
+    All steps then give a part the same rows, which its own core still has from the step before.
+    """
+    found = [choose(sweep, unit, by_rows=True) for unit, sweep in sweeps]
+    least = min((s for s in found if s is not None), key=lambda s: s.cost, default=None)
+    return schedule if least is None or least.cost > schedule.cost * NEARLY else least
 
 
 def _cheapest(candidates: Iterable[Schedule]) -> Schedule | None:

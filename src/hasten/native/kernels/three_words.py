@@ -23,7 +23,7 @@ __all__ = ["fits", "four_terms", "in_three_words", "packed", "scales"]
 
 _LARGEST = 2**31 - 2**8  # what is rounded to another last byte still fits
 _LEAST_EXPONENT = -100  # so that sums of numbers of usual size are no denormals
-_UNEVEN = 6.0  # times its root mean square: a column's largest weight, beyond which the others lose too much
+_UNEVEN = 8.0  # times its root mean square: a column's largest weight, beyond which the others lose too much
 
 
 def fits(weight: Array) -> bool:
