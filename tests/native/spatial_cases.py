@@ -20,6 +20,8 @@ from hasten import host
 from hasten.native.compile import Compiled, compile_graph
 from hasten.native.isa import ISAS, isa
 
+LIBRARIES = tempfile.TemporaryDirectory(prefix="hasten-test-")
+"""The loader takes equal paths for the same library: each has its own, until the tests end."""
 ORDER = ("c", "x86-64-v2", "x86-64-v3", "x86-64-v4-base")
 
 
@@ -30,7 +32,7 @@ def host_isas() -> tuple[str, ...]:
     if found.name == "aarch64":
         return ("c", "aarch64")
     if found.name == "x86-64-v4":
-        return (*ORDER, "zen4") if found.vnni and found.bf16 else ORDER
+        return (*ORDER, "zen4") if found.whole else ORDER
     return ORDER[: ORDER.index(found.name) + 1] if found.name in ORDER else ("c",)
 
 
@@ -61,7 +63,7 @@ def build(model: ir.Model, name: str, *, threads: int = 1) -> Compiled:
     """The model compiled for one instruction set."""
     with tempfile.TemporaryDirectory(prefix="hasten-test-") as folder:
         built = compile_graph(model, isa(name), Path(folder), threads=threads)
-        library = Path(tempfile.mkdtemp(prefix="hasten-lib-")) / "model.so"
+        library = Path(tempfile.mkdtemp(dir=LIBRARIES.name)) / "model.so"
         library.write_bytes(built.library.read_bytes())
     return Compiled(library, built.emitted, built.program)
 
