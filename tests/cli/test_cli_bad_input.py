@@ -129,7 +129,8 @@ def test_a_model_that_needs_trust(run: Run, tmp_path: Path) -> None:
     ("array", "says"),
     [
         (np.zeros((1, 5), np.float32), "expected 4 in dimension 1, received 5"),
-        (np.zeros((1, 4), np.float64), "float64"),
+        (np.zeros((1, 4), np.complex64), "complex64"),
+        (np.full((1, 4), 1e300), "expected numbers that float32 holds"),
         (np.full((1, 4), np.nan, np.float32), "NaN"),
         (np.zeros((4,), np.float32), "expected 2 dimensions, received 1"),
     ],
