@@ -20,7 +20,8 @@ import onnx_ir as ir
 from hasten.errors import UnsupportedOpError
 from hasten.native.expr import VECTOR
 from hasten.native.kernels.dense import Dense
-from hasten.native.kernels.recurrent_loops import GATES, Loops, interleave, padded_units
+from hasten.native.kernels.recurrent_loops import GATES, Loops
+from hasten.native.kernels.recurrent_weights import interleave, padded_units
 from hasten.native.program import Step, View
 from hasten.types import Array
 

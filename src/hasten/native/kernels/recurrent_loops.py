@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hasten.native.kernels.recurrent_weights import interleave, pack_hidden, pad, padded_units
 from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
 from hasten.native.kernels.three_words import four_terms, packed, scales
 from hasten.types import Array
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hasten.native.kernels.recurrent import Recurrent
     from hasten.native.program import View
 
-__all__ = ["GATES", "Loops", "interleave", "padded_units"]
+__all__ = ["GATES", "Loops"]
 
 _SPLIT_MACS = 12_000  # one time step; two threads meet once in it
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -82,9 +83,9 @@ class Loops:
         """What a time step reads beside its weights: peepholes, the state's bias, scales."""
         step, found = self.step, []
         if step.peephole is not None:
-            found.append(("const float *restrict p", self.out.constant(_pad(step.peephole, self.padded))))
+            found.append(("const float *restrict p", self.out.constant(pad(step.peephole, self.padded))))
         if step.state_bias is not None:
-            found.append(("const float *restrict q", self.out.constant(_pad(step.state_bias[None], self.padded))))
+            found.append(("const float *restrict q", self.out.constant(pad(step.state_bias[None], self.padded))))
         scale = step.scale
         if step.storage == "int24":
             scale = scales(step.hidden.reshape(step.units, -1))
@@ -164,11 +165,11 @@ class Loops:
             words = packed(flat, lanes, self.out.isa).reshape(step.units, self.blocks, -1)
             return np.ascontiguousarray(words.transpose(1, 0, 2))
         if step.scale is None:
-            return stored(_pack_hidden(step.hidden, self.count, self.padded, lanes), step.storage)
+            return stored(pack_hidden(step.hidden, self.count, self.padded, lanes), step.storage)
         pairs = -(-step.units // 2)
         even = np.zeros((2 * pairs, *step.hidden.shape[1:]), np.float32)
         even[: step.units] = step.hidden
-        two = _pack_hidden(even, self.count, self.padded, lanes).reshape(self.blocks, pairs, 2, -1)
+        two = pack_hidden(even, self.count, self.padded, lanes).reshape(self.blocks, pairs, 2, -1)
         return two.transpose(0, 1, 3, 2).astype(np.int8)
 
     def _tick(self, s: str, call: str, ticks: str, indent: str) -> list[str]:
@@ -391,35 +392,3 @@ def _clipper(clip: float, out: Emitter) -> Any:
 def _times(view: View) -> str:
     """`` * stride`` where neighbours are not next to each other."""
     return f" * {view.strides[1]}" if view.strides[1] != 1 else ""
-
-
-def padded_units(units: int, lanes: int) -> int:
-    """Units up to a whole vector."""
-    return -(-units // lanes) * lanes
-
-
-def _pad(rows: Array, padded: int) -> Array:
-    done = np.zeros((rows.shape[0], padded), np.float32)
-    done[:, : rows.shape[1]] = rows
-    return done
-
-
-def interleave(weight: Array, count: int, padded: int, lanes: int) -> Array:
-    """Gate-major columns → ``[unit vector][gate][lane]``.
-
-    Shapes:  weight (K, G · H) · returns (K, G · H padded)
-    """
-    depth = weight.shape[0]
-    units = weight.shape[1] // count
-    done = np.zeros((depth, count, padded), np.float32)
-    done[:, :, :units] = weight.reshape(depth, count, units)
-    return np.ascontiguousarray(
-        done.reshape(depth, count, padded // lanes, lanes).transpose(0, 2, 1, 3).reshape(depth, -1)
-    )
-
-
-def _pack_hidden(hidden: Array, count: int, padded: int, lanes: int) -> Array:
-    """(H, G, H) → ``[vector of units][from][gate][lane]``."""
-    units = hidden.shape[0]
-    flat = interleave(hidden.reshape(units, -1), count, padded, lanes)
-    return np.ascontiguousarray(flat.reshape(units, padded // lanes, count * lanes).transpose(1, 0, 2))
