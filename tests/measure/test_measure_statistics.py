@@ -110,9 +110,21 @@ def test_pairing_cancels_a_machine_that_changes_speed() -> None:
     assert not s.beyond_noise(apart)
 
 
-def test_pairing_refuses_unlike_rounds() -> None:
+def test_a_machine_of_two_speeds_does_not_hide_who_is_faster() -> None:
+    """In about half of the rounds a second core helps; the median of all samples is then that of either half."""
+    rng = np.random.default_rng(3)
+    a = [rng.normal(100, 1, 200) for _ in range(64)]
+    b = [rng.normal(60 if i % 2 else 99, 1, 200) for i in range(64)]
+    typical, pooled = s.typical_ratio(a, b), s.paired_ratio(a, b, 50.0)
+    assert s.beyond_noise(typical) and typical.low <= np.sqrt(100 / 60 * 100 / 99) <= typical.high
+    assert pooled.high / pooled.low > 1.5 > typical.high / typical.low
+    assert not s.beyond_noise(s.typical_ratio(a, a[::-1]))
+
+
+@pytest.mark.parametrize("ratio", [lambda a, b: s.paired_ratio(a, b, 50.0), s.typical_ratio])
+def test_pairing_refuses_unlike_rounds(ratio) -> None:
     with pytest.raises(ValueError, match="received 1 and 2"):
-        s.paired_ratio([np.ones(3)], [np.ones(3)] * 2, 50.0)
+        ratio([np.ones(3)], [np.ones(3)] * 2)
 
 
 def test_beyond_noise_wants_more_than_what_equal_processes_differ_by() -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "paired_ratio",
     "percentile",
     "ratio",
+    "typical_ratio",
 ]
 
 Float = NDArray[np.float64]
@@ -78,6 +79,20 @@ def paired_ratio(a: Sequence[Float], b: Sequence[Float], q: float, confidence: f
     weights = above.weights(seed=0)
     value = np.percentile(np.concatenate(a), q) / np.percentile(np.concatenate(b), q)
     return _interval(float(value), above.percentiles(weights) / below.percentiles(weights), confidence)
+
+
+def typical_ratio(a: Sequence[Float], b: Sequence[Float], confidence: float = 0.95) -> Interval:
+    """The geometric mean, over rounds, of the median of ``a`` over that of ``b``, block k of both in the same round.
+
+    Where the machine has two speeds, the median of all samples is that of either, as it happens; each round has one.
+
+    Raises:  ValueError: unlike numbers of rounds, or none
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"typical ratio: expected as many rounds on both sides, received {len(a)} and {len(b)}")
+    logs = np.log([float(np.median(x) / np.median(y)) for x, y in zip(a, b, strict=True)])
+    draws = np.random.default_rng(0).integers(0, len(logs), (_RESAMPLES, len(logs)))
+    return _interval(float(np.exp(logs.mean())), np.exp(logs[draws].mean(axis=1)), confidence)
 
 
 def beyond_noise(found: Interval, margin: float = BETWEEN_PROCESSES) -> bool:

@@ -295,7 +295,8 @@ class _Table:
             return self._rates_ratio(other, winner)
         q = _PERCENTILES[statistic or self._shared(other, winner)]
         if a in self._blocks and b in self._blocks:
-            return statistics.paired_ratio(self._blocks[a], self._blocks[b], q)
+            ours, theirs = self._blocks[a], self._blocks[b]
+            return statistics.typical_ratio(ours, theirs) if q == 50 else statistics.paired_ratio(ours, theirs, q)
         return statistics.ratio(self._samples[a], self._samples[b], q)
 
     def _rates_ratio(self, other: Trial, winner: Trial) -> Interval:
