@@ -264,16 +264,24 @@ def _may_be(scope: ast.Module | Function, code: Code) -> bool:
     return not attributes & _STEPS and bool(attributes & _NUMBERS) and not _wants_gradients(code)
 
 
-def _is_part_of_network(scope: Function, code: Code, depth: int = 3) -> bool:
+def _is_part_of_network(scope: Function, code: Code) -> bool:
     """True for what a network's own methods call, or make objects of: its gradients are the network's."""
-    owner = code.klass(scope)
-    made = code.calls_named(owner.name) if owner is not None else []
-    for call in [*code.callers(scope), *made]:
-        outer = code.function(call)
-        if outer is None or outer is scope:
-            continue
-        if code.in_layer(call) or (depth and _is_part_of_network(outer, code, depth - 1)):
-            return True
+    level, seen = [scope], {scope}  # each function once: names are called from many places
+    for _ in range(4):
+        outside = []
+        for inner in level:
+            owner = code.klass(inner)
+            made = code.calls_named(owner.name) if owner is not None else []
+            for call in [*code.callers(inner), *made]:
+                outer = code.function(call)
+                if outer is None or outer is inner:
+                    continue
+                if code.in_layer(call):
+                    return True
+                if outer not in seen:
+                    seen.add(outer)
+                    outside.append(outer)
+        level = outside
     return False
 
 
