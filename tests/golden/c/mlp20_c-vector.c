@@ -41,9 +41,6 @@ static inline vf v_swap(vf a) {
     return b;
 }
 
-/* x - top as v_shrink needs it: however far below */
-static inline vf v_below(vf x, vf top) { return x - top; }
-
 /* the last bits of t added to the exponent of a: a · 2^n where they are n and the result is a normal number */
 static inline vf v_raise(vf a, vf t) { return (vf)((vi)a + ((vi)t << 23)); }
 
@@ -54,7 +51,7 @@ static inline vf v_shrink(vf a, vf t) {
 
 /* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; e^f by a polynomial on |f| <= ln 2 / 2 */
 static inline vf v_weight(vf x, vf top) {
-    const vf d = v_below(x, top), t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
+    const vf d = x - top, t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
     const vf f = (d - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
     vf p = v_set1(0.008290269214f);
     p = p * f + 0.041898117f;

@@ -34,9 +34,6 @@ static inline vf v_swap(vf a) {
     return b;
 }
 
-/* x - top as v_shrink needs it: however far below */
-static inline vf v_below(vf x, vf top) { return x - top; }
-
 static inline vf v_shrink(vf a, vf t) {
     const __mmask16 seen = _mm512_cmp_ps_mask((__m512)t, _mm512_set1_ps(12582913.0f), _CMP_NLT_UQ);
     return (vf)_mm512_maskz_scalef_ps(seen, (__m512)a, (__m512)(t - 12583039.0f));
@@ -44,7 +41,7 @@ static inline vf v_shrink(vf a, vf t) {
 
 /* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; e^f by a polynomial on |f| <= ln 2 / 2 */
 static inline vf v_weight(vf x, vf top) {
-    const vf d = v_below(x, top), t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
+    const vf d = x - top, t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
     const vf f = (d - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
     vf p = v_set1(0.008290269214f);
     p = p * f + 0.041898117f;

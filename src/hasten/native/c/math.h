@@ -41,13 +41,10 @@ static inline vf v_exp(vf x) {
 static inline vf v_shrink(vf a, vf t) {
     return v_select(t < 12582913.0f, v_set1(0.0f), a * v_raise(v_set1(0.0f), t));
 }
-//! v_below: types
-/* x - top as v_shrink needs it: however far below */
-static inline vf v_below(vf x, vf top) { return x - top; }
-//! v_weight: v_below v_set1 v_shrink
+//! v_weight: v_set1 v_shrink
 /* e^(x - top) for x <= top, exact beside what weighs 1: what a softmax sums; e^f by a polynomial on |f| <= ln 2 / 2 */
 static inline vf v_weight(vf x, vf top) {
-    const vf d = v_below(x, top), t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
+    const vf d = x - top, t = d * 1.44269504088896341f + 12583039.0f, n = t - 12583039.0f;
     const vf f = (d - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
     vf p = v_set1(0.008290269214f);
     p = p * f + 0.041898117f;

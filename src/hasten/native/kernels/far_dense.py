@@ -34,8 +34,8 @@ def kept_far(program: Program, isa: Isa, threads: int) -> Program:
 
     Measured on x86-64 alone: elsewhere nothing changes.
     """
-    near = program.weight_bytes <= threads * isa.near_bytes
-    if isa.arch != "x86_64" or "fma" not in isa.features or near:
+    held = program.weight_bytes <= threads * isa.near_bytes
+    if isa.arch != "x86_64" or "fma" not in isa.features or held:
         return program
     return replace(program, steps=[_far(step, isa, threads) for step in program.steps])
 
