@@ -28,7 +28,7 @@ from hasten.errors import (
 from hasten.records import Trial
 from hasten.sources import SourceRequest
 from hasten.sources.detect import open_source
-from hasten.tune.plan import Event, Limits
+from hasten.tune.plan import Event, Limits, Plan
 
 QUICK = Settings(engines=("onnxruntime",), quick=True, threads=1, budget_s=90)
 
@@ -305,6 +305,24 @@ def test_when_nothing_passes_nothing_is_written(
     with pytest.raises(VerifyError, match="no candidate gave the source's answers"):
         study(model_file, output=tmp_path / "m.hasten", settings=QUICK)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_source_is_asked_what_rounding_changes(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, float] = {}
+
+    def looked_at(plan: Plan, on_event: object, builds: object) -> tuple[Trial, ...]:
+        checks = plan.checks[1]
+        for name, given, near in zip(checks.names, checks.read_expected(), checks.read_nearby(), strict=True):
+            seen[name] = float(np.abs(given[0] - near[0]).max() / np.abs(given[0]).max())
+        return ()
+
+    monkeypatch.setattr(pipeline_module, "search", looked_at)
+    with pytest.raises(VerifyError):
+        study(model_file, output=tmp_path / "m.hasten", settings=QUICK)
+    assert seen["ones"] == seen["zeros"] == 0.0
+    assert 0.0 < seen["large"] < 2e-6
 
 
 def test_when_nothing_keeps_within_the_bounds_they_are_named(model_file: Path, tmp_path: Path) -> None:

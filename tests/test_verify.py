@@ -11,7 +11,17 @@ from hypothesis.extra import numpy as hnp
 
 from hasten.errors import InputError, SettingsError
 from hasten.types import TensorSpec
-from hasten.verify import METRICS, Metric, Tolerance, accuracy_bound, compare, comparison, edge_inputs, metric
+from hasten.verify import (
+    METRICS,
+    Metric,
+    Tolerance,
+    accuracy_bound,
+    compare,
+    comparison,
+    edge_inputs,
+    metric,
+    nearby_inputs,
+)
 
 F32 = np.float32
 FINITE = hnp.arrays(
@@ -190,6 +200,48 @@ def test_worst_of_all_checks_is_reported() -> None:
     found = compare([a, a, a], [a, off, off], None, ["p", "q", "r"])
     assert found.checked == 3 and found.max_abs_error == 0.5 and "check 'q'" in found.reason
     assert found.reason.endswith("(and 1 more)")
+
+
+def test_nearby_inputs_are_one_rounding_away() -> None:
+    values = F32([0.0, 3.0, -2.0, 0.3, -1.7, 1e-30, 1e6 + 0.5])
+    (counts, moved) = nearby_inputs((np.arange(4), values), np.random.default_rng(0))
+    assert counts.tolist() == [0, 1, 2, 3]
+    assert moved.dtype == F32 and moved[:3].tolist() == values[:3].tolist()
+    off = np.abs(moved[3:] - values[3:]) / np.spacing(np.abs(values[3:]))
+    assert ((off >= 1) & (off <= 2)).all()
+
+
+def _deep(x, order):
+    """tanh of a deep network in float32, its sums in the given order: saturated, so that its size hides its terms."""
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        weight = (rng.standard_normal((256, 256)) / 16).astype(F32)
+        x = sum((x[:, part] @ weight[part] for part in np.array_split(np.arange(256), order)), F32(0))
+    return np.tanh(x)
+
+
+def test_what_rounding_alone_changes_is_not_held_against_an_answer() -> None:
+    x = (np.random.default_rng(0).standard_normal((8, 256)) * 300).astype(F32)
+    (moved,) = nearby_inputs((x,), np.random.default_rng(0))
+    expected, received, nearby = [[_deep(x, 1)]], [[_deep(x, 7)]], [[_deep(moved, 1)]]
+    assert "allowed" in compare(expected, received).reason
+    assert compare(expected, received, nearby=nearby).passed
+    strange = [[received[0][0] + F32(3e-3)]]
+    assert "allowed" in compare(expected, strange, nearby=nearby).reason
+
+
+@pytest.mark.parametrize(("error", "passes"), [(9e-7, True), (1.1e-6, False)])
+def test_a_model_that_jumps_widens_the_tolerance_ten_times_at_most(error: float, passes: bool) -> None:
+    expected, received, nearby = np.zeros(8, F32), np.zeros(8, F32), np.ones(8, F32)
+    received[0] = error  # a size of 0.01 at least times 1e-5, ten times
+    assert compare([[expected]], [[received]], nearby=[[nearby]]).passed is passes
+
+
+def test_nearby_answers_that_are_not_finite_widen_nothing() -> None:
+    answer = np.ones(3, F32)
+    for nearby in (np.full(3, np.nan, F32), np.full(3, np.inf, F32), np.ones((1, 3), F32)):
+        assert not compare([[answer]], [[answer + F32(1e-3)]], nearby=[[nearby]]).passed
+        assert compare([[answer]], [[answer]], nearby=[[nearby]]).passed
 
 
 def test_edges_cover_the_corners_and_fit_their_specs() -> None:

@@ -17,13 +17,15 @@ from tune_plans import LIMITS, deliberate, make_plan
 from hasten.engines import Offer
 from hasten.errors import SettingsError
 from hasten.records import Candidate, Trial
+from hasten.tune.arrays import read_groups
 from hasten.tune.builds import Builds
 from hasten.tune.candidates import gather
-from hasten.tune.plan import Event, Plan
+from hasten.tune.plan import Event, Plan, record_checks
 from hasten.tune.processes import WarmPool, _Forked
 from hasten.tune.search import search, try_order
 from hasten.tune.store import Store, raw_samples
 from hasten.tune.trial import Attempt, attempt
+from hasten.verify import Tolerance
 
 # how it misbehaves → status, and what its reason must say
 FATES = {
@@ -264,6 +266,18 @@ def test_one_build_serves_the_candidates_that_share_it(plan_of) -> None:
     assert one.artefact.folder == two.artefact.folder
     assert (one.artefact.folder / "built").read_text() == "x"
     assert (one.artefact.candidate, two.artefact.candidate) == (deliberate(n=1), deliberate(n=2))
+
+
+@pytest.mark.parametrize(("tolerance", "status"), [(None, "ok"), (Tolerance(), "wrong")])
+def test_rounding_of_the_source_widens_the_default_tolerance_alone(plan_of, tolerance, status) -> None:
+    plan = plan_of(deliberate("off"), tolerance=tolerance)
+    checks = plan.checks[1]
+    answers = dict(zip(checks.names, checks.read_expected(), strict=True))
+    nearby = {name: [y * np.float32(1.001) for y in arrays] for name, arrays in answers.items()}
+    inputs = dict(zip(checks.names, read_groups(checks.inputs), strict=True))
+    plan = replace(plan, checks={1: record_checks(plan.store / "nearby", inputs, answers, nearby)})
+    (trial,) = search(plan)
+    assert trial.status == status, trial.reason
 
 
 def test_a_shared_build_that_fails_fails_once(plan_of, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from hasten.tune.candidates import gather
 from hasten.tune.plan import Checks, Labelled, Plan, record_checks
 from hasten.tune.processes import WarmPool
 from hasten.types import Array, TensorSpec
-from hasten.verify import edge_inputs, metric
+from hasten.verify import edge_inputs, metric, nearby_inputs
 
 __all__ = [
     "Graphs",
@@ -243,7 +243,20 @@ def _checks(source: Source, settings: Settings, examples: Sequence[Sequence[Arra
         names = ["sample", "random 0", "zeros", "large"][: 3 if slow > _VERY_SLOW_S else 4]
     for name in names[1:]:
         expected[name] = source.reference(inputs[name])
-    return record_checks(folder, {name: inputs[name] for name in names}, expected)
+    asked = {name: inputs[name] for name in names}
+    return record_checks(folder, asked, expected, None if slow > _SLOW_S else _nearby(source, asked, expected))
+
+
+def _nearby(
+    source: Source, inputs: Mapping[str, Sequence[Array]], expected: Mapping[str, Sequence[Array]]
+) -> dict[str, Sequence[Array]]:
+    """The source's answers to what lies one rounding from ``inputs``."""
+    rng, found = np.random.default_rng(0), dict(expected)
+    for name, arrays in inputs.items():
+        moved = nearby_inputs(arrays, rng)
+        if not all(map(np.array_equal, arrays, moved)):
+            found[name] = source.reference(moved)
+    return found
 
 
 def stacked(specs: Sequence[TensorSpec], examples: Sequence[Sequence[Array]], size: int) -> tuple[Array, ...]:

@@ -72,7 +72,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Checks:
-    """Inputs for one batch size and the source framework's own answers to them, as two files.
+    """Inputs for one batch size and the source framework's own answers to them, as files.
 
     Inputs and answers lie apart because a candidate's process is given the inputs alone: it never judges itself. The
     first check is the user's sample; it is also what the timing runs on.
@@ -81,10 +81,16 @@ class Checks:
     names: tuple[str, ...]
     inputs: Path
     expected: Path
+    nearby: Path | None = None
+    """The source's answers where every float of an input is one rounding away; None: it was not asked."""
 
     def read_expected(self) -> list[tuple[Array, ...]]:
         """The source's answers, check by check."""
         return read_groups(self.expected)
+
+    def read_nearby(self) -> list[tuple[Array, ...]]:
+        """Its answers to the inputs next to them, check by check; empty where it was not asked."""
+        return [] if self.nearby is None else read_groups(self.nearby)
 
 
 @dataclass(frozen=True)
@@ -155,10 +161,13 @@ def record_checks(
     folder: Path,
     inputs: Mapping[str, Sequence[Array]],
     expected: Mapping[str, Sequence[Array]],
+    nearby: Mapping[str, Sequence[Array]] | None = None,
 ) -> Checks:
-    """``Checks`` whose two files lie in ``folder``; both mappings go from a check's name to its arrays, in order."""
+    """``Checks`` whose files lie in ``folder``; the mappings go from a check's name to its arrays, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     names = tuple(inputs)
     write_groups(folder / "inputs.npz", [tuple(map(np.asarray, inputs[n])) for n in names])
     write_groups(folder / "expected.npz", [tuple(map(np.asarray, expected[n])) for n in names])
-    return Checks(names, folder / "inputs.npz", folder / "expected.npz")
+    if nearby:
+        write_groups(folder / "nearby.npz", [tuple(map(np.asarray, nearby[n])) for n in names])
+    return Checks(names, folder / "inputs.npz", folder / "expected.npz", folder / "nearby.npz" if nearby else None)

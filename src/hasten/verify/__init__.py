@@ -1,7 +1,7 @@
 """A candidate's outputs enter beside the source framework's own; a ``Comparison`` leaves, and what fails cannot win."""
 
 from hasten.verify.comparison import Tolerance, compare
-from hasten.verify.inputs import edge_inputs
+from hasten.verify.inputs import edge_inputs, nearby_inputs
 from hasten.verify.metrics import METRICS, Metric, accuracy_bound, metric
 
-__all__ = ["METRICS", "Metric", "Tolerance", "accuracy_bound", "compare", "edge_inputs", "metric"]
+__all__ = ["METRICS", "Metric", "Tolerance", "accuracy_bound", "compare", "edge_inputs", "metric", "nearby_inputs"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from hasten.types import Array, TensorSpec
 
-__all__ = ["edge_inputs"]
+__all__ = ["edge_inputs", "nearby_inputs"]
 
 
 def edge_inputs(
@@ -32,6 +32,21 @@ def edge_inputs(
         kind = "uniform" if k % 3 == 2 else "random"
         found[f"{kind} {k}"] = tuple(_edge(spec, kind, rng, bounds.get(spec.name)) for spec in specs)
     return found
+
+
+def nearby_inputs(arrays: Sequence[Array], rng: np.random.Generator) -> tuple[Array, ...]:
+    """The arrays with every float one rounding up or down; whole numbers stay, since they may count or index.
+
+    What a model answers to them and to ``arrays`` differs by as much as its answers mean nothing.
+    """
+    return tuple(_nearby(np.asarray(array), rng) for array in arrays)
+
+
+def _nearby(array: Array, rng: np.random.Generator) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    step = np.finfo(array.dtype).eps * rng.choice((-1.0, 1.0), array.shape)
+    return np.where(array == np.rint(array), array, array * (1.0 + step)).astype(array.dtype)
 
 
 # Large drives exp, tanh and softmax into their clamps; larger still would only compare overflow with overflow.
