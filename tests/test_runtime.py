@@ -93,6 +93,15 @@ def test_predict_converts_lists_and_kinds(model: Model) -> None:
     assert model.predict(np.zeros((0, 3))).shape == (0, 2)
 
 
+def test_predict_of_what_fits_exactly_is_the_call_itself(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hasten.runtime.model.convert", None)
+    np.testing.assert_array_equal(model.predict(rows(1)), rows(1) @ WEIGHTS)
+    np.testing.assert_array_equal(model.predict(np.asfortranarray(rows(2))[1:]), rows(2)[1:] @ WEIGHTS)
+    for other in (rows(2), rows(1).astype(np.float64), rows(1).astype(">f4"), rows(1).tolist()):
+        with pytest.raises(TypeError):
+            model.predict(other)
+
+
 @pytest.mark.parametrize(
     "value", [[[1, 2], [1]], [["a", "b", "c"]], [[1j, 2, 3]], [1, 2, 3], np.zeros((2, 4)), None, np.zeros((2, 3, 1))]
 )
