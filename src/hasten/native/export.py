@@ -163,7 +163,9 @@ def _build(library: Library, work: Path) -> None:
             f"cannot build for '{triple}' with {tool.command[0]}: cross builds need zig; unset HASTEN_CC"
         )
     versioned = f"{triple}.{_GLIBC}" if triple and triple.endswith("gnu") else triple
-    flags = [*tool.flags(isa, versioned), "-fPIC"]
+    # Portable C marks no function as the interface, for compilers that know no such mark: a library shows them all.
+    shown = ["-fvisibility=default"] if isa.portable else []
+    flags = [*tool.flags(isa, versioned), *shown, "-fPIC"]
     weights = f"{name}_weights.c" if isa.portable else f"{name}_weights.S"
     for source in (f"{name}.c", weights):
         _run([*tool.command, *flags, "-c", source, "-o", f"{Path(source).stem}.o"], work)

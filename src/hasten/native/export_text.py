@@ -85,7 +85,8 @@ def header(library: Library) -> str:
     lines += [
         "",
         f"   Give every thread an arena of {upper}_ARENA_BYTES bytes, aligned to 64. Nothing is allocated, locked or",
-        "   called in the system during a run. The same inputs give the same bits. */",
+        "   called in the system during a run. The same inputs give the same bits. An array needs the alignment of its",
+        "   type alone; an output overlaps no other argument. */",
         f"#ifndef {upper}_H",
         f"#define {upper}_H",
         "#include <stdint.h>",
@@ -153,7 +154,7 @@ def _call(library: Library) -> str:
 
 def example(library: Library) -> str:
     """``main.c``: how to call it, and the time of one call."""
-    storage, upper = "\n".join(_storage(library)), library.name.upper()
+    storage, upper, given = "\n".join(_storage(library)), library.name.upper(), ", ".join(_positions(library)[0])
     return f"""/* How to call the model: fill the inputs, run, read the outputs; then the time of one call. */
 #include <stdio.h>
 #include <time.h>
@@ -163,7 +164,7 @@ def example(library: Library) -> str:
 
 int main(void) {{
     {library.name}_init(arena);
-    /* put your values into input0 here; all zero for now */
+    /* put your values into {given} here; all zero for now */
     {_call(library)}
     for (int i = 0; i < {upper}_OUTPUT0_SIZE && i < 10; i++)
         printf("output0[%d] = %g\\n", i, (double)output0[i]);
@@ -277,7 +278,7 @@ def _checked(library: Library, number: int, check: Check) -> Iterator[str]:
 
 
 def cmake(library: Library) -> str:
-    """``CMakeLists.txt``: library, example, self-test as a test."""
+    """``CMakeLists.txt``: the library; where it is built by itself, the example, and the self-test as a test."""
     name, plain = library.name, library.isa.portable
     weights = f"{name}_weights.c" if plain else f"{name}_weights.S"
     flags = " ".join(("-O3", "-ffp-contract=fast", *library.isa.compiler_flags))
@@ -287,17 +288,21 @@ def cmake(library: Library) -> str:
     slp = slp if library.isa.name == "c" else ""
     return f"""cmake_minimum_required(VERSION 3.13)
 project({name} {languages})
+set(CMAKE_C_STANDARD 11)
 add_library({name} {name}.c {weights})
 target_include_directories({name} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
 target_compile_options({name} PRIVATE $<$<COMPILE_LANGUAGE:C>:{flags.replace(" ", "$<SEMICOLON>")}>){slp}
 set_source_files_properties({weights} PROPERTIES COMPILE_OPTIONS "-I${{CMAKE_CURRENT_SOURCE_DIR}}")
 target_link_libraries({name} PUBLIC m)
-add_executable(example main.c)
-target_link_libraries(example {name})
-add_executable(selftest selftest.c)
-target_link_libraries(selftest {name})
-enable_testing()
-add_test(NAME selftest COMMAND selftest)
+# A project that takes this folder by add_subdirectory gets the library alone.
+if(CMAKE_SOURCE_DIR STREQUAL CMAKE_CURRENT_SOURCE_DIR)
+  add_executable(example main.c)
+  target_link_libraries(example {name})
+  add_executable(selftest selftest.c)
+  target_link_libraries(selftest {name})
+  enable_testing()
+  add_test(NAME selftest COMMAND selftest)
+endif()
 """
 
 
