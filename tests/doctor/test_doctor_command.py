@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import onnx
@@ -297,6 +298,19 @@ def test_a_model_at_random_is_a_finding(tmp_path: Path) -> None:
     done = run(str(path))
     assert done.exit_code == 1
     assert "H602" in done.output
+
+
+def test_a_model_examined_leaves_no_copy_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The importer writes an old file anew; the temporary folder is empty again afterwards."""
+    keras, h5py = pytest.importorskip("keras"), pytest.importorskip("h5py")
+    path, temporary = tmp_path / "old.h5", tmp_path / "temporary"
+    keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]).save(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["keras_version"] = "2.15.0"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert run(str(path)).exit_code == 0
+    assert not list(temporary.iterdir())
 
 
 def test_a_model_that_cannot_be_opened_costs_the_others_nothing(tmp_path: Path) -> None:

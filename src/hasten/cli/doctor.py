@@ -180,19 +180,22 @@ def _model_of_many(path: Path, settings: Settings, trust: bool) -> Result:
 
 
 def _model(path: Path, settings: Settings, trust: bool) -> Result:
+    from tempfile import TemporaryDirectory  # noqa: PLC0415  (not for --help)
+
     from hasten.doctor.check import Result  # noqa: PLC0415
     from hasten.doctor.graphs import examine_model, notes_of  # noqa: PLC0415  (onnx)
     from hasten.sources import SourceRequest  # noqa: PLC0415
     from hasten.sources.detect import open_source  # noqa: PLC0415
 
-    try:
-        source = open_source(path, SourceRequest(trust=trust))
-    except TrustError:
-        raise
-    except SourceError as error:
-        return _unopened(path, settings, error)
-    findings = examine_model(source.model, path, settings)
-    return Result(str(path), findings, skipped=notes_of(source.model))
+    with TemporaryDirectory(prefix="hasten-") as work:  # an importer may leave a copy of the model there
+        try:
+            source = open_source(path, SourceRequest(trust=trust, work=Path(work)))
+        except TrustError:
+            raise
+        except SourceError as error:
+            return _unopened(path, settings, error)
+        findings = examine_model(source.model, path, settings)
+        return Result(str(path), findings, skipped=notes_of(source.model))
 
 
 def _unopened(path: Path, settings: Settings, error: SourceError) -> Result:
