@@ -172,11 +172,17 @@ def is_guarded(node: ast.AST, code: Code) -> bool:
     for around in code.ancestors(node):
         if isinstance(around, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return False
-        if isinstance(around, ast.If):
+        if isinstance(around, ast.If) and not _is_of_request(around.test):
             return True
         if isinstance(around, (ast.IfExp, ast.BoolOp, ast.ExceptHandler)):
             return True
     return False
+
+
+def _is_of_request(test: ast.expr) -> bool:
+    """True for ``request.method == "POST"`` and its like: every request of that kind comes this way."""
+    roots = (n.value for n in ast.walk(test) if isinstance(n, ast.Attribute))
+    return any(isinstance(r, ast.Name) and r.id == "request" for r in roots)
 
 
 def _is_cached(function: Function, code: Code) -> bool:
