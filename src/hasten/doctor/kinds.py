@@ -26,6 +26,7 @@ _BASES = 4  # classes followed upwards
 _PARTS = ("T", "data", "grad", "real", "imag", "values", "indices")
 _OUTPUTS = ("logits", "last_hidden_state", "pooler_output", "loss")
 _OPENS = re.compile("(load|build|create|make|get|init|open).*(model|net)")
+_A_MODEL = re.compile(r"(model|net|network|[cr]nn|lstm|gru|generator|classifier|detector|policy|actor)\d*$", re.I)
 _PROPERTIES = ("property", "cached_property")
 
 
@@ -162,7 +163,16 @@ class Kinds:
                         self._used[written, self.names.find(written, node)[0]] = kind
                     elif written.startswith("self.") and written.count(".") == 1:
                         self._used[written, self.names.class_around(node)] = kind
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and _A_MODEL.search(node.func.id):
+                    scope, bindings = self.names.find(node.func.id, node)
+                    if any(self._loads_whole(b) for b in bindings):
+                        self._used[node.func.id, scope] = makers.TORCH_MODULE
         return self._used
+
+    def _loads_whole(self, binding: Binding) -> bool:
+        """True for ``net = torch.load("net.pt")``: where ``net`` is called, the file holds no table of weights."""
+        call = binding.value if binding.role == "value" and not binding.path else None
+        return isinstance(call, ast.Call) and self.names.qualified(call.func) == "torch.load"
 
     def _merge(self, bindings: list[Binding]) -> Kind | None:
         kinds = []
