@@ -35,6 +35,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from hasten.doctor.code import Code
+from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.samples import value_of
 
@@ -112,9 +113,16 @@ def _is_bare(node: ast.Call, code: Code) -> bool:
         return False
     kind = code.kind(made)
     local = kind.local if kind is not None else None
-    plain = local is not None and code.definitions.method(local, "__init__") is None and len(local.bases) == 1
+    plain = local is not None and _makes_nothing(code.definitions.method(local, "__init__")) and len(local.bases) == 1
     whole = plain and local is not None and code.qualified(local.bases[0]) == "torch.nn.Module"
     return code.qualified(made.func) == "torch.nn.Module" or whole
+
+
+def _makes_nothing(init: Function | None) -> bool:
+    """True without an ``__init__``, and for one that only calls its base's: ``super().__init__()``."""
+    calls = [s.value for s in init.body if isinstance(s, ast.Expr)] if init is not None else []
+    named = [c.func for c in calls if isinstance(c, ast.Call)]
+    return init is None or (len(named) == len(init.body) and all(getattr(f, "attr", "") == "__init__" for f in named))
 
 
 def _is_read_on(node: ast.Call, code: Code) -> bool:
