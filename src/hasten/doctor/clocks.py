@@ -1,18 +1,21 @@
-"""Where code reads a clock before and after something: the timed regions of a file. Shared by the measuring rules."""
+"""Where code reads a clock before and after something, and what runs in between. Shared by the measuring rules."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.kind import Kind
+from hasten.doctor.names import Scope
 from hasten.doctor.rule import keyword
+from hasten.doctor.samples import value_of
 from hasten.doctor.words import words
 
-__all__ = ["CLOCKS", "Region", "clock_call", "device_work", "is_clock", "loads", "regions"]
+__all__ = ["CLOCKS", "Region", "clock_call", "device_work", "is_clock", "loads", "network", "networks", "regions"]
 
 CLOCKS = words(
     "time.time time.perf_counter time.perf_counter_ns time.time_ns time.monotonic time.monotonic_ns time.process_time "
@@ -21,6 +24,9 @@ CLOCKS = words(
 LOADERS = frozenset(("load_model", "from_pretrained", "InferenceSession", "Interpreter", "load_state_dict"))
 _WAITS = re.compile("sync|numpy|(^|_)cpu($|_)")  # also in helpers of other files: `torch_to_numpy(x)`
 _LESSONS = frozenset(words("backward zero_grad apply_gradients train_on_batch GradientTape"))
+# Libraries whose objects move in place too, and see to the device and its waits themselves.
+_WHOLE_PIPELINES = ("diffusers", "ultralytics", "sentence_transformers", "super_gradients", "torchmetrics")
+_NO_MODEL = re.compile("loss|criterion|metric", re.IGNORECASE)
 _CONVERTERS = frozenset(("from_keras_model", "from_saved_model", "torch.onnx.export", "tf2onnx.convert.from_keras"))
 
 
@@ -112,6 +118,44 @@ def _difference(statement: ast.stmt, end: str, start: str, code: Code) -> bool:
     )
 
 
+def networks(nodes: Sequence[ast.stmt], code: Code) -> list[ast.Call]:
+    """The calls in these statements that run a model, as ``network`` knows one."""
+    found = (n for s in nodes for n in ast.walk(s) if isinstance(n, ast.Call))
+    return [n for n in found if network(n, code) is not None]
+
+
+def network(call: ast.Call, code: Code) -> Kind | None:
+    """The kind of model that a call runs: a known one, or what a line moves in place, `net.to(device)`, and drops."""
+    kind = code.runs_model(call)
+    if kind is not None:
+        return kind
+    place = _place(call.func, code)
+    if not place[0] or place not in code.fact(_moved) or code.kind(call.func) is not None:
+        return None
+    made = value_of(call.func, code)
+    made = made if isinstance(made, ast.Call) else None
+    if made is not None and code.qualified(made.func).split(".")[0] in _WHOLE_PIPELINES:
+        return None
+    return Kind(makers.TORCH_MODULE, made)
+
+
+def _moved(code: Code) -> frozenset[tuple[str, Scope | ast.ClassDef | None]]:
+    """What lines move to a device without taking the result: only a module moves in place, and is then called."""
+    if not code.imports("torch") or code.imports(*_WHOLE_PIPELINES):
+        return frozenset()
+    moves = [c.func for c in code.calls_named("to", "cuda") if isinstance(code.parent(c), ast.Expr)]
+    places = (_place(f.value, code) for f in moves if isinstance(f, ast.Attribute))
+    return frozenset(p for p in places if p[0] and not _NO_MODEL.search(p[0]))
+
+
+def _place(node: ast.expr, code: Code) -> tuple[str, Scope | ast.ClassDef | None]:
+    """A name and where it is bound: a variable's scope, or the class of ``self.x``."""
+    written = code.names.dotted(node)
+    if written and "." not in written:
+        return written, code.names.find(written, node)[0]
+    return (written, code.klass(node)) if written.startswith("self.") and written.count(".") == 1 else ("", None)
+
+
 def loads(body: tuple[ast.stmt, ...], code: Code) -> ast.Call | None:
     """The first call in a region that loads or converts a model."""
     for statement in body:
@@ -146,7 +190,7 @@ def device_work(body: tuple[ast.stmt, ...], code: Code) -> ast.Call | None:
         for inner in ast.walk(statement):
             if not isinstance(inner, ast.Call):
                 continue
-            kind = code.runs_model(inner)
+            kind = network(inner, code)
             if kind is not None and kind.name == makers.TORCH_MODULE:
                 run = inner
             name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")

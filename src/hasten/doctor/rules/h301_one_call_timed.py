@@ -36,7 +36,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
-from hasten.doctor.clocks import Region, loads, regions
+from hasten.doctor.clocks import Region, loads, networks, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.vicinity import vicinity
@@ -58,7 +58,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     for region in regions(node, code):
         body = list(region.body)
-        runs = code.model_runs(body)
+        runs = networks(body, code)
         if len(runs) != 1 or code.loop(runs[0]) is not None or any(True for _ in code.loops(region.start)):
             continue
         function = code.function(region.start)

@@ -38,7 +38,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import regions
+from hasten.doctor.clocks import network, networks, regions
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit
@@ -57,7 +57,7 @@ _GATHERS = frozenset(("append", "extend", "insert", "add", "update", "record", "
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Timed loops of runs that are the first of their function."""
     for region in regions(node, code):
-        runs = code.model_runs(list(region.body))
+        runs = networks(region.body, code)
         around = next(code.loops(region.start), None)
         timed = [r for r in runs if _is_repeated(r, region.start, code)]
         if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
@@ -123,13 +123,13 @@ def _reads(loop: ast.For, name: str) -> bool:
 
 def _is_made_here(run: ast.Call, code: Code) -> bool:
     """True where the function makes the model itself: nobody else can have run it."""
-    kind, function = code.runs_model(run), code.function(run)
+    kind, function = network(run, code), code.function(run)
     return function is not None and kind is not None and kind.made is not None and code.function(kind.made) is function
 
 
 def _ran_before_in(function: Function | None, line: int, code: Code) -> bool:
     return any(
-        call.lineno < line and code.function(call) is function and code.runs_model(call) is not None
+        call.lineno < line and code.function(call) is function and network(call, code) is not None
         for call in code.calls
     )
 
@@ -153,7 +153,7 @@ def _is_handed_on(run: ast.Call, line: int, code: Code) -> bool:
 def _ran_before(line: int, node: ast.AST, code: Code) -> bool:
     function = code.function(node)
     for call in code.calls:
-        if call.lineno < line and code.runs_model(call) is not None:
+        if call.lineno < line and network(call, code) is not None:
             where = code.function(call)
             if where is function or where is None:
                 return True

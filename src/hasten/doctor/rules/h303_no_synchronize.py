@@ -39,7 +39,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
-from hasten.doctor.clocks import device_work, regions
+from hasten.doctor.clocks import device_work, network, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import value_of
@@ -77,7 +77,7 @@ def _has_device(code: Code) -> bool:
 
 def _is_on_cpu(run: ast.Call, code: Code) -> bool:
     """True where a function says so by its name, or makes its own model and names no device."""
-    function, kind = code.function(run), code.runs_model(run)
+    function, kind = code.function(run), network(run, code)
     if (function is not None and "cpu" in function.name.lower().split("_")) or _is_moved_off(run, code):
         return True
     if function is None or kind is None or kind.made is None or code.function(kind.made) is not function:
@@ -131,7 +131,7 @@ def _is_given_array(run: ast.Call, code: Code) -> bool:
 
 def _waits_by_itself(run: ast.Call, code: Code) -> bool:
     """True for detectors: the boxes that they keep are counted on the processor before they answer."""
-    kind = code.runs_model(run)
+    kind = network(run, code)
     if kind is None or kind.made is None:
         return False
     return _DETECTORS.search(f"{code.qualified(kind.made.func)} {ast.unparse(kind.made)}".lower()) is not None

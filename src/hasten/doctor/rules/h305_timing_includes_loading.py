@@ -35,7 +35,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import Region, loads, regions
+from hasten.doctor.clocks import Region, loads, networks, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 
@@ -47,7 +47,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Regions that hold both a load and a run."""
     for region in regions(node, code):
         load = loads(region.body, code)
-        runs = code.model_runs(list(region.body))
+        runs = networks(region.body, code)
         after = [r for r in runs if load is not None and (r.lineno, r.col_offset) > (load.lineno, load.col_offset)]
         if load is None or not after or _is_meant(region.name, region.stop) or _is_job(after, region, code):
             continue
