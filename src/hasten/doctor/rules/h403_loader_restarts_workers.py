@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `DataLoader(..., num_workers=n)` without `persistent_workers` that is iterated inside a loop of epochs, by
-itself or by a function of the file that is given it, in a file that uses CUDA.
+itself or by a function or method of the file, in a file that uses CUDA.
 
 ## Why is this bad
 At the end of each epoch all workers stop, and new ones start: processes, imports and the dataset's copy once more.
@@ -54,28 +54,43 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 def _is_iterated_often(node: ast.Call, code: Code) -> bool:
     statement = code.statement(node)
-    if (
-        not isinstance(statement, ast.Assign)
-        or not isinstance(statement.targets[0], ast.Name)
-        or code.loop(node) is not None
-    ):
+    if not isinstance(statement, ast.Assign) or statement.value is not node or code.loop(node) is not None:
         return False
-    name = statement.targets[0].id
-    scope = code.names.scope_of(statement)
-    named = (n for n in code.names.nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load))
-    return any(code.names.find(name, n)[0] is scope and _is_run_each_epoch(n, code) for n in named)
+    return any(_is_run_each_epoch(n, code) for n in _reads(statement.targets[0], code))
 
 
-def _is_run_each_epoch(read: ast.Name, code: Code) -> bool:
+def _reads(target: ast.expr, code: Code) -> list[ast.expr]:
+    """Where a variable, or an attribute of the object itself, is read."""
+    loaded = [n for n in code.names.nodes if isinstance(getattr(n, "ctx", None), ast.Load)]
+    if isinstance(target, ast.Name):
+        scope = code.names.scope_of(target)
+        named = (n for n in loaded if isinstance(n, ast.Name) and n.id == target.id)
+        return [n for n in named if code.names.find(n.id, n)[0] is scope]
+    owner = code.names.class_of_self(target.value) if isinstance(target, ast.Attribute) else None
+    if owner is None or not isinstance(target, ast.Attribute):
+        return []
+    kept = (n for n in loaded if isinstance(n, ast.Attribute) and n.attr == target.attr)
+    return [n for n in kept if code.names.class_of_self(n.value) is owner]
+
+
+def _is_run_each_epoch(read: ast.expr, code: Code) -> bool:
     """True where a loop iterates the loader within another, or hands it to a function of the file that iterates it."""
     header = next((a for a in code.ancestors(read) if isinstance(a, (ast.For, ast.Call, ast.stmt))), None)
     while isinstance(header, ast.Call) and code.function_run(header) is None:
         header = next((a for a in code.ancestors(header) if isinstance(a, (ast.For, ast.Call, ast.stmt))), None)
-    if header is None or code.loop(header) is None:
+    if header is None or not _is_repeated(header, code):
         return False
     if isinstance(header, ast.For):
         return any(n is read for n in ast.walk(header.iter)) and not _measures(header, code)
     return isinstance(header, ast.Call) and _iterates_parameter(header, read, code)
+
+
+def _is_repeated(node: ast.AST, code: Code) -> bool:
+    """True in a loop, and in a function that a loop of the file calls: `for epoch in range(90): train(epoch)`."""
+    if code.loop(node) is not None:
+        return True
+    function = code.function(node)
+    return function is not None and any(code.loop(c) is not None for c in code.callers(function))
 
 
 def _measures(loop: ast.For, code: Code) -> bool:
@@ -84,7 +99,7 @@ def _measures(loop: ast.For, code: Code) -> bool:
     return not works and any(is_clock(c, code) and code.function(c) is code.function(loop) for c in code.calls)
 
 
-def _iterates_parameter(call: ast.Call, given: ast.Name, code: Code) -> bool:
+def _iterates_parameter(call: ast.Call, given: ast.expr, code: Code) -> bool:
     function = code.function_run(call)
     assert function is not None
     parameters = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
