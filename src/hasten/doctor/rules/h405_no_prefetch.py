@@ -1,9 +1,10 @@
 """A `tf.data` pipeline without `prefetch`.
 
 ## What it does
-Finds a pipeline with work in it (a `map` that computes, `interleave`, files) that `fit`, `evaluate`, `predict` or a
-loop consumes and that nowhere prefetches. Only pipelines seen from their source on; a loop that runs no model and takes
-no step over the bare records of a file is left alone, and so is a pipeline that ends in a `map` on several cores.
+Finds a pipeline with work in it (a `map` that computes, `interleave`, files, a generator) that `fit`, `evaluate`,
+`predict` or a loop consumes and that nowhere prefetches. Only pipelines seen from their source on; a loop that runs no
+model and takes no step over the bare records of a file is left alone, and so is a pipeline that ends in a `map` on
+several cores.
 
 ## Why is this bad
 Without it preparing the next batch and computing on this one take turns instead of overlapping.
@@ -48,7 +49,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if data is None:
         return
     pipeline = pipeline_of(data, code)
-    files = any("TFRecord" in s or "TextLine" in s or s.endswith("list_files") for s in pipeline.sources)
+    files = any(
+        "TFRecord" in s or "TextLine" in s or s.endswith(("list_files", "from_generator")) for s in pipeline.sources
+    )
     if not pipeline.is_whole or pipeline.is_single or "prefetch" in pipeline.steps:
         return
     works = any(not only_arranges(m, code) for m in pipeline.maps)
