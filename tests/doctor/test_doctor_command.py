@@ -252,6 +252,13 @@ def test_a_file_that_imports_a_test_runner_is_a_test(tmp_path: Path, runner: str
     assert [f.rule for r in examine([mocked], Settings()) for f in r.findings] == ["H501"]
 
 
+def test_a_script_that_bears_a_tests_name_and_holds_none_is_no_test(tmp_path: Path) -> None:
+    script = write(tmp_path, "speed_test.py", BAD)
+    assert [f.rule for r in examine([script], Settings()) for f in r.findings] == ["H501"]
+    holds = write(tmp_path, "test_speed.py", BAD + "def test_speed():\n    assert state\n")
+    assert [f.rule for r in examine([holds], Settings()) for f in r.findings] == []
+
+
 # -- models and safety -------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ _LIBRARIES = re.compile(
 )
 # A file that a test runner is imported into is test code wherever it lies.
 _TESTS = re.compile(r"^(import|from) (pytest|unittest|absl\.testing)\b(?!\.mock)", re.MULTILINE)
+_HOLDS_TESTS = re.compile(r"^\s*(async )?def test_\w|^class \w*Test", re.MULTILINE)
 _FAULT = "the doctor itself failed here: "
 _ROUNDS = 10  # fixes may uncover others; each round reads the file anew
 
@@ -104,7 +105,7 @@ def _read_otherwise(text: str, job: Job) -> list[tuple[Finding, Fix | None]] | N
 
 
 def _found(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
-    is_test = job.is_test or _TESTS.search(text) is not None
+    is_test = job.is_test or _is_test(text, job.path)
     rules = [r for r in code_rules() if job.settings.wants(r.code) and (r.tests or not is_test)]
     asked = [r for r in rules if any(w in text for w in r.words)] if _LIBRARIES.search(text) else []
     if not asked:
@@ -116,6 +117,12 @@ def _found(text: str, job: Job) -> list[tuple[Finding, Fix | None]]:
     found = [(_finding(rule, hit, job, lines), hit.fix) for rule, hit in _hits(code, asked)]
     kept = {(f.rule, f.line, f.column): (f, fix) for f, fix in found if not suppressions.covers(f)}
     return sorted(kept.values(), key=lambda pair: (pair[0].line or 0, pair[0].column or 0, pair[0].rule))
+
+
+def _is_test(text: str, path: Path) -> bool:
+    """True for a test wherever it lies: scripts that try a model out, and hold no test, bear the names of tests too."""
+    named = path.name.startswith("test_") or path.name.endswith("_test.py")
+    return _TESTS.search(text) is not None or (named and _HOLDS_TESTS.search(text) is not None)
 
 
 def _why(error: Exception) -> str:

@@ -37,11 +37,8 @@ def jobs(paths: Iterable[Path], settings: Settings, fix: str = "") -> Iterator[J
 
 
 def is_test_path(path: Path) -> bool:
-    """True for test code: named so, or in a folder of tests beneath what the user named."""
-    name = path.name
-    if name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py":
-        return True
-    return any(part in _TEST_FOLDERS for part in path.parts[:-1])
+    """True for what lies in a folder of tests beneath what the user named, and for pytest's own file."""
+    return path.name == "conftest.py" or any(part in _TEST_FOLDERS for part in path.parts[:-1])
 
 
 def _walk(root: Path, settings: Settings) -> Iterator[Path]:
