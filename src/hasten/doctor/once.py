@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.names import Binding
+from hasten.doctor.samples import value_of
 from hasten.doctor.words import words
 
 __all__ = ["answers_once", "draws", "is_printed_each", "is_written_out", "shows_few"]
@@ -118,13 +119,35 @@ def draws(scope: ast.AST, code: Code) -> bool:
     return any(not any(isinstance(a, ast.If) for a in _between(n, scope, code)) for n in own)
 
 
-def shows_few(loop: ast.AST | None) -> bool:
-    """True for `for i in range(5)` whose every round prints: a look at a handful of answers."""
-    if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Call) or len(loop.iter.args) != 1:
+def shows_few(loop: ast.AST | None, code: Code) -> bool:
+    """True for `for i in range(5)` and `for i in random.sample(rows, 5)` whose every round prints: a look at a few."""
+    if not isinstance(loop, ast.For) or not any(_prints(s) for s in loop.body):
         return False
-    count = loop.iter.args[0]
-    few = isinstance(count, ast.Constant) and isinstance(count.value, int) and count.value <= _HANDFUL
-    return few and getattr(loop.iter.func, "id", "") == "range" and any(_prints(s) for s in loop.body)
+    rounds = value_of(loop.iter, code)
+    if isinstance(rounds, ast.Call) and getattr(rounds.func, "id", "") in ("enumerate", "zip") and rounds.args:
+        rounds = value_of(rounds.args[0], code)
+    return any(_is_handful(value_of(c, code)) for c in _counts(rounds))
+
+
+def _counts(rounds: ast.expr | None) -> list[ast.expr]:
+    """What says how many rounds there are: `range(n)`, `rows[:n]`, `rows.take(n)`, so many drawn by chance."""
+    if isinstance(rounds, ast.Subscript) and isinstance(rounds.slice, ast.Slice):
+        part = rounds.slice
+        return [part.upper] if part.upper is not None and part.lower is None and part.step is None else []
+    if not isinstance(rounds, ast.Call):
+        return []
+    name = rounds.func.attr if isinstance(rounds.func, ast.Attribute) else getattr(rounds.func, "id", "")
+    if name in ("range", "take") and len(rounds.args) == 1:
+        return rounds.args
+    place = {"choice": 1, "sample": 1, "choices": 1, "randint": 2, "integers": 2}.get(name)
+    if place is None:
+        return []
+    named = [k.value for k in rounds.keywords if k.arg in ("size", "k")]
+    return named or rounds.args[place : place + 1]
+
+
+def _is_handful(count: ast.expr | None) -> bool:
+    return isinstance(count, ast.Constant) and isinstance(count.value, int) and 0 <= count.value <= _HANDFUL
 
 
 def is_printed_each(call: ast.Call, loop: ast.AST, code: Code) -> bool:

@@ -82,7 +82,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if not is_given_little(node, loop, code):
         return
-    if is_filled_batch(data, code) or shows_few(loop) or (not isinstance(loop, ast.While) and draws(loop, code)):
+    if is_filled_batch(data, code) or shows_few(loop, code) or (not isinstance(loop, ast.While) and draws(loop, code)):
         return
     batch = _whole_batch(node, code)
     if batch is not None:

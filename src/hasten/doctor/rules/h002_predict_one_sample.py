@@ -55,7 +55,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if _is_seldom(node, code) or _is_for_shape(node, code) or _is_loaded_for_it(node, code):
         return
     around = code.function(node) or code.loop(node)  # a loop that H001 leaves alone
-    if around is not None and (draws(around, code) or shows_few(code.loop(node))):
+    if around is not None and (draws(around, code) or shows_few(code.loop(node), code)):
         return
     yield hit(node, "`predict` on one sample spends its time on preparation", *direct_call(node, code), safe=True)
 
@@ -66,7 +66,7 @@ def _is_beside_loop(node: ast.Call, code: Code) -> bool:
     model, function = code.names.dotted(node.func.value), code.function(node)
     others = (c for c in code.calls_named("predict") if c is not node and code.function(c) is function)
     asked = (c.func.value for c in others if isinstance(c.func, ast.Attribute) and code.loop(c) is not None)
-    return function is not None and any(code.names.dotted(m) == model for m in asked)
+    return code.loop(node) is None and any(code.names.dotted(m) == model for m in asked)
 
 
 def _is_loaded_for_it(node: ast.Call, code: Code) -> bool:

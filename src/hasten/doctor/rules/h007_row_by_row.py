@@ -75,7 +75,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if (
         draws(loop, code)
-        or shows_few(loop)
+        or shows_few(loop, code)
         or _times(loop)
         or any(isinstance(n, ast.Attribute) and n.attr in _PER_ROW for n in ast.walk(loop))
     ):
