@@ -5,8 +5,12 @@
    them spinning. A thread that has not shown itself for a while (another program runs on its processor) counts as asleep.
    Nobody waits for a sleeping thread, and an idle model costs no processor time.
 
-   Where another program keeps the other processors busy, the kernel starts a woken thread on the caller's own, in the
-   caller's time: such a thread goes back to sleep at once, and the next waking waits twice as long. */
+   The kernel may start a woken thread on the caller's own processor, in the caller's time, and not only where the others are
+   busy. Such a thread moves to another one, if it has not just done so; else it goes back to sleep at once, and the next
+   waking waits twice as long. A thread that finds others at work where it is, or was itself taken off its processor for long,
+   leaves the calls alone for a while: a caller would wait for it.
+
+   All this tells whether a team can run; whether it should, `_choice.h` finds out. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -15,11 +19,15 @@
 
 #define MAX_PARTS 8
 #define SPIN_NS 60000
-#define LEAD_NS 200000   /* so long before a call alone is over, those woken for the next one start to spin */
-#define SLACK_NS 1000000 /* it may take half as long again as the last one, but at most so much longer */
+#define LEAD_NS 200000    /* so long before a call alone is over, those woken for the next one start to spin */
+#define SLACK_NS 1000000  /* it may take half as long again as the last one, but at most so much longer */
 #define FRESH_NS 20000    /* a spinning thread not seen for so long was taken off its processor */
 #define FIRST_PATIENCE_NS 100000 /* between a waking that came to nothing and the next; doubled each time */
 #define LAST_PATIENCE_NS 1000000
+#define MOVE_NS 100000000 /* between two moves of a thread: where all processors are busy, moving helps nobody */
+#define LOOK_NS 1000000   /* so often a thread looks whether it was taken off its processor, */
+#define LOST_NS 300000    /* for so long, */
+#define REST_NS 20000000  /* and so long it then rests */
 #ifndef TEAM_GAP
 #define TEAM_GAP() /* tests put a pause here: between looking for sleepers and handing out the job */
 #endif
@@ -28,6 +36,7 @@ typedef void (*part_function)(const unsigned char *weights, unsigned char *arena
                               void *const *outputs, int part, int parts, unsigned *flags);
 
 #ifdef __linux__
+#include "_choice.h"
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -37,6 +46,9 @@ typedef struct {
     Team *team;
     int part;
     pthread_t thread;
+    int64_t moved_ns;           /* when it last moved to another processor */
+    int64_t looked_ns, used_ns; /* when it last looked, and its processor time until then */
+    int64_t rests_until_ns;
 } Worker;
 
 struct Team {
@@ -51,6 +63,8 @@ struct Team {
     int64_t began_ns, alone_ns; /* when the last call began, and how long the last one took that ran alone */
     int64_t rise_ns, stay_ns;   /* those woken for the next call spin from then, and at least until then */
     int64_t woken_ns, patience_ns;
+    Choice choice;
+    int way;        /* the way that this call should take */
     int caller_cpu; /* where the call ran that woke the others */
     part_function run;
     const unsigned char *weights;
@@ -63,11 +77,12 @@ struct Team {
 static unsigned forks; /* a child process has none of its parent's threads */
 static void count_fork(void) { forks++; }
 
-static inline int64_t now_ns(void) {
+static inline int64_t clock_ns(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
+static inline int64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 
 static inline void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -77,29 +92,69 @@ static inline void relax(void) {
 #endif
 }
 
+/* Leaves `cpu` for another processor that this thread may use, and returns 1; or 0 where it stays. */
+static int left_processor(Worker *self, int cpu) {
+    const int64_t now = now_ns();
+    cpu_set_t all, others;
+    if (now - self->moved_ns < MOVE_NS || sched_getaffinity(0, sizeof all, &all)) return 0;
+    self->moved_ns = now;
+    others = all;
+    CPU_CLR(cpu, &others);
+    if (!CPU_COUNT(&others) || sched_setaffinity(0, sizeof others, &others)) return 0;
+    sched_setaffinity(0, sizeof all, &all); /* it may go anywhere again, but has no reason to */
+    return 1;
+}
+
+/* Whether this thread has its processor to itself: nobody runs there when it offers to wait. */
+static int has_processor(void) {
+    const int64_t before = now_ns();
+    sched_yield();
+    return now_ns() - before < FRESH_NS;
+}
+
+/* Whether, from one look to the next, another program had the processor for long while this thread had work to do. */
+static int lost_processor(Worker *self, int64_t now) {
+    if (now - self->looked_ns < LOOK_NS) return 0;
+    const int64_t used = clock_ns(CLOCK_THREAD_CPUTIME_ID), lost = now - self->looked_ns - (used - self->used_ns);
+    self->looked_ns = now;
+    self->used_ns = used;
+    return lost > LOST_NS;
+}
+
 /* Sleeps until there is another job than `seen`, or until the call that woke it is nearly over. */
-static void sleep_until_called(Team *team, uint32_t seen) {
+static void sleep_until_called(Worker *self, uint32_t seen) {
+    Team *team = self->team;
     __atomic_fetch_add(&team->asleep, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&team->ticket, __ATOMIC_SEQ_CST) == seen) {
         syscall(SYS_futex, &team->ticket, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-        if (sched_getcpu() == __atomic_load_n(&team->caller_cpu, __ATOMIC_RELAXED)) continue;
+        if (now_ns() < self->rests_until_ns) continue;
+        const int cpu = __atomic_load_n(&team->caller_cpu, __ATOMIC_RELAXED);
+        if (sched_getcpu() == cpu && !left_processor(self, cpu)) continue;
+        if (!has_processor()) {
+            self->rests_until_ns = now_ns() + REST_NS;
+            continue;
+        }
         const int64_t rest = __atomic_load_n(&team->rise_ns, __ATOMIC_RELAXED) - now_ns();
         const struct timespec nap = {rest / 1000000000, rest % 1000000000};
         if (rest > 0) syscall(SYS_futex, &team->ticket, FUTEX_WAIT_PRIVATE, seen, &nap, NULL, 0);
         break;
     }
     __atomic_fetch_sub(&team->asleep, 1, __ATOMIC_SEQ_CST);
+    self->looked_ns = now_ns();
+    self->used_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* Waits for the next job: spinning, then asleep. */
-static void await(Team *team, int part, uint32_t seen) {
+static void await(Worker *self, uint32_t seen) {
+    Team *team = self->team;
     int64_t now = now_ns(), until = now + SPIN_NS;
     while (__atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen) {
-        __atomic_store_n(&team->seen[part * 8], now, __ATOMIC_RELAXED);
+        __atomic_store_n(&team->seen[self->part * 8], now, __ATOMIC_RELAXED);
         for (int i = 0; i < 64 && __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen; i++) relax();
         now = now_ns();
-        if (now < until) continue;
-        sleep_until_called(team, seen);
+        if (lost_processor(self, now)) self->rests_until_ns = now + REST_NS;
+        if (now < until && now >= self->rests_until_ns) continue;
+        sleep_until_called(self, seen);
         now = now_ns();
         const int64_t stay = __atomic_load_n(&team->stay_ns, __ATOMIC_RELAXED);
         until = (stay > now ? stay : now) + SPIN_NS;
@@ -110,8 +165,9 @@ static void *work(void *given) {
     Worker *self = given;
     Team *team = self->team;
     uint32_t seen = 0;
+    self->looked_ns = now_ns();
     for (;;) {
-        await(team, self->part, seen);
+        await(self, seen);
         seen = __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE);
         if (team->stop) return NULL;
         team->run(team->weights, team->arena, team->in, team->out, self->part, team->parts, team->flags);
@@ -155,9 +211,10 @@ static Team *team_new(part_function run, const unsigned char *weights, int parts
     team->run = run;
     team->weights = weights;
     team->born = forks;
+    team->choice = (Choice){.together = 1, .tried = -1, .term_ns = FIRST_TERM_NS / 2};
     team->parts = 1;
     for (int i = 1; i < parts; i++) {
-        team->worker[i] = (Worker){team, i, 0};
+        team->worker[i] = (Worker){.team = team, .part = i, .moved_ns = -MOVE_NS};
         if (pthread_create(&team->worker[i].thread, NULL, work, &team->worker[i])) {
             team_free(team);
             return NULL;
@@ -167,10 +224,12 @@ static Team *team_new(part_function run, const unsigned char *weights, int parts
     return team;
 }
 
-/* Runs the model with the team and returns 1, or returns 0 at once where the team is not ready: then run it alone.
+/* Runs the model with the team and returns 1, or returns 0 at once: then run it alone, for the team is not ready or slower.
    One call at a time: `busy` is the caller's, under the GIL. */
 static inline int team_run(Team *team, unsigned char *arena, const void *const *in, void *const *out) {
     const int64_t now = team->began_ns = now_ns();
+    team->way = chosen_way(&team->choice, now);
+    if (!team->way) return 0;
     if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST)) {
         if (now - team->left_ns < SPIN_NS && team->born == forks) call_together(team, now);
         return 0;
@@ -190,6 +249,7 @@ static inline int team_run(Team *team, unsigned char *arena, const void *const *
     if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST)) wake(team);
     team->run(team->weights, arena, in, out, 0, team->parts, team->flags);
     team->ended_ns = team->left_ns = now_ns();
+    learn(&team->choice, 1, team->ended_ns - now, team->ended_ns);
     return 1;
 }
 
@@ -197,6 +257,7 @@ static inline int team_run(Team *team, unsigned char *arena, const void *const *
 static inline void team_left(Team *team) {
     team->left_ns = now_ns();
     team->alone_ns = team->left_ns - team->began_ns;
+    if (!team->way) learn(&team->choice, 0, team->alone_ns, team->left_ns);
 }
 
 #else /* no futex: one thread */

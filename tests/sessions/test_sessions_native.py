@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-import hasten
 from hasten.engines import BuildRequest
 from hasten.engines.native import ENGINE
 from hasten.errors import EngineError
@@ -84,83 +80,3 @@ def test_a_team_on_one_processor_leaves_it_to_the_caller(tmp_path: Path) -> None
     expected = x.astype(np.float64) @ weight
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert process - own < own / 4, "processor time of the other thread, which can only be in the way"
-
-
-# The caller pauses after it saw nobody asleep until everybody is; then it hands out the job.
-GAP = r"""
-#define _GNU_SOURCE
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#define TEAM_GAP() usleep(2000)
-#include "_team.h"
-static int done[2];
-static void run(const unsigned char *w, unsigned char *a, const void *const *i, void *const *o, int part, int parts,
-                unsigned *flags) {
-    (void)w, (void)a, (void)i, (void)o, (void)parts, (void)flags;
-    __atomic_fetch_add(&done[part], 1, __ATOMIC_SEQ_CST);
-    if (part == 0)
-        while (__atomic_load_n(&done[1], __ATOMIC_SEQ_CST) < done[0]) sched_yield();
-}
-int main(void) {
-    Team *team = team_new(run, NULL, 2);
-    int together = 0;
-    for (const int64_t until = now_ns() + 40000000000; now_ns() < until && together < 3;) {
-        if (team_run(team, NULL, NULL, NULL)) together++;
-        else team_left(team), usleep(1);
-    }
-    team_free(team);
-    return together < 1;
-}
-"""
-
-
-# Alone a call takes fifty times as long as a thread spins; one after the other, without a pause.
-LONG = r"""
-#define _GNU_SOURCE
-#include <stdlib.h>
-#include <string.h>
-#include "_team.h"
-static void run(const unsigned char *w, unsigned char *a, const void *const *i, void *const *o, int part, int parts,
-                unsigned *flags) {
-    (void)w, (void)a, (void)i, (void)o, (void)part, (void)parts, (void)flags;
-}
-int main(void) {
-    Team *team = team_new(run, NULL, 2);
-    int together = 0;
-    for (int k = 0; k < 4000 && !together; k++) {
-        if (team_run(team, NULL, NULL, NULL)) {
-            together = 1;
-            continue;
-        }
-        for (const int64_t until = now_ns() + 50 * SPIN_NS; now_ns() < until;) relax();
-        team_left(team);
-    }
-    team_free(team);
-    return !together;
-}
-"""
-
-
-def run_beside_team(folder: Path, source: str) -> None:
-    """Builds a program that includes the team, and runs it; it fails where its answer is not 0."""
-    (folder / "program.c").write_text(source)
-    command = ["cc", "-O2", f"-I{Path(hasten.__file__).parent}", "program.c", "-o", "program", "-lpthread"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    subprocess.run([str(folder / "program")], check=True, timeout=60)
-
-
-compiled = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or not shutil.which("cc"), reason="Linux with a C compiler"
-)
-
-
-@compiled
-def test_a_team_never_waits_for_one_that_fell_asleep(tmp_path: Path) -> None:
-    run_beside_team(tmp_path, GAP)
-
-
-@compiled
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor")
-def test_a_team_forms_for_calls_longer_than_threads_spin(tmp_path: Path) -> None:
-    run_beside_team(tmp_path, LONG)

@@ -1,0 +1,70 @@
+/* Which way calls are run, alone or together: the one that was faster a moment ago.
+
+   A team may be slower than one thread: a virtual machine's processors are two cores that share a cache at one time, two far
+   apart at another, two threads of one core at a third. So now and then a few calls are timed both ways, and those to come
+   are run the faster way. The other way costs a few calls of some thousands. Both give the same bits. */
+
+#include <stdint.h>
+
+#define TRIED 8                  /* calls each way of which the medians are compared */
+#define CLEARLY 16               /* a team must save this part of the time of one thread */
+#define FIRST_TERM_NS 10000000   /* until the next trial; doubled each time that nothing changes */
+#define LAST_TERM_NS 640000000
+#define TERM_CALLS 128           /* and never fewer calls than so many */
+#define TRIAL_NS 20000000        /* a trial that takes longer is given up: the others do not come */
+
+/* `together`: how calls run now. */
+typedef struct {
+    int together;
+    int tried; /* calls timed in this trial: as they run now, then the other way; -1: there is none */
+    int64_t next_ns, term_ns;      /* when the next trial is due, and how long that is from the last */
+    int64_t began_ns;              /* when this one began */
+    int64_t promised_ns, usual_ns; /* what a call took when this way was chosen, and what it takes now */
+    int64_t taken_ns[2 * TRIED];
+} Choice;
+
+static int64_t median_ns(int64_t *of) {
+    for (int i = 1; i < TRIED; i++)
+        for (int k = i; k > 0 && of[k - 1] > of[k]; k--) {
+            const int64_t larger = of[k - 1];
+            of[k - 1] = of[k];
+            of[k] = larger;
+        }
+    return of[TRIED / 2];
+}
+
+/* From now on calls run this way, until the next trial. */
+static void choose(Choice *choice, int together, int64_t usual_ns, int64_t now) {
+    const int64_t doubled = 2 * choice->term_ns < LAST_TERM_NS ? 2 * choice->term_ns : LAST_TERM_NS;
+    choice->term_ns = together == choice->together ? doubled : FIRST_TERM_NS;
+    choice->together = together;
+    choice->promised_ns = choice->usual_ns = usual_ns;
+    choice->tried = -1;
+    choice->next_ns = now + (choice->term_ns > TERM_CALLS * usual_ns ? choice->term_ns : TERM_CALLS * usual_ns);
+}
+
+/* Whether the call that begins now should run together. */
+static inline int chosen_way(Choice *choice, int64_t now) {
+    if (choice->tried < 0 && now >= choice->next_ns) {
+        choice->tried = 0;
+        choice->began_ns = now;
+    }
+    if (choice->tried >= 0 && now - choice->began_ns > TRIAL_NS + TERM_CALLS * choice->usual_ns)
+        choose(choice, choice->together, choice->usual_ns, now);
+    return choice->tried < TRIED ? choice->together : !choice->together;
+}
+
+/* A call has run that way and took so long. */
+static inline void learn(Choice *choice, int way, int64_t taken_ns, int64_t now) {
+    if (choice->tried < 0) {
+        choice->usual_ns += (taken_ns > choice->usual_ns ? choice->usual_ns : -choice->usual_ns) >> 6; /* a median */
+        if (choice->usual_ns > choice->promised_ns + (choice->promised_ns >> 2)) choice->next_ns = now;
+        return;
+    }
+    choice->taken_ns[choice->tried++] = taken_ns;
+    if (choice->tried < 2 * TRIED) return;
+    const int64_t now_so = median_ns(choice->taken_ns), otherwise = median_ns(choice->taken_ns + TRIED);
+    const int64_t alone = way ? now_so : otherwise, together = way ? otherwise : now_so;
+    const int joins = together < alone - alone / CLEARLY; /* on a par one thread has the shorter tail */
+    choose(choice, joins, joins ? together : alone, now);
+}
