@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -271,7 +271,8 @@ class Peaks:
     """What one core reached when nothing else was asked of it.
 
     Units:   gmac_per_s: 1e9 float32 multiply-adds per second; gb_per_s: 1e9 bytes per second read from memory;
-             bandwidth: the same by level (``L2``, ``L3``, ``memory``, ``L1d`` where the method can see it)
+             bandwidth: the same by level (``L2``, ``L3``, ``memory``, ``L1d`` where the method can see it);
+             int8_gmac_per_s: 1e9 multiply-adds of bytes per second, 0 where the method cannot tell
     """
 
     gmac_per_s: float
@@ -279,6 +280,7 @@ class Peaks:
     bandwidth: Mapping[str, float]
     method: str
     """How they were measured; a stand-in by numpy's BLAS is a lower bound."""
+    int8_gmac_per_s: float = 0.0
 
 
 def peaks(measure: Callable[[], Peaks] | None = None) -> Peaks:
@@ -288,7 +290,8 @@ def peaks(measure: Callable[[], Peaks] | None = None) -> Peaks:
     because a BLAS fixes its number of threads when it is loaded.
     """
     name = "numpy" if measure is None else f"{measure.__module__}.{measure.__qualname__}"
-    path = platformdirs.user_cache_path("hasten") / f"peaks-{digest([host_key(), name, library_versions()])}.json"
+    told = [field.name for field in fields(Peaks)]
+    path = platformdirs.user_cache_path("hasten") / f"peaks-{digest([host_key(), name, told, library_versions()])}.json"
     try:
         return Peaks(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):

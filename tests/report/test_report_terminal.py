@@ -181,6 +181,8 @@ def test_the_limit_is_told_only_where_every_operator_has_one():
     assert whole_limit(replace(made.full_report(), op_times=ops)) == 0.5
     assert whole_limit(replace(made.full_report(), op_times=(*ops, OpTime("c", "Add", 1.0, 0.0)))) is None
     assert whole_limit(made.one_candidate()) is None
+    at_it = (OpTime("a", "Gemm", 100.0, 1.0, limit_ns=106.0),)
+    assert whole_limit(replace(made.full_report(), op_times=at_it)) == 1.0, "above it by the noise of both"
 
 
 def test_the_part_that_all_operators_names_share_is_left_out():

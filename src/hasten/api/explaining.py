@@ -169,9 +169,11 @@ def _kernel(step: StepTime) -> str:
     return f"{step.function} ({chosen})" if chosen else step.function
 
 
-def shown_peaks(peaks: host.Peaks) -> Peaks:
-    """The host's peaks as a record of the report."""
-    return Peaks(peaks.gmac_per_s, dict(peaks.bandwidth), peaks.method)
+def shown_peaks(peaks: host.Peaks, timed: Profile) -> Peaks:
+    """The host's peaks as a record of the report: those of integers where the profiled program computes in them."""
+    used = any(step.is_integer and step.macs for step in timed.steps)
+    whole = peaks.int8_gmac_per_s if used and peaks.int8_gmac_per_s else None
+    return Peaks(peaks.gmac_per_s, dict(peaks.bandwidth), peaks.method, whole)
 
 
 def winner_profile(request: BuildRequest, arrays: tuple[Array, ...]) -> tuple[tuple[OpTime, ...], Peaks] | None:
@@ -182,6 +184,6 @@ def winner_profile(request: BuildRequest, arrays: tuple[Array, ...]) -> tuple[tu
         timed = profile(
             graph_of(request), for_host(), arrays, peaks, numerics=numerics(candidate), threads=candidate.threads
         )
-        return op_times(timed), shown_peaks(peaks)
+        return op_times(timed), shown_peaks(peaks, timed)
     except HastenError:
         return None

@@ -21,7 +21,7 @@ _ROOMY = 110  # columns of a terminal that have room for the counts behind the r
 
 def explain(
     model: Annotated[Path, typer.Argument(help="A .hasten file, or a model file.")],
-    batch: o.Batch = "1",
+    batch: o.OneBatch = 1,
     shapes: o.Shapes = None,
     math: o.Math = "default",
     trust: o.Trust = False,
@@ -38,7 +38,7 @@ def explain(
     from hasten.cli.progress import working  # noqa: PLC0415
     from hasten.errors import HastenError  # noqa: PLC0415
 
-    settings = Settings(batch=o.whole_numbers_of("batch", batch), shapes=o.shapes_of(shapes), math=math, trust=trust)
+    settings = Settings(batch=(batch,), shapes=o.shapes_of(shapes), math=math, trust=trust)
     other = None
     if not code:
         with working("timing the operators of its engine"):
@@ -113,7 +113,8 @@ def _show(found: Explanation) -> None:
         f"this machine's limit for these steps is {time_text(timed.limit_ns or 0)}: "
         f"{min(1.0, (timed.limit_ns or 0) / (timed.call_ns or 1)):.0%} of it is reached."
     )
-    console.print(f"Limits: {peaks.gmac_per_s:.0f} GMAC/s, {rates} ({peaks.method}).")
+    whole = f", of integers {peaks.int8_gmac_per_s:.0f}" if any(s.is_integer and s.macs for s in timed.steps) else ""
+    console.print(f"Limits: {peaks.gmac_per_s:.0f} GMAC/s{whole}, {rates} ({peaks.method}).")
     console.print(f"Weights {bytes_text(timed.weight_bytes)}, working memory {bytes_text(timed.arena_bytes)}.")
     _show_makeup(console, found)
     _show_rewrites(console, found)
@@ -160,7 +161,8 @@ def _show_makeup(console: Console, found: Explanation) -> None:
     console.print(table)
     if chosen := sum(bool(step.way) for step in steps):
         by_time = sum(step.timed for step in steps)
-        console.print(f"How: {by_time} of {chosen} choices by timing on this machine, the others by a model of it.")
+        others = ", the others by a model of it" if by_time < chosen else ""
+        console.print(f"How: {by_time} of {chosen} choices by timing on this machine{others}.")
 
 
 def _show_rewrites(console: Console, found: Explanation) -> None:

@@ -1,13 +1,13 @@
 """Where the time of a compiled model goes: every step timed inside the whole call, beside what this machine can do.
 
-A build with time stamps between the steps runs a few thousand times; the median of each gap is the step's time. What a
-step could take at best: its arithmetic at the peak rate or its bytes at the rate of the cache they fit, the larger.
+A build with time stamps between the steps runs a few thousand times; the gaps' averages in the calls of middling length
+are the steps' times. What a step could take at best: the products it makes at the peak rate of their kind, or its bytes
+at the rate of the cache they fit, the larger.
 """
 
 from __future__ import annotations
 
 import ctypes
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,8 @@ from hasten.native.compile import Numerics, program_of
 from hasten.native.emit import Emitted
 from hasten.native.emit_timed import emit_profiled
 from hasten.native.isa import Isa, for_host
-from hasten.native.program import Program, Step
+from hasten.native.kernels.word_product import WordProduct
+from hasten.native.program import Program, Step, View
 from hasten.types import Array
 
 __all__ = ["Profile", "StepTime", "profile"]
@@ -37,7 +38,7 @@ _PLAIN = Numerics()
 class StepTime:
     """One step of the compiled program.
 
-    Units:   time_ns: median nanoseconds; limit_ns: the least that this machine could need; bytes: weights and
+    Units:   time_ns: typical nanoseconds; limit_ns: the least that this machine could need; bytes: weights and
              tensors touched
     """
 
@@ -52,13 +53,15 @@ class StepTime:
     """How it is computed, where there was a choice."""
     timed: bool = False
     """That was found the fastest on this machine, not by a model of it."""
+    is_integer: bool = False
+    """Its products are of 8- or 16-bit integers."""
 
 
 @dataclass(frozen=True)
 class Profile:
     """A compiled model's time, step by step.
 
-    Units:   call_ns: median nanoseconds of the whole call, without Python; limit_ns: sum over the steps
+    Units:   call_ns: typical nanoseconds of the whole call, without Python, the sum over the steps; limit_ns: likewise
     """
 
     steps: tuple[StepTime, ...]
@@ -100,21 +103,37 @@ def profile(
 
 def _step_times(program: Program, emitted: Emitted, gaps: Sequence[float], peaks: Peaks | None) -> Iterator[StepTime]:
     """Each call of the emitted code; a step of several calls has its arithmetic and tensors at the first."""
-    resident = len(emitted.weights) + emitted.arena_bytes
+    spared = {index: _spared(program.steps[owner]) for index, owner in enumerate(emitted.owners)}
+    resident = len(emitted.weights) - max(spared.values(), default=0) + emitted.arena_bytes
     for index, (name, gap) in enumerate(zip(emitted.calls, gaps, strict=True)):
         step = program.steps[emitted.owners[index]]
         first = index == 0 or emitted.owners[index - 1] != emitted.owners[index]
-        macs = step.macs() if first else 0
-        moved = emitted.step_bytes[index] + (_tensor_bytes(step) if first else 0)
-        limit = None if peaks is None else _limit(peaks, macs, moved, resident)
+        macs, products = (step.macs(), step.products()) if first else (0, 0)
+        moved = emitted.step_bytes[index] + (_tensor_bytes(step) - spared[index] if first else 0)
+        whole = _is_integer(step)
+        limit = None if peaks is None else _limit(peaks, products, moved, resident, is_integer=whole)
         timed = emitted.owners[index] in program.timed
-        yield StepTime(name, step.title, step.nodes, gap, limit, macs, moved, step.way, timed)
+        yield StepTime(name, step.title, step.nodes, gap, limit, macs, moved, step.way, timed, whole)
 
 
 def _tensor_bytes(step: Step) -> int:
     """What it reads and writes besides weights."""
-    views = (view for view in (*step.reads(), *step.writes()) if view.tensor.kind != "constant")
-    return sum(view.size * np.dtype(view.dtype).itemsize for view in views)
+    return sum(_bytes(view) for view in (*step.reads(), *step.writes()) if view.tensor.kind != "constant")
+
+
+def _spared(step: Step) -> int:
+    """Bytes of a table that it does not read, for it picks rows."""
+    if not step.TABLE:
+        return 0
+    return max(0, _bytes(getattr(step, step.TABLE)) - sum(map(_bytes, step.writes())))
+
+
+def _bytes(view: View) -> int:
+    return view.size * np.dtype(view.dtype).itemsize
+
+
+def _is_integer(step: Step) -> bool:
+    return isinstance(step, WordProduct) or any(view.dtype in ("int8", "uint8") for view in step.reads())
 
 
 def _measure(
@@ -141,14 +160,29 @@ def _measure(
     assert first is not None
     rate = (now - first[0]) / max(1, int(rows[-1].max()) - first[1]) if len(rows) > 1 else 1.0
     stamped = np.count_nonzero(rows[-1])
-    table = np.stack(rows[1:] or rows)[:, :stamped]
-    gaps = [float(statistics.median(column)) * rate for column in np.diff(table, axis=1).T]
-    return gaps, float(np.median(table[:, -1] - table[:, 0])) * rate
+    gaps = _typical(np.stack(rows[1:] or rows)[:, :stamped]) * rate
+    return gaps.tolist(), float(gaps.sum())
 
 
-def _limit(peaks: Peaks, macs: int, moved: int, resident: int) -> float:
+def _typical(stamps: Array) -> Array:
+    """The gaps between the stamps of a call of middling length.
+
+    A processor's clock may advance in strides as long as a step: a median is then a whole stride, or none, whatever the
+    step takes. The mean is not, and the steps add up to the call; calls that were interrupted are left out, and as many
+    of the shortest.
+
+    Shapes:  stamps (calls, S) integer ticks · returns (S - 1,) ticks
+    """
+    order = np.argsort(stamps[:, -1] - stamps[:, 0], kind="stable")
+    quarter = len(order) // 4
+    gaps: Array = np.diff(stamps[order[quarter : len(order) - quarter]], axis=1).mean(axis=0)
+    return gaps
+
+
+def _limit(peaks: Peaks, products: int, moved: int, resident: int, *, is_integer: bool) -> float:
     """The larger of arithmetic at the peak and traffic at the rate of the nearest cache that holds the whole model."""
-    arithmetic = macs / peaks.gmac_per_s if peaks.gmac_per_s else 0.0
+    peak = peaks.int8_gmac_per_s if is_integer else peaks.gmac_per_s
+    arithmetic = products / peak if peak else 0.0
     caches = host().caches
     level = next((name for name in ("L1d", "L2", "L3") if resident <= caches.get(name, 0)), "memory")
     rate = peaks.bandwidth.get(level, peaks.gb_per_s)

@@ -1,7 +1,7 @@
 """What one core of this machine can do at most: multiply-adds per second, and bytes per second from each cache level.
 
-A few lines of C built like every model: independent fused multiply-adds in registers, and vector loads of arrays that
-fit half of a cache, in the ways that draw the most. The best of many short repeats counts, since a peak is a limit.
+A few lines of C built like every model: independent multiply-adds of floats and of bytes in registers, and vector loads
+of arrays that fit half of a cache, in the ways that draw the most. The best of many short repeats is the peak.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hasten.host import Peaks, host
 from hasten.native.build import compile_library
 from hasten.native.emit import Emitted
 from hasten.native.isa import for_host
+from hasten.native.kernels.byte_image import in_words
 from hasten.native.vectors import helpers
 
 __all__ = ["measure"]
@@ -37,6 +38,20 @@ float peak_fma(long n) {{
     }}
     for (int j = 1; j < CHAINS; j++) a[0] += a[j];
     return v_sum(a[0]);
+}}
+API long peak_bytes(long n);
+long peak_bytes(long n) {{
+    vi a[CHAINS], x = v_set1i((int)n), w = v_set1i((int)n + 1);
+    for (int j = 0; j < CHAINS; j++) a[j] = v_set1i(j);
+    for (long i = 0; i < n; i++) {{
+        __asm__ volatile("" : "+{register}"(x), "+{register}"(w)); /* or a product written out would leave the loop */
+        for (int j = 0; j < CHAINS; j++) a[j] = {dot}(a[j], x, w);
+        for (int j = 0; j < CHAINS; j++) __asm__ volatile("" : "+{register}"(a[j]));
+    }}
+    for (int j = 1; j < CHAINS; j++) a[0] += a[j];
+    int first;
+    __builtin_memcpy(&first, a, sizeof first);
+    return first;
 }}
 /* sums of n floats from p on, read as one stream from either half, or as one in all that is asked for ahead */
 static inline __attribute__((always_inline)) float sums(const float *p, long n, long times, int ahead) {{
@@ -71,17 +86,22 @@ def measure() -> Peaks:
     """
     isa = for_host()
     register = {"x86_64": "v" if isa.registers == 32 else "x", "aarch64": "w"}.get(isa.arch, "m")
-    source = "\n".join(helpers(isa, ("v_set1", "v_load", "v_sum"))) + _SOURCE.format(register=register)
+    dot, taken = ("v_dot2", 2) if in_words(isa) else ("v_dot4", 4)
+    needed = ("v_set1", "v_load", "v_sum", "v_set1i", dot)
+    source = "\n".join(helpers(isa, needed)) + _SOURCE.format(register=register, dot=dot)
     with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
         library = ctypes.CDLL(str(compile_library(Emitted(source, b"", 0, (), 0), isa, Path(folder))))
     library.peak_fma.argtypes, library.peak_fma.restype = [ctypes.c_long], ctypes.c_float
     library.peak_read.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_int]
     loops = 20_000
+    library.peak_bytes.argtypes, library.peak_bytes.restype = [ctypes.c_long], ctypes.c_long
     gmacs = loops * 12 * isa.lanes / _best(lambda: library.peak_fma(loops))
+    of_bytes = loops * 12 * isa.lanes * taken / _best(lambda: library.peak_bytes(loops))
     bandwidth = {}
     for level, size in _sizes(host().caches).items():
         bandwidth[level] = _bandwidth(library, size)
-    return Peaks(gmacs, bandwidth["memory"], bandwidth, "native code, one thread, best of many short repeats")
+    method = "native code, one thread, best of many short repeats"
+    return Peaks(gmacs, bandwidth["memory"], bandwidth, method, of_bytes)
 
 
 def _sizes(caches: Mapping[str, int]) -> dict[str, int]:

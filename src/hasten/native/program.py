@@ -201,6 +201,8 @@ class Step:
     """True where a result is the input of the same arithmetic again, within one call."""
     STORES_BYTES: ClassVar[bool] = False
     """True where an epilogue may end in int8 or uint8."""
+    TABLE: ClassVar[str] = ""
+    """The field of which only as much is read as is written: what rows are picked from."""
     nodes: tuple[str, ...] = field(default=(), kw_only=True)
     """Names of the graph nodes that this step computes, for the report."""
 
@@ -258,6 +260,10 @@ class Step:
     def macs(self) -> int:
         """Multiply-accumulates of one call."""
         return 0
+
+    def products(self) -> int:
+        """Multiply-accumulates that the machine makes: fewer where minimal filtering saves some."""
+        return self.macs()
 
     def emit(self, out: Emitter) -> None:
         """Writes the C function through ``out`` (see ``Emitter``)."""

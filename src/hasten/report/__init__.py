@@ -88,6 +88,8 @@ class Peaks:
     gb_per_s: Mapping[str, float] = field(default_factory=dict)
     method: str = ""
     """How they were measured."""
+    int8_gmac_per_s: float | None = None
+    """1e9 multiply-adds of 8- or 16-bit integers per second; None where no operator makes any."""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def _context(report: Report) -> dict[str, Any]:
             (t.candidate.label, report.logs[t.candidate.key]) for t in report.trials if t.candidate.key in report.logs
         ],
         "limit": whole_limit(report),
+        "minimal": any("winograd" in op.kernel for op in report.op_times),
         "rewrites": [r for r in report.rewrites if r.changes],
         "idle_passes": list(dict.fromkeys(r.name for r in report.rewrites if not r.changes and r.name not in busy)),
         "operators": _operators(report),

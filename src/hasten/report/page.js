@@ -293,24 +293,35 @@
     });
   }
   function roofline(host) {
-    const { gmac_per_s: peak, gb_per_s: levels } = data.peaks, width = host.clientWidth;
+    const { gmac_per_s: peak, int8_gmac_per_s: whole, gb_per_s: levels } = data.peaks, width = host.clientWidth;
     const ops = data.ops.filter((o) => o.macs > 0 && o.bytes > 0 && o.gmacs_per_s > 0).map((o) => ({ ...o, intensity: o.macs / o.bytes }));
-    const ridges = Object.values(levels).map((gb) => peak / gb);
-    const x = span([...ops.map((o) => o.intensity), ...ridges], 4, 4), y = span([peak, ...ops.map((o) => o.gmacs_per_s)], 3, 1.8);
+    const top = Math.max(peak, whole ?? 0), ridges = Object.values(levels).map((gb) => peak / gb);
+    const x = span([...ops.map((o) => o.intensity), ...ridges], 4, 4), y = span([peak, top, ...ops.map((o) => o.gmacs_per_s)], 3, 1.8);
     const marks = [...logAxis(y, { anchor: "left", format: power, label: "GMAC/s" }), ...logAxis(x, { format: power, most: 6, label: "multiply-adds per byte" })];
     for (const [level, gb] of Object.entries(levels)) {
-      const start = Math.max(x[0], y[0] / gb), ridge = Math.min(peak / gb, x[1]);
-      const roof = [{ x: start, y: start * gb }, { x: ridge, y: Math.min(peak, ridge * gb) }];
+      const start = Math.max(x[0], y[0] / gb), ridge = Math.min(top / gb, x[1]);
+      const roof = [{ x: start, y: start * gb }, { x: ridge, y: Math.min(top, ridge * gb) }];
       marks.push(Plot.line(roof, { x: "x", y: "y", stroke: "var(--soft)", strokeWidth: 1.3 }));
       marks.push(Plot.text([roof[0]], { x: "x", y: "y", text: () => level, textAnchor: "start", dx: 5, dy: 4, fill: "var(--soft)", stroke: "var(--page)", strokeWidth: 4 }));
     }
     const flat = Math.min(...ridges, x[1]);
     marks.push(Plot.line([{ x: ridges.length ? flat : x[0], y: peak }, { x: x[1], y: peak }], { x: "x", y: "y", stroke: "var(--soft)", strokeWidth: 2 }));
     marks.push(Plot.text([peak], { x: () => x[1], y: () => peak, text: () => `peak ${digits(peak)} GMAC/s`, textAnchor: "end", dy: -9, fill: "var(--soft)" }));
+    if (whole) {
+      const start = Math.min(...Object.values(levels).map((gb) => whole / gb), x[1]);
+      marks.push(Plot.line([{ x: start, y: whole }, { x: x[1], y: whole }], { x: "x", y: "y", stroke: "var(--soft)", strokeWidth: 2, strokeDasharray: "5 4" }));
+      marks.push(Plot.text([whole], { x: () => x[1], y: () => whole, text: () => `integers ${digits(whole)} GMAC/s`, textAnchor: "end", dy: -9, fill: "var(--soft)" }));
+    }
+    // Names go to the side that has room; of names that would cover each other the longest time's stays.
+    const part = (value, [low, high]) => Math.log(value / low) / Math.log(high / low), named = [];
+    for (const o of ops.slice(0, 5)) {
+      const spot = { ...o, at: part(o.intensity, x), up: part(o.gmacs_per_s, y) };
+      if (named.every((n) => (n.at < 0.5) !== (spot.at < 0.5) || Math.abs(n.up - spot.up) > 0.06)) named.push(spot);
+    }
     const words = (o) => `${o.name} (${o.op})\n${digits(o.gmacs_per_s)} GMAC/s, ${digits(o.gb_per_s ?? 0)} GB/s\n${(100 * o.share).toPrecision(3)} % of the call`;
     marks.push(
       Plot.dot(ops, { x: "intensity", y: "gmacs_per_s", r: (o) => 4 + 14 * Math.sqrt(o.share), fill: "var(--honest)", fillOpacity: 0.75, stroke: "var(--page)" }),
-      Plot.text(ops.slice(0, 5), { x: "intensity", y: "gmacs_per_s", text: (o) => clip(o.name, 22), dx: 14, textAnchor: "start", stroke: "var(--page)", strokeWidth: 4, fill: "var(--ink)" }),
+      ...["start", "end"].map((side) => Plot.text(named.filter((o) => (o.at < 0.5) === (side === "start")), { x: "intensity", y: "gmacs_per_s", text: (o) => clip(o.name, 22), dx: side === "start" ? 14 : -14, textAnchor: side, stroke: "var(--page)", strokeWidth: 4, fill: "var(--ink)" })),
       Plot.tip(ops, Plot.pointer({ x: "intensity", y: "gmacs_per_s", title: words, fill: "var(--card)", stroke: "var(--line-strong)" })),
     );
     draw(host, {

@@ -51,6 +51,7 @@ class Gather(Step):
     index: View
     y: View
     READS = ("x", "index")
+    TABLE = "x"
     WRITES = ("y",)
 
     @property
@@ -85,6 +86,7 @@ class GatherElements(Step):
     y: View
     axis: int
     READS = ("x", "index")
+    TABLE = "x"
     WRITES = ("y",)
 
     @property
@@ -155,6 +157,7 @@ class GatherND(Step):
     index: View
     y: View
     READS = ("x", "index")
+    TABLE = "x"
     WRITES = ("y",)
 
     @property

@@ -83,6 +83,10 @@ class Winograd(Finished):
         """Multiply-accumulates of the convolution, however it is computed."""
         return self.y.size * int(np.prod(self.weight.shape[1:]))
 
+    def products(self) -> int:
+        """Those between the transforms, which are left out."""
+        return self.tiles * self.points * self.pieces * int(np.prod(self.weight.shape[:2]))
+
     @property
     def grid(self) -> tuple[int, int]:
         """Tiles down and across."""

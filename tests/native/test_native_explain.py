@@ -1,0 +1,75 @@
+"""What a step could take at best: its own products at the peak of their kind, and no byte that it does not touch."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from int8_cases import layers
+from native_cases import HERE, graph
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from hasten.host import Peaks
+from hasten.native.compile import program_of
+from hasten.native.emit_timed import emit_profiled
+from hasten.native.explain import StepTime, _step_times, _typical
+from hasten.native.kernels.winograd import Winograd
+
+# Bytes cost nothing here, or products nothing: a limit then is of one kind.
+BY_PRODUCTS = Peaks(10.0, 1e12, {}, "by hand", 1000.0)
+BY_BYTES = Peaks(1e12, 1.0, {"L1d": 8.0, "L2": 4.0, "L3": 2.0, "memory": 1.0}, "by hand", 1e12)
+
+
+def steps_of(model: ir.Model, peaks: Peaks) -> list[StepTime]:
+    program = program_of(model, "case", HERE)
+    emitted = emit_profiled(program, HERE, threads=1)
+    return list(_step_times(program, emitted, [1.0] * len(emitted.calls), peaks))
+
+
+def lookup(rows: int) -> ir.Model:
+    made = helper.make_graph(
+        [helper.make_node("Gather", ["table", "i"], ["y"])],
+        "case",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, (3,))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (3, 16))],
+        [numpy_helper.from_array(np.zeros((rows, 16), np.float32), "table")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return ir.from_proto(shape_inference.infer_shapes(model))
+
+
+@pytest.mark.parametrize("rows", [2, 100, 200_000])
+def test_of_a_table_the_rows_that_are_picked_count(rows: int) -> None:
+    """And the model is in the cache that those fit, however large the table is."""
+    (step,) = steps_of(lookup(rows), BY_BYTES)
+    assert step.bytes == min(rows, 3) * 16 * 4 + 3 * 16 * 4 + 3 * 8
+    if HERE.arch != "any":
+        assert step.limit_ns == step.bytes / 8.0
+
+
+def test_products_of_bytes_are_held_to_the_peak_of_bytes() -> None:
+    steps = steps_of(ir.from_proto(layers("int8")), BY_PRODUCTS)
+    whole = [s for s in steps if s.is_integer and s.macs]
+    assert whole and all(s.limit_ns == pytest.approx(s.macs / 1000.0) for s in whole)
+
+
+def test_minimal_filtering_is_held_to_the_products_it_makes() -> None:
+    weights = {"w": np.ones((64, 64, 3, 3), np.float32)}
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+    model = graph(nodes, {"x": (1, 64, 32, 32)}, {"y": (1, 64, 32, 32)}, weights)
+    [made] = [s for s in program_of(model, "case", HERE).steps if isinstance(s, Winograd)]
+    spared = 36 / (16 * 9) if made.size == 4 else 16 / (4 * 9)
+    [step] = [s for s in steps_of(model, BY_PRODUCTS) if s.macs]
+    assert step.macs == 32 * 32 * 64 * 64 * 9, "what is computed stays what is told"
+    assert step.limit_ns == pytest.approx(step.macs * spared / 10.0)
+
+
+def test_steps_shorter_than_a_stride_of_the_clock_are_told_apart_and_add_up() -> None:
+    """Of a median nothing but whole strides could come; an interrupted call counts for nothing."""
+    rng, true, stride = np.random.default_rng(0), np.array([3.0, 12.0, 6.0]), 10
+    begun = np.cumsum(rng.uniform(100, 200, 4000))
+    stamps = np.column_stack([begun, begun[:, None] + np.cumsum(true)])
+    stamps[::50, 2:] += 1e6
+    found = _typical((stamps // stride * stride).astype(np.int64))
+    np.testing.assert_allclose(found, true, atol=1.0)
+    assert found.sum() == pytest.approx(true.sum(), abs=1.0)
