@@ -141,7 +141,7 @@ class Loops:
         return [*body, "    (void)from;"] if self.split else body
 
     def _first_states(self) -> list[str]:
-        """With a team each part sets the states of its own units; all meet before anybody reads them."""
+        """With a team each part sets the states of its own units; all meet before anybody reads others'."""
         step, lines = self.step, []
         low = f"first * {self.lanes}" if self.split else "0"
         for target, view, label in (("h", step.first_h, "first_h"), ("c", step.first_c, "first_c")):
@@ -152,7 +152,7 @@ class Loops:
                 high = "to" if self.split else str(step.units)
                 value = f"{label}[b * {view.strides[0]} + i{_times(view)}]"
             lines.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = {value};")
-        return [*lines, "        meet(flags, part, parts);"] if self.split else lines
+        return [*lines, "        meet(flags, part, parts);"] if self.split and step.first_h is not None else lines
 
     def _weights(self) -> Array:
         """The weights of the state as they are kept: int8 ones in pairs, ``[vector of units][pair][gate][lane][2]``.
@@ -189,7 +189,10 @@ class Loops:
             else:
                 lines.append(f"{indent}__builtin_memcpy({at}, n, {4 * step.units});")
         if self.split:
-            lines.append(f"{indent}meet(flags, part, parts);")
+            # Behind the last step nobody reads another's units, until the next row's states take their place.
+            again = "" if step.gates.shape[1] == 1 else f" || b + 1 < {step.gates.shape[1]}"
+            later = "1" if s == "0" else f"{s} + 1"
+            lines.append(f"{indent}if ({later} < {ticks}{again}) meet(flags, part, parts);")
         lines.append(f"{indent}{{ float *old = h; h = n; n = old; }}")
         if step.lengths is not None and s == "0":
             lines.append(f"{indent}}}")
@@ -205,14 +208,14 @@ class Loops:
             )
         for label, view, source in (("last_h", step.last_h, "h"), ("last_c", step.last_c, "c")):
             if view is not None:
-                only = "if (part == 0) " if self.split else ""
+                low, high = ("from", "to") if self.split else ("0", str(units))
                 at = f"{label} + b * {view.strides[0]}"
-                if view.strides[1] == 1 or units == 1:
-                    lines.append(f"        {only}__builtin_memcpy({at}, {source}, {4 * units});")
+                if (view.strides[1] == 1 or units == 1) and not self.split:
+                    lines.append(f"        __builtin_memcpy({at}, {source}, {4 * units});")
                 else:
-                    loop = f"for (int i = 0; i < {units}; i++)"
+                    loop = f"for (int i = {low}; i < {high}; i++)"
                     place = f"{label}[b * {view.strides[0]} + i{_times(view)}]"
-                    lines.append(f"        {only}{loop} {place} = {source}[i];")
+                    lines.append(f"        {loop} {place} = {source}[i];")
         return lines
 
     def _step_body(self) -> list[str]:
