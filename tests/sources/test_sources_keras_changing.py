@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,12 @@ import numpy as np
 import pytest
 
 import hasten
+from hasten.api import single
 from hasten.errors import NondeterministicError
+from hasten.sources import Source, SourceRequest
+from hasten.sources.determinism import check_deterministic
+from hasten.sources.keras.source import open_keras
+from hasten.sources.samples import samples
 
 keras = pytest.importorskip("keras")
 pytestmark = pytest.mark.frameworks
@@ -72,3 +79,57 @@ def test_a_recurrent_layer_that_keeps_its_state_is_named() -> None:
     model = keras.Sequential([keras.Input((6, 4), batch_size=1), lstm, L.Dense(2)])
     with pytest.raises(NondeterministicError, match="state kept inside, in layer 'memory'"):
         hasten.compile(model, engine="onnxruntime")
+
+
+def slightly(x: Any) -> Any:
+    return x + 1e-4 * keras.random.normal((4,))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: L.Activation(slightly),
+        lambda: L.Dense(4, activation=slightly),
+        lambda: L.Lambda(slightly),
+        lambda: Whole(L.Activation(slightly)),
+    ],
+)
+def test_numbers_that_hardly_change_an_answer_are_found(layer: Any) -> None:
+    x = keras.Input((4,))
+    with pytest.raises(NondeterministicError, match="it is random"):
+        hasten.compile(keras.Model(x, layer()(x)), engine="onnxruntime", sample=np.ones((1, 4), np.float32))
+
+
+def test_state_that_hardly_changes_an_answer_is_found() -> None:
+    faint = keras.initializers.Constant(1e-4)
+    rnn = L.SimpleRNN(3, stateful=True, recurrent_initializer=faint, name="memory")
+    model = keras.Sequential([keras.Input((1, 4), batch_size=1), rnn])
+    with pytest.raises(NondeterministicError, match="state kept inside, in layer 'memory'"):
+        hasten.compile(model, engine="onnxruntime")
+
+
+def test_of_layers_that_repeat_themselves_the_graph_answers_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    plain = single.open_source
+
+    def counted(*given: Any) -> Source:
+        source = plain(*given)
+        return replace(source, reference=lambda arrays: calls.append(arrays) or source.reference(arrays))  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(single, "open_source", counted)
+    chain = [keras.Input((6, 6, 1)), L.Conv2D(2, 3, activation="relu"), L.Dropout(0.5), L.Flatten(), L.Dense(2)]
+    hasten.compile(keras.Sequential(chain), engine="onnxruntime")
+    assert len(calls) == 2
+
+
+def test_a_graph_that_answers_otherwise_tells_nothing_of_its_model() -> None:
+    source = open_keras(keras.Sequential([keras.Input((4,)), L.Dense(2)]), SourceRequest())
+    count = 0
+
+    def counts(arrays: Sequence[Any]) -> tuple[Any, ...]:
+        nonlocal count
+        count += 1
+        return (source.reference(arrays)[0] + count,)
+
+    with pytest.raises(NondeterministicError):
+        check_deterministic(replace(source, reference=counts), samples(source, SourceRequest(), 0, 2))

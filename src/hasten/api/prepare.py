@@ -121,7 +121,7 @@ def optimised(
 
 def graphs(source: Source, sizes: Sequence[int], sample: Sequence[Array], folder: Path) -> Graphs:
     """Every graph that the engines build from, on disk."""
-    last = LastAnswers()
+    last = LastAnswers() if source.answered is None else LastAnswers(source.model, *source.answered)
     tidy, first = tidied(source, sample, last)
     if tidy is None or source.model is None:
         return Graphs(None, {}, {}, {}, {}, computes_in="int8" if source.framework == "tflite" else "float32")

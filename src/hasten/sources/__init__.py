@@ -69,5 +69,9 @@ class Source:
     """Values of inputs that obey a rule which random integers break (offsets, lengths); all of one set hold together.
 
     Shapes:  one row of an input with a free batch, else the whole input"""
+    repeats: bool = False
+    """Every part is known to answer by its inputs alone: where two answers are those of ``model`` too, all are."""
+    answered: tuple[tuple[Array, ...], tuple[Array, ...]] | None = None
+    """One set of inputs and what ``model`` as it stands gave for it, where it was run already."""
     changing: Callable[[Sequence[Array]], str | None] | None = None
     """Names the part of the model that another call leaves changed, where the framework lets one see."""

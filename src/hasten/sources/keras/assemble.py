@@ -27,6 +27,8 @@ class Imported:
     notes: tuple[str, ...]
     opened: bool
     """True where code that is not Keras' own was traced: then the graph's answers must be checked."""
+    repeats: bool
+    """True where nothing was read but Keras' own layers, none of which draws random numbers."""
     mixes: bool
     """True where the answer to a row depends on the rows beside it, though random rows may not show it."""
 
@@ -80,7 +82,8 @@ def _import(
     RemoveUnusedNodesPass()(written)
     mixes = importer.mixes and all(spec.is_batched for spec in inputs)
     specs = tuple(TensorSpec(name, t.dtype, _dims(t)) for name, t in zip(names, outputs, strict=True))
-    return Imported(written, specs, tuple(importer.notes), opened=bool(importer.opened or batch), mixes=mixes)
+    opened = bool(importer.opened or batch)
+    return Imported(written, specs, tuple(importer.notes), opened, repeats=importer.own and not opened, mixes=mixes)
 
 
 def _input(spec: TensorSpec) -> Tensor:

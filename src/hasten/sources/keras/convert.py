@@ -40,6 +40,8 @@ class Importer(Scope):
         super().__init__(batch)
         self.opened: list[str] = []
         """Layers that had no converter of their own and were imported operation by operation."""
+        self.own = True
+        """Whether every function that was traced is Keras' own."""
         self._recorded: list[Any] = []
         self._outer: dict[int, Tensor] = {}
         """Symbols of the traces around this one: a loop's functions may use what is outside."""
@@ -60,6 +62,7 @@ class Importer(Scope):
         """
         import keras  # noqa: PLC0415
 
+        self.own &= _is_own(call)
         known: dict[int, Tensor] = dict(self._outer)
         keep: list[Any] = []
         symbolic = keras.tree.map_structure(
@@ -133,6 +136,7 @@ class Importer(Scope):
         named = {**named, **{k: v for k, v in extra.items() if k not in positional}}
         if type(layer).__name__ not in _OPENED:
             self.opened.append(f"'{layer.name}' ({type(layer).__name__})")
+        self.own &= _is_own(type(layer)) and type(layer).__name__ != "Lambda"
 
         def traced(*args: Any, **kwargs: Any) -> Any:
             scope = AutocastScope(layer.compute_dtype if layer.compute_dtype != layer.variable_dtype else None)
@@ -202,6 +206,11 @@ def _converter(layer: Any) -> Converter | None:
         if not set(vars(cls)) <= _HARMLESS:
             return None
     return None
+
+
+def _is_own(code: Any) -> bool:
+    """Whether a class or function is Keras' own, or this file's, which stands for a layer's ``call``."""
+    return str(getattr(code, "__module__", "")).startswith(("keras.src.", __name__))
 
 
 def _naming(layer: Any, convert: Callable[[], Any]) -> Any:

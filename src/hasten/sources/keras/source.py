@@ -50,27 +50,26 @@ def open_keras(model_or_path: Any, request: SourceRequest) -> Source:
     model = opened.model
     taken = _freed(model, signature(model, request))
     reference = flat_call(model, taken)
-    graph, outputs, notes, mixes = _graph(model, taken, reference)
-    ends = settle_rows(graph, taken.inputs, outputs, request, mixes=mixes)
-    path, saved = (opened.path, ()) if opened.path else _saved(model, graph, request)
+    found = _graph(model, taken, reference)
+    ends = settle_rows(found.model, taken.inputs, found.outputs, request, mixes=found.mixes)
+    path, saved = (opened.path, ()) if opened.path else _saved(model, found.model, request)
     return Source(
         framework="keras",
         path=path,
-        model=graph,
+        model=found.model,
         inputs=ends.inputs,
         outputs=ends.outputs,
         reference=reference,
-        notes=(*opened.notes, *notes, *ends.notes, *saved, *taken.notes),
+        notes=(*opened.notes, *found.notes, *ends.notes, *saved, *taken.notes),
         trusted=request.trust,
         fingerprint=_fingerprint(model, ends.inputs),
+        repeats=found.repeats and not _keeps_state(model),
         changing=partial(changing, model, reference),
         rows_mix=ends.rows_mix,
     )
 
 
-def _graph(
-    model: Any, taken: Signature, reference: Reference
-) -> tuple[ir.Model, tuple[TensorSpec, ...], tuple[str, ...], bool]:
+def _graph(model: Any, taken: Signature, reference: Reference) -> Imported:
     try:
         imported = import_model(model, taken.inputs, taken.pack)
         if imported.opened and not _agrees(imported, taken, reference):
@@ -79,8 +78,9 @@ def _graph(
         given = _examples(taken, (2, 2))
         # Random layers too have no converter.
         check_calls(reference, *given, where=partial(changing, model, reference, given[0]))
-        return *export(model, taken, reference, error), False
-    return imported.model, imported.outputs, imported.notes, imported.mixes
+        graph, outputs, notes = export(model, taken, reference, error)
+        return Imported(graph, outputs, notes, opened=True, repeats=False, mixes=False)
+    return imported
 
 
 def _freed(model: Any, taken: Signature) -> Signature:
@@ -90,8 +90,7 @@ def _freed(model: Any, taken: Signature) -> Signature:
     """
     sizes = {spec.shape[0] if spec.shape else None for spec in taken.inputs}
     size = sizes.pop() if len(sizes) == 1 else None
-    layers = getattr(model, "_flatten_layers", lambda: [model])()
-    if not isinstance(size, int) or any(getattr(layer, "stateful", False) for layer in layers):
+    if not isinstance(size, int) or _keeps_state(model):
         return taken
     free = replace(taken, inputs=tuple(replace(spec, shape=("batch", *spec.shape[1:])) for spec in taken.inputs))
     more = _examples(free, (size + 1,))[0]
@@ -102,6 +101,11 @@ def _freed(model: Any, taken: Signature) -> Signature:
         return taken
     rows = all(a.ndim and b.ndim and (len(a), len(b)) == (size, size + 1) for a, b in zip(few, many, strict=True))
     return free if rows and equal(few, [b[:size] for b in many], tolerance=1e-4) else taken
+
+
+def _keeps_state(model: Any) -> bool:
+    layers = getattr(model, "_flatten_layers", lambda: [model])()
+    return any(getattr(layer, "stateful", False) for layer in layers)
 
 
 def _examples(taken: Signature, batches: Sequence[int]) -> list[list[Array]]:
