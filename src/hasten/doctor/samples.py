@@ -165,6 +165,8 @@ def is_one_sample(node: ast.expr | None, code: Code, depth: int = 4) -> bool:
         return _one_by_subscript(node.slice)
     if isinstance(node, ast.BinOp):  # scaled: `x[None] / 255`
         return any(is_one_sample(side, code, depth) for side in (node.left, node.right))
+    if isinstance(node, ast.List):  # a model of one or several inputs: `predict([x[None]])`
+        return bool(node.elts) and all(is_one_sample(part, code, depth) for part in node.elts)
     if not isinstance(node, ast.Call):
         return False
     helper = code.function_run(node)
