@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `tf.function(...)` and `@tf.function` where they run again and again: in a loop's body, in a request handler, in
-a function that a loop of the file calls.
+a function that a loop of the file calls. So too in a function that is a step by its name, where the new function is
+run once and holds no loop.
 
 ## Why is this bad
 A new `tf.function` knows no traces: it traces and optimises the graph at its first call, so here at every call.
@@ -31,11 +32,15 @@ Safe for `name = tf.function(something)` that no round changes: the line moves b
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.names import Function
 from hasten.doctor.percall import hoist, is_guarded, is_used
 from hasten.doctor.rule import Hit, Rule, hit
+
+_STEP = re.compile(r"^(?!(make|build|create|get|define|compile|init)_)(\w*_)?step$")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -57,12 +62,23 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         target = decorator.func if isinstance(decorator, ast.Call) else decorator
         if code.qualified(target) == "tensorflow.function":
             hot = code.hot(node)
+            reason = hot.reason if hot is not None else _each_step(node, code)
             loop = code.loop(node)
-            if hot is None or is_guarded(node, code) or (loop is not None and code.depends_on_round(node, loop)):
+            if not reason or is_guarded(node, code) or (loop is not None and code.depends_on_round(node, loop)):
                 continue
             if _pays_off(node, code):
                 continue
-            yield hit(decorator, f"'{node.name}' is a new `tf.function`, traced anew, {hot.reason}")
+            yield hit(decorator, f"'{node.name}' is a new `tf.function`, traced anew, {reason}")
+
+
+def _each_step(node: Function, code: Code) -> str:
+    """Why a function of one run is traced again and again: the function around it is a step of other files' loops."""
+    around = code.function(node)
+    if around is None or not _STEP.search(around.name):
+        return ""
+    looped = any(isinstance(n, (ast.For, ast.While)) for n in ast.walk(node))
+    run = any(code.function(c) is around for c in code.callers(node))
+    return f"at every call of '{around.name}'" if run and not looped else ""
 
 
 def _pays_off(node: ast.AST, code: Code) -> bool:
