@@ -88,9 +88,21 @@ def _is_run_each_epoch(read: ast.expr, code: Code) -> bool:
 def _is_repeated(node: ast.AST, code: Code) -> bool:
     """True in a loop, and in a function that a loop of the file calls: `for epoch in range(90): train(epoch)`."""
     if code.loop(node) is not None:
-        return True
+        return not _is_now_and_then(node, code)
     function = code.function(node)
-    return function is not None and any(code.loop(c) is not None for c in code.callers(function))
+    calls = code.callers(function) if function is not None else []
+    return any(code.loop(c) is not None and not _is_now_and_then(c, code) for c in calls)
+
+
+def _is_now_and_then(node: ast.AST, code: Code) -> bool:
+    """True beneath `if epoch % 10 == 0`: workers that were kept would idle for the rounds between."""
+    loop = code.loop(node)
+    for around in code.ancestors(node):
+        if around is loop:
+            return False
+        if isinstance(around, ast.If) and any(isinstance(n, ast.Mod) for n in ast.walk(around.test)):
+            return True
+    return False
 
 
 def _measures(loop: ast.For, code: Code) -> bool:
