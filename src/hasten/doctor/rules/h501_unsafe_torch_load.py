@@ -235,10 +235,21 @@ def _arm_of(inner: ast.AST, branch: ast.If, code: Code) -> list[ast.stmt]:
 
 def _is_own_cache(node: ast.Call, code: Code) -> bool:
     """True for a path that says cache, where the file itself writes such: what it keeps are objects that it made."""
-    if _path(node) is _NOWHERE or "cache" not in _said(_path(node), code):
+    if _path(node) is _NOWHERE:
         return False
+    if "cache" not in _said(_path(node), code):
+        return _is_kept_cache(node, code)
     writers = ((s, code.function(s)) for s in _saves(code))
     return any("cache" in _said(_target(s), code) or (w is not None and "cache" in w.name) for s, w in writers)
+
+
+def _is_kept_cache(node: ast.Call, code: Code) -> bool:
+    """True for `self.cache = torch.load(self.path)` where `torch.save(self.cache, self.path)` stands in the file."""
+    statement = code.statement(node)
+    names = [ast.unparse(t) for t in statement.targets] if isinstance(statement, ast.Assign) else []
+    kept = {n for n in names if "cache" in n.lower() and statement.value is node}  # type: ignore[attr-defined]
+    written = ((argument(s, 0, "obj"), ast.unparse(_target(s))) for s in _saves(code))
+    return any(o is not None and ast.unparse(o) in kept and at == ast.unparse(_path(node)) for o, at in written)
 
 
 def _said(path: ast.expr, code: Code) -> str:
