@@ -32,6 +32,8 @@ _ADVICE = {
 _READ_BY_PYTHON = ("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__")
 _LIBRARIES = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib", "stdlib")})
 _OURS = str(Path(__file__).resolve())
+_Change = tuple[Any, str, Callable[[Any], Any]]
+"""An owner, the name of an attribute of it, and what to make of that one."""
 
 
 @dataclass
@@ -88,8 +90,7 @@ def watch(*, allocations: bool = False, file: TextIO | None = None) -> Iterator[
     with ExitStack() as stack:
         if allocations:
             stack.enter_context(_growth(seen))  # (its snapshots set off collections of their own: they don't count)
-        for patch in _patches(_Recorder(seen)):
-            stack.enter_context(patch)
+        stack.enter_context(_WATCHING.told_to(seen))
         stack.enter_context(_collections(seen))
         blocks, start = sys.getallocatedblocks(), time.perf_counter()
         try:
@@ -108,11 +109,40 @@ class _Depth(threading.local):
 
 
 class _Recorder:
-    """Counts events by the user's line; conversions inside a ``predict`` or a trace are its own affair."""
+    """Counts events by the user's line; conversions inside a ``predict`` or a trace are its own affair.
 
-    def __init__(self, seen: Watched) -> None:
-        self.seen = seen
+    Frameworks are patched for all blocks that are watched at a time, of whatever thread: blocks that overlap, and end
+    in the order they began, could not each put back what they found.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # (a look at a framework may import parts of it, which convert)
+        self.told: list[Watched] = []
+        self.patched: dict[tuple[int, str], ExitStack] = {}
         self.at = _Depth()
+
+    @contextmanager
+    def told_to(self, seen: Watched) -> Iterator[None]:
+        """Tells ``seen`` of every event until the end of the block; the last block puts the frameworks back."""
+        with self.lock:
+            self.told.append(seen)
+            for owner, name, change in _patches(self):  # those imported since the block before, too
+                if (id(owner), name) not in self.patched:
+                    patch = self.patched[id(owner), name] = ExitStack()
+                    patch.enter_context(_replaced(owner, name, change))
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.told = [other for other in self.told if other is not seen]
+                while not self.told and self.patched:
+                    self.patched.popitem()[1].close()
+
+    def note(self, what: str, place: str) -> None:
+        """One more, for every block that is watched."""
+        with self.lock:
+            for seen in self.told:
+                seen.events[what, place] += 1
 
     def wrap(self, what: str, function: Callable[..., Any], counts: Callable[[Any], bool] | None = None) -> Any:
         @functools.wraps(function)
@@ -120,7 +150,7 @@ class _Recorder:
             at = self.at
             outermost = at.tracing == 0 if what == "retrace" else at.depth == 0
             if outermost and (counts is None or counts(args[0] if args else None)):
-                self.seen.events[what, _place()] += 1
+                self.note(what, _place())
             at.depth += 1
             at.tracing += what == "retrace"
             try:
@@ -149,18 +179,18 @@ def _is_library(frame: FrameType) -> bool:
     return name == _OURS or name.startswith(_LIBRARIES)
 
 
-def _patches(recorder: _Recorder) -> Iterator[Any]:
+def _patches(recorder: _Recorder) -> Iterator[_Change]:
     tensorflow, keras, torch = (sys.modules.get(name) for name in ("tensorflow", "keras", "torch"))
     if tensorflow is not None:
         yield from _tensorflow(recorder, tensorflow)
     if keras is not None and hasattr(keras, "Model"):
-        yield _replaced(keras.Model, "predict", lambda f: recorder.wrap("predict", f))
-        yield _replaced(keras.Model, "predict_on_batch", lambda f: recorder.wrap("predict", f))
+        yield keras.Model, "predict", lambda f: recorder.wrap("predict", f)
+        yield keras.Model, "predict_on_batch", lambda f: recorder.wrap("predict", f)
     if torch is not None and hasattr(torch, "Tensor"):
         yield from _torch(recorder, torch)
 
 
-def _tensorflow(recorder: _Recorder, tensorflow: ModuleType) -> Iterator[Any]:
+def _tensorflow(recorder: _Recorder, tensorflow: ModuleType) -> Iterator[_Change]:
     plain = (list, tuple, int, float, complex, str, bytes)
 
     def is_new(value: Any) -> bool:
@@ -170,18 +200,18 @@ def _tensorflow(recorder: _Recorder, tensorflow: ModuleType) -> Iterator[Any]:
         return (own or array) and bool(tensorflow.executing_eagerly())
 
     for name in ("convert_to_tensor", "constant"):
-        yield _replaced(tensorflow, name, lambda f: recorder.wrap("to tensor", f, is_new))
+        yield tensorflow, name, lambda f: recorder.wrap("to tensor", f, is_new)
     graphs = sys.modules.get("tensorflow.python.framework.func_graph")
     if graphs is not None:
-        yield _replaced(graphs, "func_graph_from_py_func", lambda f: recorder.wrap("retrace", f))
+        yield graphs, "func_graph_from_py_func", lambda f: recorder.wrap("retrace", f)
     ops = sys.modules.get("tensorflow.python.framework.ops")
     eager = getattr(ops, "_EagerTensorBase", None)
     if eager is not None:
         for name in ("numpy", *_READ_BY_PYTHON):
-            yield _replaced(eager, name, lambda f: recorder.wrap("from tensor", f))
+            yield eager, name, lambda f: recorder.wrap("from tensor", f)
 
 
-def _torch(recorder: _Recorder, torch: ModuleType) -> Iterator[Any]:
+def _torch(recorder: _Recorder, torch: ModuleType) -> Iterator[_Change]:
     is_compiling = torch.compiler.is_compiling
 
     def uncompiled(function: Callable[..., Any], what: str, counts: Callable[[Any], bool] | None = None) -> Any:
@@ -195,12 +225,12 @@ def _torch(recorder: _Recorder, torch: ModuleType) -> Iterator[Any]:
         return either
 
     for name in ("tensor", "as_tensor", "from_numpy"):
-        yield _replaced(torch, name, lambda f: uncompiled(f, "to tensor", lambda v: not isinstance(v, torch.Tensor)))
+        yield torch, name, lambda f: uncompiled(f, "to tensor", lambda v: not isinstance(v, torch.Tensor))
     for name in ("item", "tolist", "numpy", "cpu", *_READ_BY_PYTHON):
-        yield _replaced(torch.Tensor, name, lambda f: uncompiled(f, "from tensor"))
+        yield torch.Tensor, name, lambda f: uncompiled(f, "from tensor")
     dynamo = sys.modules.get("torch._dynamo.convert_frame")
     if dynamo is not None and hasattr(dynamo, "_compile"):
-        yield _replaced(dynamo, "_compile", lambda f: recorder.wrap("retrace", f))
+        yield dynamo, "_compile", lambda f: recorder.wrap("retrace", f)
 
 
 @contextmanager
@@ -219,6 +249,9 @@ def _replaced(owner: Any, name: str, change: Callable[[Any], Any]) -> Iterator[N
             setattr(owner, name, original)
         else:
             delattr(owner, name)
+
+
+_WATCHING = _Recorder()
 
 
 @contextmanager

@@ -128,6 +128,23 @@ def test_a_compiled_function_compiles_no_more_often_when_watched() -> None:
 
 
 @pytest.mark.frameworks
+def test_blocks_that_overlap_put_everything_back() -> None:
+    """Of two threads, say: the one that began first ends first, while the other still counts."""
+    torch = pytest.importorskip("torch")
+    before = torch.tensor, torch.Tensor.item, torch.from_numpy
+    first, second = watch(file=io.StringIO()), watch(file=io.StringIO())
+    one = first.__enter__()
+    torch.tensor([1.0])
+    two = second.__enter__()
+    torch.tensor([1.0])
+    first.__exit__(None, None, None)
+    torch.tensor([1.0])
+    second.__exit__(None, None, None)
+    torch.tensor([1.0])
+    assert (one.count("to tensor"), two.count("to tensor")) == (2, 2)
+    assert (torch.tensor, torch.Tensor.item, torch.from_numpy) == before
+
+
 def test_counts_torch_conversions_by_line() -> None:
     torch = pytest.importorskip("torch")
     item = torch.Tensor.item
