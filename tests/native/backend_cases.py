@@ -23,7 +23,7 @@ from hasten.errors import HastenError, UnsupportedOpError
 from hasten.graph import shapes
 from hasten.native.build import compiler, weights_assembly
 from hasten.native.compile import program_of
-from hasten.native.emit import ARGUMENTS, Emitted, Emitter, inner
+from hasten.native.emit import ARGUMENTS, Emitted, inner, written
 from hasten.native.isa import Isa
 from hasten.native.kernels.typed import NARROW
 from hasten.native.plan import plan
@@ -160,14 +160,12 @@ def run_all(cases: Iterable[Case], target: Isa, flags: Sequence[str] = ("-O1",))
     return wrong
 
 
-def joined(programs: Sequence[Program], target: Isa) -> tuple[str, list[Emitted]]:
-    """One C text in which program i is ``p<i>_run``, and what was emitted for each."""
+def joined(programs: Sequence[Program], target: Isa, *, threads: int = 1) -> tuple[str, list[Emitted]]:
+    """One C text in which program i is ``p<i>_run``, and ``p<i>_part`` for a team; and what was emitted for each."""
     needs: set[str] = set()
     bodies, emitted = [], []
     for i, program in enumerate(programs):
-        out = Emitter(program, target, plan(program))
-        for step in program.steps:
-            step.emit(out)
+        out = written(program, target, plan(program), threads)
         made = out.text(f"p{i}")
         head = "\n".join(helpers(target, out.needed()))
         assert head in made.source
