@@ -125,7 +125,12 @@ def networks(nodes: Sequence[ast.stmt], code: Code) -> list[ast.Call]:
 
 
 def network(call: ast.Call, code: Code) -> Kind | None:
-    """The kind of model that a call runs: a known one, or what a line moves in place, `net.to(device)`, and drops."""
+    """The kind of model that a call runs: a known one, or what a line moves in place, `net.to(device)`, and drops.
+
+    So too where `asyncio.to_thread` runs it.
+    """
+    if code.qualified(call.func) == "asyncio.to_thread" and call.args:
+        return code.runs_model(ast.Call(call.args[0], call.args[1:], call.keywords))
     kind = code.runs_model(call)
     if kind is not None:
         return kind
@@ -169,7 +174,7 @@ def is_load(call: ast.Call, code: Code) -> bool:
     """True for a call that reads a model from a file or converts one."""
     name = code.qualified(call.func)
     last = name.rsplit(".", 1)[-1]
-    if name in ("torch.load", "torch.jit.load", "tensorflow.saved_model.load", "torch.onnx.export"):
+    if name in ("torch.load", "torch.jit.load", "torch.hub.load", "tensorflow.saved_model.load", "torch.onnx.export"):
         return True
     if last in LOADERS or last in _CONVERTERS:
         return name.split(".")[0] in (

@@ -86,21 +86,24 @@ def _is_on_cpu(run: ast.Call, code: Code) -> bool:
 
 
 def _is_moved_off(run: ast.Call, code: Code) -> bool:
-    """True where the last move of the model before its run was to the processor."""
+    """True where the last move of the model before its run was to the processor, or none came before it yet."""
     model = run.func.value if isinstance(run.func, ast.Attribute) else run.func
     made = value_of(model, code)
     moves = [
         c
         for c in code.calls_named("to", "cuda", "cpu")
         if isinstance(c.func, ast.Attribute)
-        and c.lineno < run.lineno
         and code.function(c) is code.function(run)
         and (c is made or code.names.dotted(c.func.value) == code.names.dotted(model) != "")
     ]
-    if not moves:
-        return False
-    last = max(moves, key=lambda c: c.lineno)
-    place = " ".join([getattr(last.func, "attr", ""), *(ast.unparse(a) for a in (*last.args, *last.keywords))])
+    before = [c for c in moves if c.lineno < run.lineno]
+    if not before:  # made here, not handed in from where it may have been moved, and moved further down
+        return isinstance(made, ast.Call) and any(not _is_to_cpu(c) and code.loop(c) is None for c in moves)
+    return _is_to_cpu(max(before, key=lambda c: c.lineno))
+
+
+def _is_to_cpu(move: ast.Call) -> bool:
+    place = " ".join([getattr(move.func, "attr", ""), *(ast.unparse(a) for a in (*move.args, *move.keywords))])
     return "cpu" in place and "cuda" not in place  # `"cuda" if … else "cpu"` is meant for the GPU
 
 

@@ -32,7 +32,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import Region, is_clock, regions
+from hasten.doctor.clocks import Region, is_clock, networks, regions
 from hasten.doctor.code import Code
 from hasten.doctor.names import Scope
 from hasten.doctor.rule import Hit, Rule, hit
@@ -152,7 +152,7 @@ def _times(code: Code) -> set[tuple[str, ast.AST]]:
     names: set[tuple[str, ast.AST]] = set()
     for statement in code.names.nodes:
         for region in regions(statement, code):
-            runs = code.model_runs(list(region.body))
+            runs = networks(region.body, code)
             if not runs or any(
                 isinstance(n, ast.Attribute) and n.attr == "backward" for s in region.body for n in ast.walk(s)
             ):
