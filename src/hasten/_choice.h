@@ -6,12 +6,14 @@
 
 #include <stdint.h>
 
-#define TRIED 8                  /* calls each way of which the medians are compared */
-#define CLEARLY 16               /* a team must save this part of the time of one thread */
-#define FIRST_TERM_NS 10000000   /* until the next trial; doubled each time that nothing changes */
-#define LAST_TERM_NS 640000000
-#define TERM_CALLS 128           /* and never fewer calls than so many */
-#define TRIAL_NS 20000000        /* a trial that takes longer is given up: the others do not come */
+#define TRIED 8                 /* calls each way of which the medians are compared */
+#define CLEARLY 16              /* a team must save this part of the time of one thread */
+#define FIRST_TERM_NS 10000000  /* until the next trial, and at least so many calls; */
+#define FIRST_TERM_CALLS 1024
+#define LAST_TERM_NS 640000000  /* doubled each time that nothing changes, up to these */
+#define LAST_TERM_CALLS 4096
+#define TRIAL_NS 20000000       /* a trial that takes longer, and as long as so many calls, is given up: */
+#define TRIAL_CALLS 128         /* the others do not come */
 
 /* `together`: how calls run now. */
 typedef struct {
@@ -26,36 +28,40 @@ typedef struct {
 static int64_t median_ns(int64_t *of) {
     for (int i = 1; i < TRIED; i++)
         for (int k = i; k > 0 && of[k - 1] > of[k]; k--) {
-            const int64_t larger = of[k - 1];
+            const int64_t before = of[k - 1];
             of[k - 1] = of[k];
-            of[k] = larger;
+            of[k] = before;
         }
     return of[TRIED / 2];
 }
 
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
 /* From now on calls run this way, until the next trial. */
 static void choose(Choice *choice, int together, int64_t usual_ns, int64_t now) {
-    const int64_t doubled = 2 * choice->term_ns < LAST_TERM_NS ? 2 * choice->term_ns : LAST_TERM_NS;
-    choice->term_ns = together == choice->together ? doubled : FIRST_TERM_NS;
+    const int64_t first = larger(FIRST_TERM_NS, FIRST_TERM_CALLS * usual_ns);
+    const int64_t last = larger(LAST_TERM_NS, LAST_TERM_CALLS * usual_ns), doubled = larger(2 * choice->term_ns, first);
+    choice->term_ns = together != choice->together ? first : doubled < last ? doubled : last;
     choice->together = together;
     choice->promised_ns = choice->usual_ns = usual_ns;
     choice->tried = -1;
-    choice->next_ns = now + (choice->term_ns > TERM_CALLS * usual_ns ? choice->term_ns : TERM_CALLS * usual_ns);
+    choice->next_ns = now + choice->term_ns;
 }
 
 /* Whether the call that begins now should run together. */
 static inline int chosen_way(Choice *choice, int64_t now) {
-    if (choice->tried < 0 && now >= choice->next_ns) {
+    if (choice->tried < 0 && choice->usual_ns && now >= choice->next_ns) {
         choice->tried = 0;
         choice->began_ns = now;
     }
-    if (choice->tried >= 0 && now - choice->began_ns > TRIAL_NS + TERM_CALLS * choice->usual_ns)
+    if (choice->tried >= 0 && now - choice->began_ns > TRIAL_NS + TRIAL_CALLS * choice->usual_ns)
         choose(choice, choice->together, choice->usual_ns, now);
     return choice->tried < TRIED ? choice->together : !choice->together;
 }
 
 /* A call has run that way and took so long. */
 static inline void learn(Choice *choice, int way, int64_t taken_ns, int64_t now) {
+    if (!choice->usual_ns) choose(choice, choice->together, taken_ns, now); /* the first call: there was reason for its way */
     if (choice->tried < 0) {
         choice->usual_ns += (taken_ns > choice->usual_ns ? choice->usual_ns : -choice->usual_ns) >> 6; /* a median */
         if (choice->usual_ns > choice->promised_ns + (choice->promised_ns >> 2)) choice->next_ns = now;

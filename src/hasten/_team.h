@@ -19,15 +19,16 @@
 
 #define MAX_PARTS 8
 #define SPIN_NS 60000
-#define LEAD_NS 200000    /* so long before a call alone is over, those woken for the next one start to spin */
-#define SLACK_NS 1000000  /* it may take half as long again as the last one, but at most so much longer */
-#define FRESH_NS 20000    /* a spinning thread not seen for so long was taken off its processor */
+#define LEAD_NS 200000           /* so long before a call alone is over, those woken for the next one start to spin */
+#define SLACK_NS 1000000         /* it may take half as long again as the last one, but at most so much longer */
+#define FRESH_NS 20000           /* a spinning thread not seen for so long was taken off its processor */
 #define FIRST_PATIENCE_NS 100000 /* between a waking that came to nothing and the next; doubled each time */
 #define LAST_PATIENCE_NS 1000000
-#define MOVE_NS 100000000 /* between two moves of a thread: where all processors are busy, moving helps nobody */
-#define LOOK_NS 1000000   /* so often a thread looks whether it was taken off its processor, */
-#define LOST_NS 300000    /* for so long, */
-#define REST_NS 20000000  /* and so long it then rests */
+#define MOVE_NS 100000000        /* between two moves of a thread: where all processors are busy, moving helps nobody */
+#define LOOK_NS 1000000          /* so often a thread looks whether it was taken off its processor, */
+#define LOST_NS 300000           /* for so long; */
+#define STOPPED_NS 15000000      /* what lasted longer was no other program's turn: the process was stopped */
+#define REST_NS 20000000         /* so long it then rests */
 #ifndef TEAM_GAP
 #define TEAM_GAP() /* tests put a pause here: between looking for sleepers and handing out the job */
 #endif
@@ -118,7 +119,7 @@ static int lost_processor(Worker *self, int64_t now) {
     const int64_t used = clock_ns(CLOCK_THREAD_CPUTIME_ID), lost = now - self->looked_ns - (used - self->used_ns);
     self->looked_ns = now;
     self->used_ns = used;
-    return lost > LOST_NS;
+    return lost > LOST_NS && lost < STOPPED_NS;
 }
 
 /* Sleeps until there is another job than `seen`, or until the call that woke it is nearly over. */
@@ -211,7 +212,7 @@ static Team *team_new(part_function run, const unsigned char *weights, int parts
     team->run = run;
     team->weights = weights;
     team->born = forks;
-    team->choice = (Choice){.together = 1, .tried = -1, .term_ns = FIRST_TERM_NS / 2};
+    team->choice = (Choice){.together = 1, .tried = -1};
     team->parts = 1;
     for (int i = 1; i < parts; i++) {
         team->worker[i] = (Worker){.team = team, .part = i, .moved_ns = -MOVE_NS};

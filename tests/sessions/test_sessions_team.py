@@ -89,7 +89,7 @@ static int64_t together_ns(int64_t now) {
     return second < 1 ? 3000 : second < 3 ? 16000 : second < 5 ? 4900 : second < 7 ? 3000 : -1;
 }
 int main(void) {
-    Choice choice = {.together = 1, .tried = -1, .term_ns = FIRST_TERM_NS / 2};
+    Choice choice = {.together = 1, .tried = -1};
     int64_t now = 1;
     int calls = 0, joined = 0, late = 0;
     for (int second = 0; second < 9;) {
