@@ -58,7 +58,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if _waits_in_stop(region.stop) or _sums_up(region.body) or _is_over_data(run, region.start, code):
             continue
-        if _is_other_device(run, code) or _is_given_array(run, code) or _waits_by_itself(run, code):
+        if _is_other_device(run, code) or _is_given_objects(run, code) or _waits_by_itself(run, code):
             continue
         if may_wait(run, region.body, code):
             continue
@@ -127,9 +127,16 @@ def _is_other_device(run: ast.Call, code: Code) -> bool:
     return False
 
 
-def _is_given_array(run: ast.Call, code: Code) -> bool:
-    """True for a model that takes a numpy array: it is a pipeline that moves its answers back by itself."""
-    return bool(run.args) and code.is_a(run.args[0], makers.NUMPY)
+def _is_given_objects(run: ast.Call, code: Code) -> bool:
+    """True for a model that takes a numpy array, a pipeline that moves its answers back by itself, or a list.
+
+    Images of different sizes in a list are what detectors take, which count their boxes.
+    """
+    if not run.args:
+        return False
+    given = value_of(run.args[0], code)
+    listed = isinstance(given, (ast.List, ast.ListComp)) or getattr(getattr(given, "func", None), "id", "") == "list"
+    return listed or code.is_a(run.args[0], makers.NUMPY)
 
 
 def _waits_by_itself(run: ast.Call, code: Code) -> bool:
