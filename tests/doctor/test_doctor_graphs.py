@@ -324,6 +324,16 @@ def test_a_keras_file_is_read_without_keras(tmp_path: Path) -> None:
     assert finding.path == str(path)
 
 
+def test_a_layer_and_the_node_it_became_are_told_of_once() -> None:
+    nodes = graph(STEPS + ' { y = LSTM<hidden_size=4, activations=["Sigmoid","Relu","Relu"]>(x, w, r) }', LSTM)
+    nodes.top[0].name = "outer/memory/LSTM"
+    layers = keras(layer("LSTM", "memory", activation="relu")).layers
+    [hit] = RULES["H610"].check(ModelView(nodes.model, layers))
+    assert hit.where == "layer 'memory'"
+    [hit] = RULES["H610"].check(ModelView(nodes.model, keras(layer("LSTM", "other")).layers))
+    assert hit.where == "node 'outer/memory/LSTM'"
+
+
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 broken", b"{}"])
 def test_a_file_that_is_no_keras_model_has_no_layers(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "m.keras"

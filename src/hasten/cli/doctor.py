@@ -210,7 +210,8 @@ def _unopened(path: Path, settings: Settings, error: SourceError) -> Result:
 
     if isinstance(error, NondeterministicError):
         noise = next(r for r in graph_rules() if r.code == "H602")
-        random = (Finding(noise.code, str(error), noise.remedy, str(path)),) if settings.wants(noise.code) else ()
+        remedy = "Export the model in inference mode, and with what it remembers as inputs and outputs."
+        random = (Finding(noise.code, str(error), remedy, str(path)),) if settings.wants(noise.code) else ()
         return Result(str(path), random, skipped="" if random else str(error))
     graph = graph_of_file(path)
     findings = examine_model(graph, path, settings)

@@ -37,11 +37,11 @@ def check(view: ModelView) -> Iterator[GraphHit]:
     heavy = [w for w in wide if w.const_value is not None and w.const_value.size >= _SMALL]
     if heavy:
         total = sum(w.const_value.nbytes for w in heavy if w.const_value is not None)
-        yield GraphHit(f"weight '{heavy[0].name}'", f"{len(heavy)} weights are float64 ({total / 1024:.0f} KiB)")
+        yield GraphHit(f"weight '{heavy[0].name}'", f"weights in float64: {len(heavy)} ({total / 1024:.0f} KiB)")
         return
     policies = [layer for layer in view.layers if _policy(layer.config.get("dtype")) == "float64"]
     if policies:
-        yield GraphHit(f"layer '{policies[0].name}'", f"{len(policies)} layers compute in float64")
+        yield GraphHit(f"layer '{policies[0].name}'", f"layers that compute in float64: {len(policies)}")
 
 
 def _policy(dtype: object) -> str:

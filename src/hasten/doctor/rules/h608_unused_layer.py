@@ -33,14 +33,14 @@ def check(view: ModelView) -> Iterator[GraphHit]:
     if view.model is not None:
         dead = _dead(view)
         if dead:
-            yield GraphHit(f"node '{dead[0].name}'", f"{len(dead)} nodes lead to no output")
+            yield GraphHit(f"node '{dead[0].name}'", f"nodes that lead to no output: {len(dead)}")
         idle = [w for w in view.weights if not w.uses() and not w.is_graph_output() and w.name]
         if idle:
             size = sum(w.const_value.nbytes for w in idle if w.const_value is not None)
-            yield GraphHit(f"weight '{idle[0].name}'", f"{len(idle)} weights have no reader ({size / 1024:.0f} KiB)")
+            yield GraphHit(f"weight '{idle[0].name}'", f"weights without a reader: {len(idle)} ({size / 1024:.0f} KiB)")
     unused = [layer for layer in view.layers if not layer.used]
     if unused:
-        yield GraphHit(f"layer '{unused[0].name}'", f"{len(unused)} layers lead to no output")
+        yield GraphHit(f"layer '{unused[0].name}'", f"layers that lead to no output: {len(unused)}")
 
 
 def _dead(view: ModelView) -> list[ir.Node]:

@@ -43,7 +43,7 @@ def check(view: ModelView) -> Iterator[GraphHit]:
             found.append(node)
             known.update(id(v) for v in node.outputs)
     if found:
-        yield GraphHit(f"node '{found[0].name}'", f"{len(found)} nodes compute the same at each run")
+        yield GraphHit(f"node '{found[0].name}'", f"nodes that compute the same at each run: {len(found)}")
 
 
 RULE = GraphRule("H609", "constant-subgraph", "Fold constants before exporting; or hasten optimize.", check)

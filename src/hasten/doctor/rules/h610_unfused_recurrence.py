@@ -36,14 +36,16 @@ _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
 
 
 def check(view: ModelView) -> Iterator[GraphHit]:
-    """Recurrent layers and nodes off the fused path."""
+    """Recurrent layers and nodes off the fused path; a node that a layer told of became is told of once."""
+    told = set()
     for layer in view.layers:
         reason = _layer_reason(layer)
         if reason:
+            told.add(layer.name)
             yield GraphHit(f"layer '{layer.name}'", f"{layer.kind} can't be fused: {reason}")
     for node in view.nodes:
         reason = _node_reason(node)
-        if reason:
+        if reason and told.isdisjoint((node.name or "").split("/")):
             yield GraphHit(f"node '{node.name}'", f"{node.op_type} can't be fused: {reason}")
 
 
