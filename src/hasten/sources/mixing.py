@@ -16,6 +16,7 @@ from hasten.graph.reference import runner
 from hasten.graph.shapes import fix
 from hasten.sources import SourceRequest
 from hasten.sources.dims import rows_mix
+from hasten.sources.rows import rows_apart
 from hasten.sources.samples import draw, index_limits
 from hasten.types import TensorSpec
 
@@ -58,6 +59,8 @@ def settle_rows(
 
 def _mix(graph: ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
     if not any(spec.is_batched for spec in inputs) or not all(spec.is_batched for spec in outputs):
+        return False
+    if rows_apart(graph):
         return False
     try:
         return rows_mix(runner(graph), draw(inputs, index_limits(graph), np.random.default_rng(0), rows=3))
