@@ -136,9 +136,16 @@ class Code(Rounds):
     def handler(self, node: ast.AST) -> Function | None:
         """The request handler that a node is, or stands in: a route, a servicer's method, a serving class's predict."""
         for at in (node, *self.ancestors(node)):
-            if isinstance(at, FUNCTIONS) and is_handler(at, self.kinds):
-                return at
+            if isinstance(at, FUNCTIONS):
+                if at not in self._handlers:
+                    self._handlers[at] = is_handler(at, self.kinds)
+                if self._handlers[at]:
+                    return at
         return None
+
+    @cached_property
+    def _handlers(self) -> dict[Function, bool]:
+        return {}
 
     def hot(self, node: ast.AST, depth: int = 2) -> Hot | None:
         """Why a line runs many times, as far as this file shows; None where it does not."""

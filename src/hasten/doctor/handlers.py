@@ -1,4 +1,5 @@
-"""Which functions answer requests: routes, servicers' methods, serving classes' predict, cloud functions."""
+"""Which functions answer requests: routes, servicers' methods, serving classes' predict, cloud functions, and what a
+Gradio page runs at each click."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ from hasten.doctor.words import words
 __all__ = ["ONCE", "is_handler"]
 
 ONCE = words("__init__ setup load initialize startup on_startup lifespan load_model init warmup warm_up")
-_ROUTES = words("route get post put patch delete websocket api_route api endpoint task")
+_ROUTES = words("route get post put patch delete websocket api_route api endpoint task on")
 _BASES = re.compile(
     r"(Servicer|RequestHandler|BaseHTTPRequestHandler|Resource|APIView|MethodView|BaseHandler|LitAPI|BasePredictor"
     r"|HTTPEndpoint|ModelHandler)$"
 )
 _METHODS = words("get post put handle predict inference initialize_request do_GET do_POST execute")
+_EVENTS = words("click submit change upload input select stop_recording stream")
+_PAGES = frozenset(("gradio.Interface", "gradio.ChatInterface"))
 _DECORATORS = frozenset(("bentoml.api", "ray.serve.batch", "modal.method", "modal.web_endpoint"))
 
 
@@ -32,7 +35,7 @@ def is_handler(function: Function, kinds: Kinds) -> bool:
     if isinstance(owner, ast.ClassDef):
         return _is_serving_method(function, owner, kinds)
     arguments = [a.arg for a in function.args.args]
-    if arguments == ["event", "context"]:
+    if arguments == ["event", "context"] or ("gradio" in kinds.names.roots and _is_on_page(function, kinds)):
         return True
     return bool(arguments) and arguments[0] == "request" and bool(kinds.names.roots & {"django", "rest_framework"})
 
@@ -42,6 +45,24 @@ def _is_route(decorator: ast.expr, kinds: Kinds) -> bool:
     if kinds.names.qualified(target) in _DECORATORS:
         return True
     return isinstance(target, ast.Attribute) and target.attr in _ROUTES and kinds.is_a(target.value, makers.WEB_APP)
+
+
+def _is_on_page(function: Function, kinds: Kinds) -> bool:
+    """True for ``gr.Interface(fn=classify, …)`` and ``button.click(classify, picture, label)``."""
+    return any(
+        isinstance(run, ast.Name) and run.id == function.name
+        for call in kinds.names.nodes
+        if isinstance(call, ast.Call) and _is_event(call, kinds)
+        for run in (*call.args[:1], *(k.value for k in call.keywords if k.arg == "fn"))
+    )
+
+
+def _is_event(call: ast.Call, kinds: Kinds) -> bool:
+    if kinds.names.qualified(call.func) in _PAGES:
+        return True
+    named = {k.arg for k in call.keywords} & {"fn", "inputs", "outputs"}
+    event = isinstance(call.func, ast.Attribute) and call.func.attr in _EVENTS
+    return event and (bool(named) or len(call.args) > 1)
 
 
 def _is_serving_method(function: Function, owner: ast.ClassDef, kinds: Kinds) -> bool:

@@ -81,7 +81,9 @@ def _is_deployed(node: ast.Call, code: Code) -> bool:
     """True where a handler puts a model in place for the requests that follow, and asks it nothing itself."""
     function, statement = code.handler(node), code.statement(node)
     targets = statement.targets if isinstance(statement, ast.Assign) else []
-    if function is None or len(targets) != 1 or not isinstance(targets[0], ast.Attribute):
+    if function is None or len(targets) != 1 or not isinstance(targets[0], (ast.Attribute, ast.Name)):
+        return False
+    if isinstance(targets[0], ast.Name) and targets[0].id not in code.names.own_scope(function).outer:
         return False
     kept = code.names.dotted(targets[0])
     called = (code.names.dotted(n.func) for n in ast.walk(function) if isinstance(n, ast.Call))
