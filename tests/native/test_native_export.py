@@ -251,6 +251,34 @@ def test_header_names_the_arguments_as_the_model_does(tmp_path):
         assert selftest(tmp_path / "lib", "two").returncode == 0
 
 
+def test_header_tells_what_quantised_values_stand_for(tmp_path):
+    """An int8 model cannot be fed without its scales; an integer that is computed with as it is stands for itself."""
+    weights = {name: np.float32(value) for name, value in (("s", 0.5), ("t", 0.25))}
+    weights |= {"z": np.int8(3), "n": np.int8(-7), "shape": np.array([2, 2])}
+    nodes = [
+        helper.make_node("Reshape", ["image", "shape"], ["moved"]),
+        helper.make_node("DequantizeLinear", ["moved", "s", "z"], ["real"]),
+        helper.make_node("Cast", ["count"], ["plain"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["real", "plain"], ["sum"]),
+        helper.make_node("QuantizeLinear", ["sum", "t", "n"], ["score"]),
+        helper.make_node("Cast", ["sum"], ["whole"], to=TensorProto.INT8),
+    ]
+    made = helper.make_graph(
+        nodes, "case",
+        [helper.make_tensor_value_info(n, TensorProto.INT8, d) for n, d in (("image", (4,)), ("count", (2, 2)))],
+        [helper.make_tensor_value_info(n, TensorProto.INT8, (2, 2)) for n in ("score", "whole")],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    export(ir.from_proto(shape_inference.infer_shapes(model)), "q", Target.named("c"), [], tmp_path / "lib")
+    lines = (tmp_path / "lib" / "q.h").read_text().splitlines()
+    after = {name: lines[[line.startswith(f"   {name} (") for line in lines].index(True) + 1].strip() for name in
+             ("image", "count", "score", "whole")}  # fmt: skip
+    assert after["image"] == "a value stands for 0.5 * (value - 3)"
+    assert after["score"] == "a value stands for 0.25 * (value + 7)"
+    assert "stands for" not in after["count"] + after["whole"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "outputs", "expected"),
     [

@@ -87,7 +87,7 @@ def export(
     emitted = emit(program, target.isa, identifier, math=numerics.math)
     given = tuple(v.name or "" for v in model.graph.inputs if v.name not in model.graph.initializers)
     made = tuple(v.name or "" for v in model.graph.outputs)
-    library = Library(identifier, program, emitted, target.triple, target.isa, given, made)
+    library = Library(identifier, program, emitted, target.triple, target.isa, given, made, _meanings(model.graph))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -106,6 +106,44 @@ def export(
         shutil.rmtree(work, ignore_errors=True)
         raise
     return tuple(sorted(folder.iterdir()))
+
+
+_MOVES = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
+
+
+def _meanings(graph: ir.Graph) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the integers stand for that a quantised model takes and gives: the scale and zero point at its ends."""
+    given = (v for v in graph.inputs if v.name not in graph.initializers)
+    return tuple(_meaning(_readers(v)) for v in given), tuple(_meaning([_maker(v)]) for v in graph.outputs)
+
+
+def _readers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that compute with a value, beyond those that only move it."""
+    found = []
+    for use in value.uses():
+        moved = use.node.op_type in _MOVES
+        found += [node for made in use.node.outputs for node in _readers(made)] if moved else [use.node]
+    return found
+
+
+def _maker(value: ir.Value | None) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return _maker(node.inputs[0]) if node is not None and node.op_type in _MOVES else node
+
+
+def _meaning(nodes: Sequence[ir.Node | None]) -> str:
+    """One scale and zero point that all nodes quantise by; '' where they do not, or by several."""
+    told = set()
+    for node in nodes:
+        if node is None or node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return ""
+        scale, zero = (v.const_value if v is not None else None for v in (*node.inputs, None)[1:3])
+        if scale is None or scale.size != 1:
+            return ""
+        shift = 0 if zero is None else int(zero.numpy().item())
+        number = f"(value {'-' if shift > 0 else '+'} {abs(shift)})" if shift else "value"
+        told.add(f"a value stands for {float(scale.numpy().item()):.9g} * {number}")
+    return told.pop() if len(told) == 1 else ""
 
 
 def _identifier(name: str) -> str:

@@ -44,6 +44,8 @@ class Library:
     inputs: tuple[str, ...]
     """As the source names them, in the order of the arguments."""
     outputs: tuple[str, ...]
+    meanings: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """What an integer of each input and output stands for, in words; empty words where it stands for itself."""
 
 
 def _positions(library: Library) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -65,15 +67,17 @@ def _parameters(library: Library, names: tuple[Sequence[str], Sequence[str]]) ->
 def _told(library: Library, names: tuple[Sequence[str], Sequence[str]]) -> Iterator[str]:
     """One line for each argument: what the source calls it, its type, shape and size."""
     upper, program = library.name.upper(), library.program
-    for word, views, own, arguments in (
-        ("input", program.inputs, library.inputs, names[0]),
-        ("output", program.outputs, library.outputs, names[1]),
+    for word, views, own, arguments, meanings in (
+        ("input", program.inputs, library.inputs, names[0], library.meanings[0]),
+        ("output", program.outputs, library.outputs, names[1], library.meanings[1]),
     ):
         for i, (view, source, argument) in enumerate(zip(views, own, arguments, strict=True)):
             called = "" if source == argument else f', "{as_comment(source)}" in the model'
             shape = "x".join(map(str, view.shape)) or "scalar"
             size = f"{upper}_{word.upper()}{i}_SIZE"
             yield f"   {argument} ({word} {i}{called}): {view.dtype}, shape {shape}, row-major, {size} elements"
+            if meanings and meanings[i]:
+                yield f"      {meanings[i]}"
 
 
 def header(library: Library) -> str:
