@@ -19,6 +19,19 @@ static inline float s_from_f16(uint16_t h) {
     const float size = low < 0x400 ? small : s_float(large);
     return sign ? -size : size;
 }
+//! s_order: s_bits
+/* an integer in the order of the floats: both zeros are 0, NaN is the largest */
+static inline int32_t s_order(float a) {
+    const int32_t b = (int32_t)s_bits(a), k = b ^ (b >> 31 & 0x7fffffff);
+    return a != a ? 0x7fffffff : k == -1 ? 0 : k;
+}
+//! d_order: types
+static inline int64_t d_order(double a) {
+    int64_t b;
+    __builtin_memcpy(&b, &a, sizeof b);
+    const int64_t k = b ^ (b >> 63 & 0x7fffffffffffffff);
+    return a != a ? 0x7fffffffffffffff : k == -1 ? 0 : k;
+}
 //! s_to_f16: s_bits
 /* float to float16 bits, to nearest, ties to even */
 static inline uint16_t s_to_f16(float a) {

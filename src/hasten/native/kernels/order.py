@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
-from hasten.native.kernels.typed import FLOATS, number, operation
+from hasten.native.kernels.typed import number, operation
 from hasten.native.lower_shape import known, static
 from hasten.native.program import C_TYPES, Step, View
 
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LOWER", "argument"]
 
+_KEYS = {"float32": ("int32_t", "s_order({0})"), "float64": ("int64_t", "d_order({0})")}
+_ABREAST = 64  # columns that are compared at once: what is kept of them stays in the first cache
+
 
 @dataclass(eq=False)
 class ArgReduce(Step):
-    """``y[a, b]`` = where along R the largest (or smallest) of ``x[a, :, b]`` stands; the first NaN wins, as in numpy.
+    """``y[a, b]`` = where along R the largest (or smallest) of ``x[a, :, b]`` stands; a NaN wins, as in numpy.
 
     Shapes:  x (A, R, B), dense · y (A, B) int64, dense
     """
@@ -45,28 +48,64 @@ class ArgReduce(Step):
         return f"position of the {'smallest' if self.smallest else 'largest'} of {r}, {a} x {b} times"
 
     def emit(self, out: Emitter) -> None:
-        """One value at a time."""
+        """Two runs over dense values: what the largest is, then where; side by side where the axis is an outer one.
+
+        Values are compared as integers, whose largest a compiler finds by vectors; that of floats has to wait for NaN.
+        """
         outer, count, inner = self.x.shape
-        sign = ("<" if self.smallest else ">") + ("=" if self.last else "")
-        test = f"v {sign} best"
-        if self.x.dtype in FLOATS:
-            test = f"({test} || (v != v && best == best))"
-            test = f"best == best && {test}" if not self.last else test
+        ordered, key = _KEYS.get(self.x.dtype, (C_TYPES[self.x.dtype], "{0}"))
+        if ordered != C_TYPES[self.x.dtype]:
+            out.need(key[:7])
+        head = [f"    for (int a = 0; a < {outer}; a++, x += {count * inner}, y += {inner}) {{"]
+        lines = head + (self._dense(ordered, key) if inner == 1 else self._side_by_side(ordered, key)) + ["    }"]
         own = C_TYPES[self.x.dtype]
-        lines = [
-            f"    for (int a = 0; a < {outer}; a++, x += {count * inner})",
-            f"        for (int b = 0; b < {inner}; b++) {{",
-            f"            {own} best = x[b];",
-            "            int at = 0;",
-            f"            for (int r = 1; r < {count}; r++) {{",
-            f"                const {own} v = x[r * {inner} + b];",
-            f"                if ({test}) best = v, at = r;",
-            "            }",
-            f"            y[a * {inner} + b] = at;",
-            "        }",
-        ]
         signature = [(f"const {own} *restrict x", out.pointer(self.x)), ("int64_t *restrict y", out.pointer(self.y))]
         out.function("argument", self.title, signature, "\n".join(lines))
+
+    def _key(self, key: str, text: str, ordered: str) -> str:
+        """An integer that is the larger, the more the value is looked for."""
+        if ordered == C_TYPES[self.x.dtype]:
+            return f"({ordered})~{text}" if self.smallest else text
+        return key.format(f"-{text}" if self.smallest else text)
+
+    def _dense(self, ordered: str, key: str) -> list[str]:
+        count, (none, sign) = self.x.shape[1], ("-1", ">") if self.last else (str(self.x.shape[1]), "<")
+        value = self._key(key, "x[r]", ordered)
+        return [
+            f"        {ordered} best = {self._key(key, 'x[0]', ordered)};",
+            f"        for (int r = 1; r < {count}; r++) {{",
+            f"            const {ordered} k = {value};",
+            "            best = k > best ? k : best;",
+            "        }",
+            f"        int at = {none};",
+            f"        for (int r = 0; r < {count}; r++) {{",
+            f"            const int here = {value} == best ? r : {none};",
+            f"            at = here {sign} at ? here : at;",
+            "        }",
+            "        y[0] = at;",
+        ]
+
+    def _side_by_side(self, ordered: str, key: str) -> list[str]:
+        _, count, inner = self.x.shape
+        sign = ">=" if self.last else ">"
+        return [
+            f"        for (int first = 0; first < {inner}; first += {_ABREAST}) {{",
+            f"            const int n = {inner} - first < {_ABREAST} ? {inner} - first : {_ABREAST};",
+            f"            {ordered} best[{_ABREAST}];",
+            f"            int at[{_ABREAST}];",
+            "            for (int b = 0; b < n; b++) {",
+            f"                best[b] = {self._key(key, 'x[first + b]', ordered)};",
+            "                at[b] = 0;",
+            "            }",
+            f"            for (int r = 1; r < {count}; r++)",
+            "                for (int b = 0; b < n; b++) {",
+            f"                    const {ordered} k = {self._key(key, f'x[r * {inner} + first + b]', ordered)};",
+            f"                    at[b] = k {sign} best[b] ? r : at[b];",
+            f"                    best[b] = k {sign} best[b] ? k : best[b];",
+            "                }",
+            "            for (int b = 0; b < n; b++) y[first + b] = at[b];",
+            "        }",
+        ]
 
 
 def _split_at(low: Lowering, view: View, axis: int) -> View:
@@ -77,7 +116,11 @@ def _split_at(low: Lowering, view: View, axis: int) -> View:
 
 def argument(low: Lowering, x: View, axis: int, *, smallest: bool = False, last: bool = False) -> View:
     """Where along ``axis`` the largest or smallest stands, int64, with the axis kept at size one."""
-    flat = _split_at(low, x, axis)
+    others = [d for d in range(x.rank) if d != axis]
+    if x.is_contiguous([*others, axis]):  # channels last: the axis is dense, wherever it stands
+        flat = low.reshape(x.transpose([*others, axis]), (prod(x.shape[d] for d in others), x.shape[axis], 1))
+    else:
+        flat = _split_at(low, x, axis)
     y = low.new((flat.shape[0], flat.shape[2]), "int64")
     low.add(ArgReduce(flat, y, smallest, last))
     return low.reshape(y, [1 if d == axis else n for d, n in enumerate(x.shape)])
