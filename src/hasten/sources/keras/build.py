@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from hasten.types import Array
 
-__all__ = ["OPSET", "Builder", "Dim", "Shape", "Tensor", "Unsupported", "broadcast", "ir_dtype"]
+__all__ = ["OPSET", "Builder", "Dim", "Shape", "Tensor", "Unsupported", "broadcast", "ir_dtype", "octets"]
 
 OPSET = 20
 """The newest opset that ONNX Runtime, OpenVINO and tf2onnx-era tools all read; it brings Gelu and 3-D Resize."""
@@ -82,6 +82,11 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(dims)
 
 
+def octets(array: Array) -> memoryview:
+    """The bytes of a contiguous array, without a copy; also of dtypes that Python's buffers do not know."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _attribute(name: str, value: Any) -> Any:
     """Integers as the list that they are: onnx_ir would ask of any list first whether it is a tensor, by protocols."""
     integers = isinstance(value, (list, tuple)) and value and all(type(v) is int for v in value)
@@ -132,7 +137,7 @@ class Builder:
         array = np.asarray(value)
         array = np.ascontiguousarray(array if dtype is None else array.astype(_numpy_dtype(dtype))).reshape(array.shape)
         kind = array.dtype.name
-        key = (hashlib.sha1(array.tobytes()).digest(), kind, array.shape)
+        key = (hashlib.sha1(octets(array)).digest(), kind, array.shape)
         if key not in self._content:
             full = self.name(name)
             tensor = ir.Tensor(array, dtype=ir_dtype(kind), name=full)

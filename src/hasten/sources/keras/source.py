@@ -21,7 +21,7 @@ from hasten.graph.reference import run
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.determinism import check_calls
 from hasten.sources.keras.assemble import Imported, import_model
-from hasten.sources.keras.build import Unsupported
+from hasten.sources.keras.build import Unsupported, octets
 from hasten.sources.keras.changing import changing
 from hasten.sources.keras.files import Opened, load
 from hasten.sources.keras.quiet import import_quietly
@@ -159,5 +159,5 @@ def _fingerprint(model: Any, inputs: Sequence[TensorSpec]) -> str:
     for variable in model.weights:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
         found.update(f"{array.shape}{array.dtype}".encode())
-        found.update(array.tobytes())
+        found.update(octets(array))
     return found.hexdigest()[:16]
