@@ -23,6 +23,7 @@ __all__ = [
     "is_covered",
     "is_covered_beside",
     "is_loaded_here",
+    "leading_to",
     "loads_own",
     "loads_weights",
     "model_run",
@@ -181,15 +182,27 @@ def _is_for_loss(call: ast.Call, code: Code) -> bool:
     return not any(isinstance(c.func, ast.Attribute) and c.func.attr in _PLAIN for c in own_calls(scope))
 
 
-def _runs_here(function: Function, code: Code, depth: int = 4) -> bool:
+def _runs_here(function: Function, code: Code) -> bool:
     """True when the file's own lines lead to a function: from the module, or from a request handler."""
-    if code.handler(function) is not None:
-        return True
-    for call in code.callers(function) if depth else ():
-        outer = code.function(call)
-        if outer is None or (outer is not function and _runs_here(outer, code, depth - 1)):
+    for run in leading_to(function, code):
+        if code.handler(run) is not None or any(code.function(c) is None for c in code.callers(run)):
             return True
     return False
+
+
+def leading_to(function: Function, code: Code, depth: int = 4) -> list[Function]:
+    """A function, those that call it, those that call these, and so on: each once, however many ways lead there."""
+    known = code.fact(_followed)
+    if function not in known:
+        levels = known[function] = [[function]]
+        while len(levels) < 5:
+            outer = (code.function(c) for f in levels[-1] for c in code.callers(f))
+            levels.append([f for f in dict.fromkeys(outer) if f is not None and all(f not in at for at in levels)])
+    return [f for at in known[function][: depth + 1] for f in at]
+
+
+def _followed(_: Code) -> dict[Function, list[list[Function]]]:
+    return {}
 
 
 def model_run(call: ast.Call, code: Code) -> bool:
@@ -333,8 +346,17 @@ def _wants_gradients(code: Code) -> bool:
     return code.finds(_GRADIENTS)
 
 
-def is_covered(call: ast.AST, code: Code, marks: tuple[str, ...], depth: int = 3) -> bool:
+def is_covered(call: ast.AST, code: Code, marks: tuple[str, ...]) -> bool:
     """True when the call, its function, or one that calls it stands under one of ``marks`` (a context or a call)."""
+    function = code.function(call)
+    if _is_marked(call, code, marks):
+        return True
+    leading = leading_to(function, code, 2) if function is not None else []
+    callers = (c for f in leading for c in code.callers(f) if code.function(c) is not f)
+    return any(_is_marked(c, code, marks) for c in callers)
+
+
+def _is_marked(call: ast.AST, code: Code, marks: tuple[str, ...]) -> bool:
     for around in code.ancestors(call):
         if isinstance(around, (ast.With, ast.AsyncWith)) and any(_named(i.context_expr, marks) for i in around.items):
             return True
@@ -345,13 +367,8 @@ def is_covered(call: ast.AST, code: Code, marks: tuple[str, ...], depth: int = 3
     # A `with` covers what stands in it; a call anywhere else may switch for all that follows.
     if any(_named(c, marks) and not isinstance(code.parent(c), ast.withitem) for c in own_calls(scope)):
         return True
-    if isinstance(scope, ast.Module) or not depth:
-        return False
-    owner = code.klass(scope)
-    if owner is not None and any(_named(c, marks) for c in ast.walk(owner) if isinstance(c, ast.Call)):
-        return True
-    assert isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
-    return any(is_covered(c, code, marks, depth - 1) for c in code.callers(scope) if code.function(c) is not scope)
+    owner = None if isinstance(scope, ast.Module) else code.klass(scope)
+    return owner is not None and any(_named(c, marks) for c in ast.walk(owner) if isinstance(c, ast.Call))
 
 
 def is_covered_beside(call: ast.Call, code: Code, mark: re.Pattern[str]) -> bool:
@@ -365,7 +382,7 @@ def is_covered_beside(call: ast.Call, code: Code, mark: re.Pattern[str]) -> bool
         return True
     if function is None or code.file is None or _runs_here(function, code):
         return False
-    entries = _entries(function, code)
+    entries = leading_to(function, code)
     owners = {f: code.klass(f) for f in entries}
     homes = {o.name if o is not None else f.name for f, o in owners.items()} | {code.file.stem}
     calls = {o.name if o is not None and f.name.startswith("__") else f.name for f, o in owners.items()}
@@ -374,12 +391,6 @@ def is_covered_beside(call: ast.Call, code: Code, mark: re.Pattern[str]) -> bool
 
 def _any_word(names: set[str], after: str) -> re.Pattern[str]:
     return re.compile(rf"\b({'|'.join(sorted(map(re.escape, names)))})\b{after}")
-
-
-def _entries(function: Function, code: Code, depth: int = 4) -> set[Function]:
-    """The functions by which other files can come to this one: itself, and those that call it here."""
-    callers = {code.function(c) for c in code.callers(function)} if depth else set()
-    return {function}.union(*(_entries(f, code, depth - 1) for f in callers if f is not None and f is not function))
 
 
 def _named(node: ast.AST, marks: tuple[str, ...]) -> bool:

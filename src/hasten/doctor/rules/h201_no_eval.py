@@ -37,7 +37,16 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.inference import answers, is_covered, is_covered_beside, is_loaded_here, loads_own, own_calls
+from hasten.doctor.inference import (
+    answers,
+    is_covered,
+    is_covered_beside,
+    is_loaded_here,
+    leading_to,
+    loads_own,
+    own_calls,
+)
+from hasten.doctor.names import Function
 from hasten.doctor.package import is_in_package
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 from hasten.doctor.samples import value_of
@@ -136,15 +145,21 @@ def _plays(call: ast.Call, code: Code) -> bool:
     return any(isinstance(c.func, ast.Attribute) and code.names.dotted(c.func).endswith("env.step") for c in own)
 
 
-def _is_opened_by(call: ast.AST, code: Code, depth: int = 3) -> bool:
+def _is_opened_by(call: ast.AST, code: Code) -> bool:
     """True where this function, or one that calls it, opens the model by a function of the file that says `eval()`."""
-    scope = code.function(call)
-    for own in own_calls(scope or code.tree):
-        helper = code.function_run(own)
-        if helper is not None and helper is not scope and any(_says_eval(c) for c in own_calls(helper)):
-            return True
-    callers = code.callers(scope) if scope is not None and depth else []
-    return any(_is_opened_by(c, code, depth - 1) for c in callers if code.function(c) is not scope)
+    function = code.function(call)
+    leading = leading_to(function, code, 3) if function is not None else []
+    scopes: list[ast.AST] = [*leading, code.tree] if function is None or _is_run_by_file(leading, code) else [*leading]
+    for scope in scopes:
+        for own in own_calls(scope):
+            helper = code.function_run(own)
+            if helper is not None and helper is not scope and any(_says_eval(c) for c in own_calls(helper)):
+                return True
+    return False
+
+
+def _is_run_by_file(functions: list[Function], code: Code) -> bool:
+    return any(code.function(c) is None for f in functions for c in code.callers(f))
 
 
 def _says_eval(call: ast.Call) -> bool:
