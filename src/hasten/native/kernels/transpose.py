@@ -49,7 +49,7 @@ class Transpose(Step):
         return f"{plane.rows[0]} x {plane.columns[0]}, turned"
 
     def emit(self, out: Emitter) -> None:
-        """Whole blocks of vectors, then what is left of rows and columns value by value."""
+        """Blocks of vectors; the last of a row or column reaches back, a plane narrower than a block is part of one."""
         plane = _plane(self.x, self.y)
         assert plane is not None
         (rows, y_row, _), (columns, _, x_column) = plane.rows, plane.columns
@@ -63,28 +63,32 @@ class Transpose(Step):
             base_y.append(f"i{d} * {y_stride}")
         lines.append(f"{indent}const float *from = {' + '.join(base_x)};")
         lines.append(f"{indent}float *to = {' + '.join(base_y)};")
-        full_rows, full_columns = rows // lanes * lanes, columns // lanes * lanes
-        if lanes > 1 and full_rows and full_columns:
-            out.need("v_turn", "v_load", "v_store")
+        high, wide = min(rows, lanes), min(columns, lanes)
+        if high * wide >= 2 * lanes > 2:
+            fetch = "v_load(from + {})" if high == lanes else f"v_load_n(from + {{}}, {high})"
+            keep = "v_store(to + {}, a[i])" if wide == lanes else f"v_store_n(to + {{}}, a[i], {wide})"
+            out.need("v_turn", "v_set1", fetch[: fetch.index("(")], keep[: keep.index("(")])
+            rest = f"{indent}        UNROLL for (int i = {wide}; i < VL; i++) a[i] = v_set1(0);"
             lines += [
-                f"{indent}for (int c = 0; c < {full_columns}; c += VL)",
-                f"{indent}    for (int r = 0; r < {full_rows}; r += VL) {{",
+                f"{indent}for (int c0 = 0; c0 < {columns}; c0 += VL)",
+                f"{indent}    for (int r0 = 0; r0 < {rows}; r0 += VL) {{",
+                f"{indent}        const int c = c0 < {columns - wide} ? c0 : {columns - wide};",
+                f"{indent}        const int r = r0 < {rows - high} ? r0 : {rows - high};",
                 f"{indent}        vf a[VL];",
-                f"{indent}        UNROLL for (int i = 0; i < VL; i++)",
-                f"{indent}            a[i] = v_load(from + (long)(c + i) * {x_column} + r);",
+                f"{indent}        UNROLL for (int i = 0; i < {wide}; i++)",
+                f"{indent}            a[i] = {fetch.format(f'(long)(c + i) * {x_column} + r')};",
+                *([rest] if wide < lanes else []),
                 f"{indent}        v_turn(a);",
-                f"{indent}        UNROLL for (int i = 0; i < VL; i++) v_store(to + (long)(r + i) * {y_row} + c, a[i]);",
+                f"{indent}        UNROLL for (int i = 0; i < {high}; i++)",
+                f"{indent}            {keep.format(f'(long)(r + i) * {y_row} + c')};",
                 f"{indent}    }}",
             ]
         else:
-            full_rows = full_columns = 0
-        one = f"to[(long)r * {y_row} + c] = from[(long)c * {x_column} + r];"
-        if full_rows < rows:
-            lines += [f"{indent}for (int r = {full_rows}; r < {rows}; r++)",
-                      f"{indent}    for (int c = 0; c < {columns}; c++) {one}"]  # fmt: skip
-        if full_columns < columns and full_rows:
-            lines += [f"{indent}for (int c = {full_columns}; c < {columns}; c++)",
-                      f"{indent}    for (int r = 0; r < {full_rows}; r++) {one}"]  # fmt: skip
+            lines += [
+                f"{indent}for (int r = 0; r < {rows}; r++)",
+                f"{indent}    for (int c = 0; c < {columns}; c++)",
+                f"{indent}        to[(long)r * {y_row} + c] = from[(long)c * {x_column} + r];",
+            ]
         lines += ["    " * (len(plane.around) - d) + "}" for d in range(len(plane.around))]
         signature = [("const float *restrict x", out.pointer(self.x)), ("float *restrict y", out.pointer(self.y))]
         out.function("transpose", self.title, signature, "\n".join(lines))
