@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["LOWER", "ConvTranspose", "transposed_window"]
 
 _PLANAR_CHANNELS = 8  # as in conv.py
+# Beyond so many phases there is more code than time to compile it.
+_MOST_PHASES = 16
+# What may be multiplied by zeros, where the kernel is no whole number of strides.
+_MOST_WASTE = 1.34
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,46 @@ def _as_convolution(window: Window) -> Window | None:
     return replace(window, pads_begin=pads, pads_end=(0,) * len(pads))
 
 
+def _is_merged(low: Lowering, x: View, weight: Array, window: Window, sizes: tuple[int, ...]) -> bool:
+    """True where the phases along the last dimension are better taken for channels of one position.
+
+    Output ``p · stride + phase`` takes inputs p, p - 1, … by taps ``phase``, ``phase + stride``, …: its phases are as
+    many channels of a convolution with stride 1, and lie where they belong when channels lie last. That fills the
+    vectors where channels are few, and is one loop where strides are long.
+    """
+    kernel, stride = window.kernel[-1], window.strides[-1]
+    if stride == 1 or window.dilations[-1] != 1:
+        return False
+    waste = _taps(window, x.shape[-1], sizes[-1]) * stride / kernel
+    few = 2 * len(weight) <= low.lanes
+    return waste <= _MOST_WASTE and (few or prod(window.strides) > _MOST_PHASES)
+
+
+def _taps(window: Window, extent: int, size: int) -> int:
+    """Taps of every phase, so that all outputs asked for are made."""
+    reached = size + window.pads_begin[-1] - (extent - 1) * window.strides[-1]
+    return -(-max(window.kernel[-1], reached) // window.strides[-1])
+
+
+def _merged(low: Lowering, x: View, weight: Array, bias: Array, window: Window, sizes: tuple[int, ...]) -> View:
+    """The transposed convolution with its phases along the last dimension as channels."""
+    stride, taps, rank = window.strides[-1], _taps(window, x.shape[-1], sizes[-1]), len(sizes)
+    room = np.zeros((*weight.shape[:-1], taps * stride), np.float32)
+    room[..., : weight.shape[-1]] = weight
+    each = np.moveaxis(room.reshape(*weight.shape[:-1], taps, stride), -1, 0)
+    weight, count = np.ascontiguousarray(each).reshape(-1, *each.shape[2:]), len(weight)
+    inner = Window(
+        weight.shape[2:], (*window.strides[:-1], 1), window.dilations, (*window.pads_begin[:-1], 0),
+        (*window.pads_end[:-1], 0),
+    )  # fmt: skip
+    wide = (*sizes[:-1], x.shape[-1] + taps - 1)
+    y = _made(low, x, weight, np.tile(bias, stride), inner, (wide, 1))
+    apart = y.split(1, count).transpose((0, 2, *range(3, rank + 3), 1))  # N, M, spatial…, phase
+    whole = apart.reshape((*apart.shape[:-2], wide[-1] * stride))
+    assert whole is not None, "channels lie last"
+    return whole.slice(rank + 1, window.pads_begin[-1], sizes[-1])
+
+
 def _conv_transpose(low: Lowering, node: ir.Node) -> None:
     x, weight = low.view(node.inputs[0]), low.constant(node.inputs[1])
     if weight is None or weight.dtype != np.float32 or x.dtype != "float32":
@@ -185,13 +229,23 @@ def _conv_transpose(low: Lowering, node: ir.Node) -> None:
     shape = static(node, node.outputs[0])
     window = transposed_window(node, x, weight.shape[2:], shape[2:])
     bias, late = bias_of(low, node, shape[1], x.rank)
+    if groups == 1 and _is_merged(low, x, weight, window, shape[2:]):
+        y = _merged(low, x, weight, bias, window, shape[2:])
+    else:
+        y = _made(low, x, weight, bias, window, (shape[2:], groups))
+    finish(low, node, y, late)
+
+
+def _made(low: Lowering, x: View, weight: Array, bias: Array, window: Window, how: tuple[tuple[int, ...], int]) -> View:
+    """Adds the steps; ``how``: sizes of the result, groups. Returns where it lies."""
+    sizes, groups = how
     if plain := _as_convolution(window):
         axes = tuple(range(2, weight.ndim))
-        spec = ConvSpec(shape[2:], bias, groups)
-        return finish(low, node, convolution(low, x, np.ascontiguousarray(np.flip(weight, axes)), plain, spec), late)
+        spec = ConvSpec(sizes, bias, groups)
+        return convolution(low, x, np.ascontiguousarray(np.flip(weight, axes)), plain, spec)
     if x.shape[1] > _PLANAR_CHANNELS and x.strides[1] != 1:
         x = low.contiguous(x, channels_last(x.rank))
-    y = low.new(shape, "float32", channels_last(x.rank))
+    y = low.new((x.shape[0], len(weight), *sizes), "float32", channels_last(x.rank))
     step = ConvTranspose(x, y, weight, bias, window, groups)
     if not all(peels(phase.axes) for phase in step.phases()):
         lead = max(max(a.pad, a.size + (a.kernel - 1) * a.dilation - a.extent) for p in step.phases() for a in p.axes)
@@ -199,7 +253,7 @@ def _conv_transpose(low: Lowering, node: ir.Node) -> None:
         x, _ = padded(low, x, around, (lead,) * (x.rank - 2), fill=0.0)
         step = ConvTranspose(x, y, weight, bias, window, groups, lead)
     low.add(step)
-    finish(low, node, y, late)
+    return y
 
 
 LOWER: Mapping[str, Any] = {"ConvTranspose": _conv_transpose}

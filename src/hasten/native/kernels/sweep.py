@@ -228,10 +228,9 @@ def _group_choices(kernel: int) -> tuple[int, ...]:
 
 def _fits(axis: Axis, pixels: int, group: int) -> bool:
     """True where the unrolled code stays small and a loop over groups of taps meets no border."""
-    found = segments(axis, pixels)
-    if len(found) > 5 or sum(min(s.pixels, 28) for s in found) * axis.kernel > 400:
-        return False
-    return len(tap_groups(axis.kernel, group)) <= STATIC_GROUPS or not axis.clipped
+    found, loops = segments(axis, pixels), len(tap_groups(axis.kernel, group)) > STATIC_GROUPS
+    written = sum(min(s.pixels, 28) for s in found) * (group if loops else axis.kernel)
+    return len(found) <= 5 and written <= 400 and not (loops and axis.clipped)
 
 
 def peels(axes: tuple[Axis, ...]) -> bool:
