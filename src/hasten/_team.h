@@ -28,7 +28,7 @@
 #define LOOK_NS 1000000          /* so often a thread looks whether it was taken off its processor, */
 #define LOST_NS 300000           /* for so long; */
 #define STOPPED_NS 15000000      /* what lasted longer was no other program's turn: the process was stopped */
-#define REST_NS 20000000         /* so long it then rests */
+#define REST_NS 5000000          /* so long it then rests */
 #ifndef TEAM_GAP
 #define TEAM_GAP() /* tests put a pause here: between looking for sleepers and handing out the job */
 #endif

@@ -160,7 +160,7 @@ class Dense(Finished):
 
     def _emit(self, out: Emitter) -> None:
         (depth, columns), isa = self.weight.shape, out.isa  # weights are packed later, when out may be at other vectors
-        split = out.splits(self.macs() * (2 if self.rows == 1 else 1))  # weights that serve once take their time
+        split = out.splits(2 * self.macs())  # what it feeds is often shared, and each part then has its own columns
         widest = self.blocking.vectors if self.blocking else self._widest(out.isa)
         if split and self.rows == 1:
             widest = min(widest, -(-columns // (out.lanes * out.threads)))
