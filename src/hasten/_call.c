@@ -173,7 +173,8 @@ static PyObject *Call_set_native(PyObject *object, PyObject *args) {
         return NULL;
     }
     native->busy[first] = 0;
-    if (threads > 1 && part) native->team = team_new((part_function)(uintptr_t)part, native->weights, threads);
+    if (threads > 1 && part)
+        native->team = team_new((part_function)(uintptr_t)part, native->weights, threads, inputs, outputs);
     drop_native(self->native);
     PyMem_Free(self->input);
     PyMem_Free(self->output);

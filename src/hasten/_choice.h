@@ -12,6 +12,8 @@
 #define FIRST_TERM_CALLS 1024
 #define LAST_TERM_NS 640000000  /* doubled each time that nothing changes, up to these */
 #define LAST_TERM_CALLS 4096
+#define PAUSE_NS 1000000        /* after no call for so long caches are cold for a while: */
+#define SETTLED_NS 1000000      /* trials wait until then */
 #define TRIAL_NS 20000000       /* a trial that takes longer, and as long as so many calls, is given up: */
 #define TRIAL_CALLS 128         /* the others do not come */
 
@@ -20,7 +22,7 @@ typedef struct {
     int together;
     int tried; /* calls timed in this trial: as they run now, then the other way; -1: there is none */
     int64_t next_ns, term_ns;      /* when the next trial is due, and how long that is from the last */
-    int64_t began_ns;              /* when this one began */
+    int64_t began_ns, resumed_ns;  /* when this one began, and the first call after a pause */
     int64_t promised_ns, usual_ns; /* what a call took when this way was chosen, and what it takes now */
     int64_t taken_ns[2 * TRIED];
 } Choice;
@@ -48,9 +50,13 @@ static void choose(Choice *choice, int together, int64_t usual_ns, int64_t now) 
     choice->next_ns = now + choice->term_ns;
 }
 
-/* Whether the call that begins now should run together. */
-static inline int chosen_way(Choice *choice, int64_t now) {
-    if (choice->tried < 0 && choice->usual_ns && now >= choice->next_ns) {
+/* Whether the call that begins now, so long after the last one, should run together. */
+static inline int chosen_way(Choice *choice, int64_t now, int64_t idle_ns) {
+    if (idle_ns > PAUSE_NS) {
+        choice->resumed_ns = now;
+        choice->tried = -1;
+    }
+    if (choice->tried < 0 && choice->usual_ns && now >= choice->next_ns && now - choice->resumed_ns > SETTLED_NS) {
         choice->tried = 0;
         choice->began_ns = now;
     }

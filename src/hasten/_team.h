@@ -7,8 +7,8 @@
 
    The kernel may start a woken thread on the caller's own processor, in the caller's time, and not only where the others are
    busy. Such a thread moves to another one, if it has not just done so; else it goes back to sleep at once, and the next
-   waking waits twice as long. A thread that finds others at work where it is, or was itself taken off its processor for long,
-   leaves the calls alone for a while: a caller would wait for it.
+   waking waits twice as long. A thread that finds others at work where it is leaves the calls alone for a while, since a
+   caller would wait for it; it looks when it wakes, and when it has lost its processor for long.
 
    All this tells whether a team can run; whether it should, `_choice.h` finds out. */
 
@@ -21,6 +21,7 @@
 #define SPIN_NS 60000
 #define LEAD_NS 200000           /* so long before a call alone is over, those woken for the next one start to spin */
 #define SLACK_NS 1000000         /* it may take half as long again as the last one, but at most so much longer */
+#define CARRIED 6                /* tensors that fit the cache line of a job */
 #define FRESH_NS 20000           /* a spinning thread not seen for so long was taken off its processor */
 #define FIRST_PATIENCE_NS 100000 /* between a waking that came to nothing and the next; doubled each time */
 #define LAST_PATIENCE_NS 1000000
@@ -44,7 +45,7 @@ typedef void (*part_function)(const unsigned char *weights, unsigned char *arena
 
 typedef struct Team Team;
 typedef struct {
-    Team *team;
+    _Alignas(64) Team *team;
     int part;
     pthread_t thread;
     int64_t moved_ns;           /* when it last moved to another processor */
@@ -52,26 +53,30 @@ typedef struct {
     int64_t rests_until_ns;
 } Worker;
 
+/* Lines of the cache by who writes them, and how often: a worker that starts on a job waits for one line to come over. */
 struct Team {
     _Alignas(64) uint32_t ticket; /* number of the current job; raised when the job is ready */
+    int16_t stop;
+    int16_t inputs; /* so many of `tensor`, then the outputs; -1: there are more, and two arrays of them instead */
+    unsigned char *arena;
+    void *tensor[CARRIED];
+    _Alignas(64) part_function run; /* these stay as they are */
+    const unsigned char *weights;
+    int parts, outputs;
+    unsigned born;
     _Alignas(64) unsigned flags[MAX_PARTS * 16];
     _Alignas(64) int asleep; /* how many are, or are about to be */
     _Alignas(64) int64_t seen[MAX_PARTS * 8]; /* when each thread last showed itself spinning, a cache line each */
-    _Alignas(64) int parts, busy, stop;
-    unsigned born;
-    int64_t left_ns;  /* when the last call ended, alone or not */
-    int64_t ended_ns; /* when all parts were last known to be done */
-    int64_t began_ns, alone_ns; /* when the last call began, and how long the last one took that ran alone */
-    int64_t rise_ns, stay_ns;   /* those woken for the next call spin from then, and at least until then */
+    _Alignas(64) int64_t rise_ns; /* those woken for the next call spin from then, */
+    int64_t stay_ns;              /* and at least until then */
+    int caller_cpu;               /* where the call ran that woke the others */
+    _Alignas(64) int busy;        /* from here on the caller's alone */
+    int way;                      /* the way that this call should take */
+    int64_t left_ns;              /* when the last call ended, alone or not */
+    int64_t ended_ns;             /* when all parts were last known to be done */
+    int64_t began_ns, alone_ns;   /* when the last call began, and how long the last one took that ran alone */
     int64_t woken_ns, patience_ns;
     Choice choice;
-    int way;        /* the way that this call should take */
-    int caller_cpu; /* where the call ran that woke the others */
-    part_function run;
-    const unsigned char *weights;
-    unsigned char *arena;
-    const void *const *in;
-    void *const *out;
     Worker worker[MAX_PARTS];
 };
 
@@ -113,7 +118,7 @@ static int has_processor(void) {
     return now_ns() - before < FRESH_NS;
 }
 
-/* Whether, from one look to the next, another program had the processor for long while this thread had work to do. */
+/* Whether, from one look to the next, somebody else had the processor for long: another program, or the host. */
 static int lost_processor(Worker *self, int64_t now) {
     if (now - self->looked_ns < LOOK_NS) return 0;
     const int64_t used = clock_ns(CLOCK_THREAD_CPUTIME_ID), lost = now - self->looked_ns - (used - self->used_ns);
@@ -153,7 +158,7 @@ static void await(Worker *self, uint32_t seen) {
         __atomic_store_n(&team->seen[self->part * 8], now, __ATOMIC_RELAXED);
         for (int i = 0; i < 64 && __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE) == seen; i++) relax();
         now = now_ns();
-        if (lost_processor(self, now)) self->rests_until_ns = now + REST_NS;
+        if (lost_processor(self, now) && !has_processor()) self->rests_until_ns = now_ns() + REST_NS;
         if (now < until && now >= self->rests_until_ns) continue;
         sleep_until_called(self, seen);
         now = now_ns();
@@ -171,7 +176,9 @@ static void *work(void *given) {
         await(self, seen);
         seen = __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE);
         if (team->stop) return NULL;
-        team->run(team->weights, team->arena, team->in, team->out, self->part, team->parts, team->flags);
+        void *const *in = team->inputs < 0 ? team->tensor[0] : team->tensor;
+        void *const *out = team->inputs < 0 ? team->tensor[1] : team->tensor + team->inputs;
+        team->run(team->weights, team->arena, (const void *const *)in, out, self->part, team->parts, team->flags);
     }
 }
 
@@ -201,8 +208,8 @@ static void team_free(Team *team) {
     free(team);
 }
 
-/* A team of `parts`, or NULL where its threads cannot be had. */
-static Team *team_new(part_function run, const unsigned char *weights, int parts) {
+/* A team of `parts` for a model with so many tensors, or NULL where its threads cannot be had. */
+static Team *team_new(part_function run, const unsigned char *weights, int parts, int inputs, int outputs) {
     static int registered;
     if (!registered) registered = pthread_atfork(NULL, NULL, count_fork) == 0;
     void *memory = NULL;
@@ -211,6 +218,8 @@ static Team *team_new(part_function run, const unsigned char *weights, int parts
     memset(team, 0, sizeof(Team));
     team->run = run;
     team->weights = weights;
+    team->inputs = (int16_t)(inputs + outputs > CARRIED ? -1 : inputs);
+    team->outputs = outputs;
     team->born = forks;
     team->choice = (Choice){.together = 1, .tried = -1};
     team->parts = 1;
@@ -229,7 +238,7 @@ static Team *team_new(part_function run, const unsigned char *weights, int parts
    One call at a time: `busy` is the caller's, under the GIL. */
 static inline int team_run(Team *team, unsigned char *arena, const void *const *in, void *const *out) {
     const int64_t now = team->began_ns = now_ns();
-    team->way = chosen_way(&team->choice, now);
+    team->way = chosen_way(&team->choice, now, now - team->left_ns);
     if (!team->way) return 0;
     if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST)) {
         if (now - team->left_ns < SPIN_NS && team->born == forks) call_together(team, now);
@@ -241,8 +250,13 @@ static inline int team_run(Team *team, unsigned char *arena, const void *const *
             if (now - __atomic_load_n(&team->seen[part * 8], __ATOMIC_RELAXED) > FRESH_NS) return 0;
     team->patience_ns = 0;
     team->arena = arena;
-    team->in = in;
-    team->out = out;
+    if (team->inputs < 0) {
+        team->tensor[0] = (void *)in;
+        team->tensor[1] = (void *)out;
+    } else {
+        for (int i = 0; i < team->inputs; i++) team->tensor[i] = (void *)in[i];
+        for (int i = 0; i < team->outputs; i++) team->tensor[team->inputs + i] = out[i];
+    }
     TEAM_GAP();
     __atomic_fetch_add(&team->ticket, 1, __ATOMIC_SEQ_CST);
     /* One may have fallen asleep since it was looked at, without seeing this job, and its part would be waited for
@@ -266,8 +280,8 @@ static inline void team_left(Team *team) {
 typedef struct {
     int busy;
 } Team;
-static Team *team_new(part_function run, const unsigned char *weights, int parts) {
-    (void)run, (void)weights, (void)parts;
+static Team *team_new(part_function run, const unsigned char *weights, int parts, int inputs, int outputs) {
+    (void)run, (void)weights, (void)parts, (void)inputs, (void)outputs;
     return NULL;
 }
 static void team_free(Team *team) { (void)team; }

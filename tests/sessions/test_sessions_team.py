@@ -33,7 +33,7 @@ static void run(const unsigned char *w, unsigned char *a, const void *const *i, 
         while (__atomic_load_n(&done[1], __ATOMIC_SEQ_CST) < done[0]) sched_yield();
 }
 int main(void) {
-    Team *team = team_new(run, NULL, 2);
+    Team *team = team_new(run, NULL, 2, 0, 0);
     int together = 0;
     for (const int64_t until = now_ns() + 40000000000; now_ns() < until && together < 3;) {
         if (team_run(team, NULL, NULL, NULL)) together++;
@@ -56,7 +56,7 @@ static void run(const unsigned char *w, unsigned char *a, const void *const *i, 
     (void)w, (void)a, (void)i, (void)o, (void)part, (void)parts, (void)flags;
 }
 int main(void) {
-    Team *team = team_new(run, NULL, 2);
+    Team *team = team_new(run, NULL, 2, 0, 0);
     int together = 0;
     for (int k = 0; k < 4000 && !together; k++) {
         if (team_run(team, NULL, NULL, NULL)) {
@@ -93,7 +93,7 @@ int main(void) {
     int64_t now = 1;
     int calls = 0, joined = 0, late = 0;
     for (int second = 0; second < 9;) {
-        const int way = chosen_way(&choice, now);
+        const int way = chosen_way(&choice, now, 45000);
         int64_t together = together_ns(now), taken = way && together > 0 ? together : 5000;
         taken += calls % 50 ? 0 : 100000; /* now and then another program runs */
         now += taken;
