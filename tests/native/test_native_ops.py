@@ -204,6 +204,24 @@ def test_reductions_over_any_axes(op, axes):
     np.testing.assert_allclose(Built(graph, HERE)(x)[0], expected, rtol=2e-5, atol=2e-5)
 
 
+REDUCED = {
+    "ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min, "ReduceProd": np.prod,
+    "ReduceL1": lambda x, **how: np.abs(x).sum(**how), "ReduceL2": lambda x, **how: np.sqrt(np.square(x).sum(**how)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", REDUCED)
+@pytest.mark.parametrize(("few", "alone"), [(2, False), (3, False), (4, False), (5, True)])
+def test_a_few_neighbours_are_combined_by_vectors_of_results(op, few, alone):
+    x = np.random.default_rng(few).standard_normal((3, 90, few)).astype(np.float32)
+    x[0, :4] = np.array([np.nan, np.inf, -np.inf, -0.0])[:, None]
+    x[1, 7, 1] = np.nan
+    graph = model([helper.make_node(op, ["x", "a"], ["y"])], {"x": x}, ["y"], {"a": np.array([-1])})
+    built = Built(graph, HERE)
+    assert any(step.kernel == "reduce" for step in built.program.steps) is alone
+    np.testing.assert_allclose(built(x)[0], REDUCED[op](x, axis=-1, keepdims=True), rtol=1e-6, atol=1e-6)
+
+
 def test_extremes_keep_nan():
     x = np.ones((3, 70), np.float32)
     x[1, 33] = np.nan

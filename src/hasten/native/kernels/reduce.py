@@ -31,6 +31,10 @@ _KINDS: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+# Neighbours to be combined, up to which a vector of results beats a vector of neighbours.
+_FEW = 4
+
+
 def identity(kind: str, dtype: str) -> float:
     """What the reduction of an empty set gives."""
     if kind not in ("max", "min"):
@@ -208,6 +212,10 @@ def reduce(low: Lowering, view: View, axes: Sequence[int], kind: str) -> View:
     if view.size == 0:
         return compute(low, const(identity(kind, view.dtype), view.dtype), shape)
     order, sizes = _grouped(view, axes)
+    if sizes is not None and sizes[2] == 1 and 1 < sizes[1] <= _FEW and sizes[0] >= 4 * low.lanes:
+        along = [d for d in axes if view.shape[d] != 1]
+        if len(along) == 1 and view.dtype == "float32":
+            return _one_by_one(low, [view.slice(along[0], k, 1) for k in range(sizes[1])], kind)
     if sizes is None:
         order = [d for d in range(view.rank) if d not in axes] + axes
         view = low.contiguous(view, order)
@@ -216,6 +224,16 @@ def reduce(low: Lowering, view: View, axes: Sequence[int], kind: str) -> View:
     flat = View(view.tensor, sizes, contiguous_strides(sizes), view.offset)
     low.add(Reduce(flat, View.whole(y.tensor, (sizes[0], sizes[2])), kind))
     return y
+
+
+def _one_by_one(low: Lowering, parts: Sequence[View], kind: str) -> View:
+    """The parts combined element by element: where they are few their vectors hold many results instead of one."""
+    before, combine = _KINDS[kind]
+    terms = [call(before, load(part)) if before else load(part) for part in parts]
+    found = terms[0]
+    for term in terms[1:]:
+        found = call(combine, found, term)
+    return compute(low, found, parts[0].shape)
 
 
 def _grouped(view: View, axes: Sequence[int]) -> tuple[list[int], tuple[int, int, int] | None]:
