@@ -187,7 +187,7 @@ def _is_merged(low: Lowering, x: View, weight: Array, window: Window, sizes: tup
     if stride == 1 or window.dilations[-1] != 1:
         return False
     waste = _taps(window, x.shape[-1], sizes[-1]) * stride / kernel
-    few = 2 * len(weight) <= low.lanes
+    few = 2 * len(weight) <= low.isa.widths(len(weight))[0].lanes
     return waste <= _MOST_WASTE and (few or prod(window.strides) > _MOST_PHASES)
 
 
