@@ -270,11 +270,9 @@ def test_one_build_serves_the_candidates_that_share_it(plan_of) -> None:
 
 @pytest.mark.parametrize(("tolerance", "status"), [(None, "ok"), (Tolerance(), "wrong")])
 def test_rounding_of_the_source_widens_the_default_tolerance_alone(plan_of, tolerance, status) -> None:
-    plan = plan_of(deliberate("off"), tolerance=tolerance)
-    checks = plan.checks[1]
-    answers = dict(zip(checks.names, checks.read_expected(), strict=True))
+    checks = (plan := plan_of(deliberate("off"), tolerance=tolerance)).checks[1]
+    inputs, answers = (dict(zip(checks.names, read_groups(p), strict=True)) for p in (checks.inputs, checks.expected))
     nearby = {name: [y * np.float32(1.001) for y in arrays] for name, arrays in answers.items()}
-    inputs = dict(zip(checks.names, read_groups(checks.inputs), strict=True))
     plan = replace(plan, checks={1: record_checks(plan.store / "nearby", inputs, answers, nearby)})
     (trial,) = search(plan)
     assert trial.status == status, trial.reason
