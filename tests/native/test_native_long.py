@@ -59,6 +59,15 @@ def test_a_long_window_goes_back(case: str, name: str) -> None:
     assert_close(call(built, x)[0], want, float(np.abs(want).max()) + 1, tolerance=2e-5)
 
 
+def test_an_infinity_reaches_no_place_that_its_taps_do_not() -> None:
+    x = numbers(1, 1, 24, 13)
+    x[0, 3, 6] = np.inf
+    w, b, slide = np.abs(numbers(2, 24, 2, 5)) + 0.1, numbers(3, 2), Slide((2,), (1,), (0, 0))
+    model = model_of("ConvTranspose", x, {"w": w, "b": b}, slide.attributes)
+    for name in host_isas():
+        assert np.flatnonzero(~np.isfinite(call(build(model, name), x)[0][0, 0])).tolist() == [12, 13, 14, 15, 16]
+
+
 @pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
 @pytest.mark.parametrize("name", host_isas())
 def test_a_long_window_is_pooled(op: str, name: str) -> None:

@@ -36,8 +36,6 @@ __all__ = ["LOWER", "ConvTranspose", "transposed_window"]
 _PLANAR_CHANNELS = 8  # as in conv.py
 # Beyond so many phases there is more code than time to compile it.
 _MOST_PHASES = 16
-# What may be multiplied by zeros, where the kernel is no whole number of strides.
-_MOST_WASTE = 1.34
 
 
 @dataclass(frozen=True)
@@ -181,14 +179,15 @@ def _is_merged(low: Lowering, x: View, weight: Array, window: Window, sizes: tup
 
     Output ``p · stride + phase`` takes inputs p, p - 1, … by taps ``phase``, ``phase + stride``, …: its phases are as
     many channels of a convolution with stride 1, and lie where they belong when channels lie last. That fills the
-    vectors where channels are few, and is one loop where strides are long.
+    vectors where channels are few, and is one loop where strides are long. A kernel of no whole number of strides is
+    filled up with zeros, which an infinity would make NaN of: only where there is no other way.
     """
     kernel, stride = window.kernel[-1], window.strides[-1]
     if stride == 1 or window.dilations[-1] != 1:
         return False
-    waste = _taps(window, x.shape[-1], sizes[-1]) * stride / kernel
     few = 2 * len(weight) <= low.isa.widths(len(weight))[0].lanes
-    return waste <= _MOST_WASTE and (few or prod(window.strides) > _MOST_PHASES)
+    whole = _taps(window, x.shape[-1], sizes[-1]) * stride == kernel
+    return (few and whole) or prod(window.strides) > _MOST_PHASES
 
 
 def _taps(window: Window, extent: int, size: int) -> int:
