@@ -25,7 +25,7 @@ from hasten.native import emit
 from hasten.native.compile import program_of
 from hasten.native.emit import ARGUMENTS, Emitter
 from hasten.native.isa import Isa, isa
-from hasten.native.kernels import recurrent_loops
+from hasten.native.kernels import dense_chain, recurrent_loops
 from hasten.native.program import Program, Step, Tensor, View
 
 pytestmark = [
@@ -119,6 +119,8 @@ def _gcc(folder: Path, target: Isa, *arguments: str) -> None:
 def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emit, "SPLIT_MACS", 1)
     monkeypatch.setattr(recurrent_loops, "_SPLIT_MACS", 1)
+    for name in ("_MEETING", "_LINE"):
+        monkeypatch.setattr(dense_chain, name, 0)
 
 
 def shared(target: Isa) -> Iterator[Case]:

@@ -14,6 +14,7 @@ from spatial_cases import build, call
 from hasten.graph.reference import run
 from hasten.native.compile import program_of
 from hasten.native.isa import isa
+from hasten.native.kernels.dense_chain import DenseChain
 from hasten.native.kernels.depthwise import Depthwise
 from hasten.native.kernels.winograd_transforms import TILES, block_tiles
 
@@ -27,8 +28,28 @@ def conv(shape: tuple[int, ...], *weight: int, **attributes: object) -> ir.Model
     return graph([node], {"x": shape}, {"y": (shape[0], weight[0], *shape[2:])}, {"w": w})
 
 
+def sloped() -> ir.Model:
+    """Products with a slope for each column; the first's result is added to the third's: a chain ends with either."""
+    rng = np.random.default_rng(3)
+    weights = {f"w{i}": rng.standard_normal((200, 200)).astype(np.float32) / 14 for i in range(5)}
+    weights |= {f"s{i}": rng.random(200).astype(np.float32) for i in range(5)}
+    nodes, last = [], "x"
+    for i in range(5):
+        nodes.append(helper.make_node("MatMul", [last, f"w{i}"], [f"m{i}"]))
+        nodes.append(helper.make_node("PRelu", [f"m{i}", f"s{i}"], [f"p{i}"]))
+        last = f"p{i}"
+        if i == 2:
+            nodes.append(helper.make_node("Add", ["p0", "p2"], ["sum"]))
+            last = "sum"
+    nodes.append(helper.make_node("Identity", [last], ["y"]))
+    return graph(nodes, {"x": (1, 200)}, {"y": (1, 200)}, weights)
+
+
 CASES: dict[str, tuple[Callable[[], ir.Model], int]] = {
-    "dense": (lambda: mlp([256, 384, 256, 40]), 2),
+    "dense": (lambda: mlp([256, 384, 256, 40]), 1),
+    "dense, five layers": (lambda: mlp([200, 384, 130, 8, 128, 75]), 1),
+    "dense, one layer": (lambda: mlp([256, 384]), 1),
+    "dense, with slopes and what others read": (sloped, 3),
     "lstm": (lambda: recurrent("LSTM", 9, 5, 96), 2),
     "lstm, rows in turn": (lambda: recurrent("LSTM", 2, 5, 96, batch=40), 2),
     "lstm, one step": (lambda: recurrent("LSTM", 1, 5, 96, batch=3), 1),
@@ -59,6 +80,31 @@ def test_parts_together_give_what_one_thread_gives(name: str) -> None:
         for _ in range(20):
             for expected, found in zip(alone, call(team, x, parts=parts), strict=True):
                 np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "stages"),
+    [
+        ([256, 384, 384, 256, 128, 32], [2, 2]),  # one thread is done with the last layer before two have met
+        ([640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640], [1, 2, 2, 2, 2, 1]),  # 640 sums would have to move
+        ([64, 64, 64], []),
+    ],
+)
+def test_products_of_one_row_meet_where_that_costs_least(sizes: list[int], stages: list[int]) -> None:
+    steps = program_of(mlp(sizes), "case", HERE, threads=2).steps
+    assert [stage.layers for step in steps if isinstance(step, DenseChain) for stage in step.stages] == stages
+
+
+@pytest.mark.parametrize("team", [3, 4])
+def test_a_chain_is_cut_into_as_many_pieces_as_there_are_threads(team: int) -> None:
+    model = mlp([200, 385, 131, 77])
+    built = build(model, HERE.name, threads=team)
+    x = np.random.default_rng(0).standard_normal((1, 200)).astype(np.float32)
+    alone = call(built, x)
+    np.testing.assert_allclose(alone[0], run(model, [x])[0], rtol=1e-5, atol=1e-5)
+    assert any(isinstance(step, DenseChain) for step in built.program.steps)
+    for parts in (2, 3, 4):
+        np.testing.assert_array_equal(call(built, x, parts=parts)[0], alone[0])
 
 
 def test_layers_that_need_each_other_stay_one_after_the_other() -> None:

@@ -13,6 +13,7 @@ from hasten.native.emit import Emitted, emit
 from hasten.native.fuse import fuse
 from hasten.native.isa import Isa
 from hasten.native.kernels.attend_chain import attentions
+from hasten.native.kernels.dense_chain import chained
 from hasten.native.kernels.far_dense import kept_far
 from hasten.native.kernels.recurrent_pair import paired
 from hasten.native.kernels.transpose import transposes
@@ -63,7 +64,8 @@ def program_of(
     if threads == 1:
         return scheduled(stored, isa, schedule)
     settled = scheduled(stored, isa)
-    return replace(settled, steps=paired([step.shared(isa) for step in settled.steps]))
+    settled = replace(settled, steps=paired([step.shared(isa) for step in settled.steps]))
+    return chained(settled, threads)
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:

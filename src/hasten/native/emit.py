@@ -364,8 +364,6 @@ def _tensors_and_calls(out: Emitter, calls: Sequence[Call], *, team: bool) -> li
         else:
             lines.append(f"    if (part == 0) {text}")
             met = False
-    if team and not met:
-        lines.append("    meet(flags, part, parts);")
     return lines
 
 
