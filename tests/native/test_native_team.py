@@ -88,6 +88,8 @@ def test_parts_together_give_what_one_thread_gives(name: str) -> None:
         ([256, 384, 384, 256, 128, 32], [2, 2]),  # one thread is done with the last layer before two have met
         ([640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640], [1, 2, 2, 2, 2, 1]),  # 640 sums would have to move
         ([64, 64, 64], []),
+        ([4096, 1], []),  # one column has no halves, and ten are one vector
+        ([4096, 10], []),
     ],
 )
 def test_products_of_one_row_meet_where_that_costs_least(sizes: list[int], stages: list[int]) -> None:

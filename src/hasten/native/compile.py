@@ -65,7 +65,7 @@ def program_of(
         return scheduled(stored, isa, schedule)
     settled = scheduled(stored, isa)
     settled = replace(settled, steps=paired([step.shared(isa) for step in settled.steps]))
-    return chained(settled, threads)
+    return chained(settled, threads, isa.lanes)
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:

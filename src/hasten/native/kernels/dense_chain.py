@@ -122,7 +122,7 @@ def _place(view: View) -> tuple[int, int]:
     return id(view.tensor), view.offset
 
 
-def chained(program: Program, threads: int) -> Program:
+def chained(program: Program, threads: int, lanes: int) -> Program:
     """The program with products of one row that follow each other as chains, where that costs a team least."""
     steps: list[Step] = []
     kept = {id(view.tensor) for view in program.outputs}
@@ -133,7 +133,7 @@ def chained(program: Program, threads: int) -> Program:
     rest = list(program.steps)
     while rest:
         run = _run(rest, kept, readers)
-        lengths = _lengths(run, threads, opening=bool(steps))
+        lengths = _lengths(run, threads, lanes, opening=bool(steps))
         steps += _chain(run[: sum(lengths)], lengths, threads) if lengths else rest[:1]
         del rest[: max(1, sum(lengths))]
     return replace(program, steps=steps)
@@ -160,33 +160,39 @@ def _is_closed(layer: Dense) -> bool:
     return all(view.tensor.kind == "constant" for view in layer.operands)
 
 
-def _lengths(run: Sequence[Dense], threads: int, *, opening: bool) -> list[int]:
+def _lengths(run: Sequence[Dense], threads: int, lanes: int, *, opening: bool) -> list[int]:
     """How many layers each stage has, 1 or 2; those behind the last stage are left to one thread.
 
-    The least sum of meetings, lines of the cache that come from other cores, and multiply-adds of one thread;
-    ``opening``: the parts have to meet before the first stage.
+    The least sum of meetings, lines of the cache that come from other cores, and multiply-adds of one thread, those of
+    vectors that are not full too; ``opening``: the parts have to meet before the first stage.
     """
-    share = (threads - 1) / threads
-
-    def lines(values: int) -> float:
-        return _LINE * -(-values // _LINE_VALUES)
-
-    left = [0.0]
-    for layer in reversed(run):
-        left.append(left[-1] + layer.macs())
-    best: list[tuple[float, list[int]]] = [(left[len(run) - i], []) for i in range(len(run) + 1)]
+    shapes = [layer.weight.shape for layer in run]
+    best: list[tuple[float, list[int]]] = [(0.0, [])]  # from each layer on
+    alone = 0.0
     for i in range(len(run) - 1, -1, -1):
-        for count in (1, 2)[: len(run) - i] if _is_closed(run[i]) else ():
-            made = run[i + count - 1].weight.shape[1]
-            last = i + count == len(run)
-            # sums are read whole, values only where another part made them; after the last layer there is no reader
-            moved = lines(made) * (threads - 1) if count == 2 else 0 if last else 2 * lines(made) * share
-            own = sum(layer.macs() for layer in run[i : i + count]) / threads
-            cost = own + _MEETING + moved + best[i + count][0]
-            if cost < best[i][0]:
-                best[i] = (cost, [count, *best[i + count][1]])
-    gain = left[-1] - best[0][0]
-    return best[0][1] if gain > (_MEETING if opening else 0) else []
+        depth, columns = shapes[i]
+        alone += depth * _whole(columns, lanes)
+        ways: list[tuple[float, list[int]]] = [(alone, [])]
+        shareable = columns >= threads and _is_closed(run[i])
+        own = depth * _whole(-(-columns // threads), lanes) + _MEETING
+        if shareable:
+            # values move where another part made them, and are waited for one after the other; if anybody reads them
+            moved = 2 * _lines(columns) * (threads - 1) / threads if i + 1 < len(run) else 0
+            ways.append((own + moved + best[0][0], [1, *best[0][1]]))
+        if shareable and i + 1 < len(run):
+            depth, columns = shapes[i + 1]  # of these all sums move
+            cost = own + depth * _whole(columns, lanes) / threads + _lines(columns) * (threads - 1)
+            ways.append((cost + best[1][0], [2, *best[1][1]]))
+        best.insert(0, min(ways))
+    return best[0][1] if alone - best[0][0] > (_MEETING if opening else 0) else []
+
+
+def _whole(columns: int, lanes: int) -> int:
+    return -(-columns // lanes) * lanes
+
+
+def _lines(values: int) -> int:
+    return _LINE * -(-values // _LINE_VALUES)
 
 
 def _chain(layers: Sequence[Dense], lengths: Sequence[int], threads: int) -> list[Step]:
