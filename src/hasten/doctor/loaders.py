@@ -35,16 +35,46 @@ _PREPARES = re.compile(
     r"|librosa|soundfile|resampl|mel|stft|spec|noise|image|img|frame|video|audio|wav|photo|cv2|pil|pickle|h5py|sql"
 )
 
+_RUNS_EPOCHS = words("fit train validate test predict")
+_CPU = re.compile(r"['\"]cpu['\"]|gpus=0|use_cpu|no_cuda=True")
 _DTYPES = re.compile(r"^([a-z]+\.)?(float|half|int|long|bool|double|bfloat|complex|uint)\w*$|dtype$")
 
 
 def is_loader(node: ast.Call, code: Code) -> bool:
-    """True for a torch DataLoader, its options in sight, in a file that uses CUDA."""
-    if code.qualified(node.func) != "torch.utils.data.DataLoader" or not code.uses_gpu or not code.fact(_moves):
+    """True for a torch DataLoader, its options in sight, in a file that uses CUDA or gives it to a trainer."""
+    if code.qualified(node.func) != "torch.utils.data.DataLoader":
+        return False
+    known = (code.uses_gpu or code.fact(_is_told_device)) and code.fact(_moves)
+    if not known and not _is_for_trainer(node, code):
         return False
     if any(k.arg is None for k in node.keywords) or any(isinstance(a, ast.Starred) for a in node.args):
         return False
     return not _gives_device_tensors(node, code) and not _feeds_no_gpu(node, code)
+
+
+def _is_told_device(code: Code) -> bool:
+    """True where batches go to the device that an object was told, and nothing says that it is the processor."""
+    if any(isinstance(n, ast.Constant) and n.value == "cpu" for n in code.names.nodes):
+        return False
+    moves = [*_device_moves(code), *code.calls_named("to_device")]
+    return any("self.device" in _given(c) and any(True for _ in code.loops(c)) for c in moves)
+
+
+def _is_for_trainer(node: ast.Call, code: Code) -> bool:
+    """True for a loader that a trainer of another file is handed: it takes a GPU where one is, unless told not to."""
+    for taken in (node, *code.uses_of(node)):
+        call = code.parent(taken)
+        if isinstance(call, ast.keyword):
+            call = code.parent(call)
+        method = call.func if isinstance(call, ast.Call) else None
+        if not isinstance(method, ast.Attribute) or method.attr not in _RUNS_EPOCHS:
+            continue
+        made = value_of(method.value, code)
+        if not isinstance(made, ast.Call) or code.definitions.class_named(made.func) is not None:
+            continue
+        if code.names.dotted(made.func).lower().endswith("trainer") and not _CPU.search(code.source(made)):
+            return True
+    return False
 
 
 def _feeds_no_gpu(node: ast.Call, code: Code) -> bool:

@@ -1,7 +1,8 @@
 """A `DataLoader` without workers where a GPU is used.
 
 ## What it does
-Finds `DataLoader(...)` without `num_workers` in a file that moves things to CUDA. Datasets that already are tensors
+Finds `DataLoader(...)` without `num_workers` in a file that moves things to CUDA, or batches to the device that an
+object was told, and where a trainer of another file is handed the loader. Datasets that already are tensors
 (`TensorDataset`) or only look up what they hold, iterable datasets, those that a function is handed or another file
 makes (unless their class says that it reads images, audio or a folder's files), and an explicit `num_workers=0` or
 `pin_memory=False` are left alone.

@@ -1,8 +1,9 @@
 """A `DataLoader` with workers but without `pin_memory` where a GPU is used.
 
 ## What it does
-Finds `DataLoader(..., num_workers=n)` without `pin_memory` in a file that moves batches to CUDA. Batches that a
-`collate_fn` of another file puts together are left alone, unless a loop of this file moves them as they come.
+Finds `DataLoader(..., num_workers=n)` without `pin_memory` in a file that moves batches to CUDA, or to the device that
+an object was told, and where a trainer of another file is handed the loader. Batches that a `collate_fn` of another
+file puts together are left alone, unless a loop of this file moves them as they come; so are bare indices.
 
 ## Why is this bad
 Batches in pageable memory are first copied to a pinned buffer, and the copy to the device can't overlap computing
@@ -45,13 +46,22 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if not is_loader(node, code) or not has_workers(node) or argument(node, 7, "pin_memory") is not None:
         return
-    if _gives_tensors(node, code):
+    if _gives_tensors(node, code) and not _gives_indices(node, code):
         yield hit(
             node,
             "batches go to the GPU through pageable memory",
             Edit("argument", node, "True", "pin_memory"),
             safe=True,
         )
+
+
+def _gives_indices(node: ast.Call, code: Code) -> bool:
+    """True for a data set of the file whose items are what they are asked by: a count of batches, no data."""
+    kind = code.kind(argument(node, 0, "dataset"))
+    owner = kind.local if kind is not None else None
+    lookup = code.definitions.method(owner, "__getitem__") if owner is not None else None
+    asked = {a.arg for a in lookup.args.args} if lookup is not None else set()
+    return lookup is not None and all(getattr(r, "id", "") in asked for r in code.definitions.returns(lookup))
 
 
 def _gives_tensors(node: ast.Call, code: Code) -> bool:
