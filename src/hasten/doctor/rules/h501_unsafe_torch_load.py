@@ -187,6 +187,8 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
     path = ast.unparse(_path(node))  # (quotes of either kind)
     if any(_wrote(s, node, path, code) or _wrote_just_before(s, node, code) for s in _saves(code)):
         return True
+    if any(_is_other_arm(c, node, code) for s in _saves(code) for c in _runs_of(s, path, code)):
+        return True
     if _EXISTS.search(asked):
         return not _ON_DISK.search(asked) and any(_is_of_same_rounds(s, node, code) for s in _saves(code))
     for save in _saves(code):
@@ -300,14 +302,19 @@ def _own_statements(code: Code) -> list[ast.stmt]:
 
 def _wrote(save: ast.Call, node: ast.Call, path: str, code: Code) -> bool:
     """True where a function of the file, run before the load, saves what it has made at the path that is loaded."""
-    writer, around = code.function(save), code.function(node)
-    if writer is None or writer is around:
+    around = code.function(node)
+    if code.function(save) is around:
         return False
-    if not any(code.function(c) is around and c.lineno < node.lineno for c in code.callers(writer)):
-        return False
-    target = _target(save)
+    return any(code.function(c) is around and c.lineno < node.lineno for c in _runs_of(save, path, code))
+
+
+def _runs_of(save: ast.Call, path: str, code: Code) -> list[ast.Call]:
+    """The calls of the function of the file that saves, where one of them, else the function, names a path."""
+    writer, target = code.function(save), _target(save)
+    if writer is None:
+        return []
     given = code.kinds.calls.arguments(writer, target.id) if isinstance(target, ast.Name) else []
-    return any(ast.unparse(at) == path for at in (target, *given))
+    return code.callers(writer) if any(ast.unparse(at) == path for at in given or (target,)) else []
 
 
 def _is_best_of_training(node: ast.Call, code: Code) -> bool:
