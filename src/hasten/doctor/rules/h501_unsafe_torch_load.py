@@ -3,9 +3,10 @@
 ## What it does
 Finds `torch.load(...)` that does not say `weights_only=True`, but for temporary files and buffers that the same file
 saved, for a path that the lines before have just written (the best epoch of the same training, too), for a cache that
-the file writes itself, for what the trainer of this run (Lightning, Ray) says that it has kept, for
-`weights_only=False` beneath a comment or in a docstring that tells why, for files of an installed package that are
-asked for as such, and for projects whose own files ask for torch 2.6 or newer.
+the file writes itself, for what a function returns if it is there and else makes and saves, for what the trainer of
+this run (Lightning, Ray) says that it has kept, for `weights_only=False` beneath a comment or in a docstring that tells
+why, for files of an installed package that are asked for as such, and for projects whose own files ask for torch 2.6 or
+newer.
 
 ## Why is this bad
 A pickled file can run any code when it is opened. Since torch 2.6 the default is safe, but the same line on an older
@@ -37,8 +38,9 @@ from collections.abc import Iterator
 from hasten.doctor.around import FUNCTIONS
 from hasten.doctor.code import Code
 from hasten.doctor.requirements import least_torch
-from hasten.doctor.rule import Edit, Hit, Rule, argument, hit, keyword
+from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 from hasten.doctor.samples import comes_from, is_buffer, value_of
+from hasten.doctor.saved import NOWHERE, ON_DISK, is_own_cache, path_of, saves, target_of
 from hasten.doctor.words import words
 
 _TEMPORARY = words("tempfile.NamedTemporaryFile tempfile.TemporaryFile tempfile.SpooledTemporaryFile tempfile.mkstemp")
@@ -47,12 +49,10 @@ _PACKED = words(
     "pkgutil.get_data pkg_resources.resource_filename pkg_resources.resource_stream importlib.resources.files "
     "importlib.resources.path importlib.resources.open_binary importlib_resources.files importlib_resources.path"
 )
-_NOWHERE = ast.Constant(None)
 _REASON = re.compile("weights_only|pickled? |arbitrary code|trusted")
 _ABOVE = 3  # lines above a call where a comment on it stands
 _SAFE = (2, 6)  # the torch whose default is the safe reader
-_ON_DISK = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|cache")
-_EXISTS = re.compile(rf"{_ON_DISK.pattern}|resume")
+_EXISTS = re.compile(rf"{ON_DISK.pattern}|resume")
 _BEST = re.compile(r"best|early_?stop", re.IGNORECASE)
 _KEEPERS = ("lightning", "pytorch_lightning")
 _KEPT = words("best_model_path best_k_models last_model_path")  # what their checkpoint callback has written
@@ -81,8 +81,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if (
         _is_of_dataset(node)
-        or _is_own_cache(node, code)
-        or comes_from(_path(node), code, lambda n: _is_of_run(n, code))
+        or is_own_cache(node, code)
+        or comes_from(path_of(node), code, lambda n: _is_of_run(n, code))
     ):
         return
     if value is None and (least_torch(code.file) or (0, 0)) >= _SAFE:
@@ -136,20 +136,6 @@ def _asks_version(branch: ast.If) -> bool:
     return "version" in test and "torch" in test
 
 
-def _path(load: ast.Call) -> ast.expr:
-    return argument(load, 0, "f") or _NOWHERE
-
-
-def _target(save: ast.Call) -> ast.expr:
-    return argument(save, 1, "f") or _NOWHERE
-
-
-def _saves(code: Code) -> list[ast.Call]:
-    """The calls of the file that write with torch."""
-    saves = [c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save"]
-    return [s for s in saves if _target(s) is not _NOWHERE]
-
-
 def _is_explained(node: ast.Call, code: Code) -> bool:
     """True for `weights_only=False` beneath a comment, or in a function whose docstring or warning, tells why."""
     lines = code.lines[max(0, node.lineno - 1 - _ABOVE) : node.end_lineno or node.lineno]
@@ -160,11 +146,11 @@ def _is_explained(node: ast.Call, code: Code) -> bool:
 
 def _is_own_copy(node: ast.Call, code: Code) -> bool:
     """True for a package's own bytes, and bytes in memory and temporary files where the file writes such itself."""
-    if _path(node) is _NOWHERE:
+    if path_of(node) is NOWHERE:
         return False
-    if comes_from(_path(node), code, lambda n: isinstance(n, ast.Call) and code.qualified(n.func) in _PACKED):
+    if comes_from(path_of(node), code, lambda n: isinstance(n, ast.Call) and code.qualified(n.func) in _PACKED):
         return True  # a package's own files came with its code
-    if comes_from(_path(node), code, lambda n: _is_temporary(n, code)):
+    if comes_from(path_of(node), code, lambda n: _is_temporary(n, code)):
         saved = (c for c in code.calls_named("save") if code.qualified(c.func) == "torch.save")
         written = any(comes_from(a, code, lambda n: _is_temporary(n, code)) for c in saved for a in c.args[1:])
         return written or code.fact(_saves_to_memory)
@@ -173,7 +159,7 @@ def _is_own_copy(node: ast.Call, code: Code) -> bool:
         "__setstate__",
         "find_class",
     )  # who reads a pickle has trusted it already
-    return is_buffer(_path(node), code) and (unpickled or code.fact(_saves_to_memory))
+    return is_buffer(path_of(node), code) and (unpickled or code.fact(_saves_to_memory))
 
 
 def _is_just_written(node: ast.Call, code: Code) -> bool:
@@ -184,15 +170,15 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
     """
     around = code.function(node)
     asked = code.source(around) if around is not None else "\n".join(code.source(s) for s in _own_statements(code))
-    path = ast.unparse(_path(node))  # (quotes of either kind)
-    if any(_wrote(s, node, path, code) or _wrote_just_before(s, node, code) for s in _saves(code)):
+    path = ast.unparse(path_of(node))  # (quotes of either kind)
+    if any(_wrote(s, node, path, code) or _wrote_just_before(s, node, code) for s in saves(code)):
         return True
-    if any(_is_other_arm(c, node, code) for s in _saves(code) for c in _runs_of(s, path, code)):
+    if any(_is_other_arm(c, node, code) for s in saves(code) for c in _runs_of(s, path, code)):
         return True
     if _EXISTS.search(asked):
-        return not _ON_DISK.search(asked) and any(_is_of_same_rounds(s, node, code) for s in _saves(code))
-    for save in _saves(code):
-        writer, target = code.function(save), ast.unparse(_target(save))
+        return not ON_DISK.search(asked) and any(_is_of_same_rounds(s, node, code) for s in saves(code))
+    for save in saves(code):
+        writer, target = code.function(save), ast.unparse(target_of(save))
         kept = around is not None or any(True for _ in code.loops(save))  # a script's best weights, in its epochs
         if (
             writer is around
@@ -213,7 +199,11 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
 def _wrote_just_before(save: ast.Call, node: ast.Call, code: Code) -> bool:
     """True where every way to a load leads past a save at the same path, both of one function."""
     around = code.function(node)
-    if around is None or code.function(save) is not around or ast.unparse(_target(save)) != ast.unparse(_path(node)):
+    if (
+        around is None
+        or code.function(save) is not around
+        or ast.unparse(target_of(save)) != ast.unparse(path_of(node))
+    ):
         return False
     if save.lineno >= node.lineno:
         return _is_other_arm(save, node, code)
@@ -233,30 +223,6 @@ def _is_other_arm(save: ast.Call, node: ast.Call, code: Code) -> bool:
 def _arm_of(inner: ast.AST, branch: ast.If, code: Code) -> list[ast.stmt]:
     around = [inner, *code.ancestors(inner)]
     return branch.body if any(s is a for s in branch.body for a in around) else branch.orelse
-
-
-def _is_own_cache(node: ast.Call, code: Code) -> bool:
-    """True for a path that says cache, where the file itself writes such: what it keeps are objects that it made."""
-    if _path(node) is _NOWHERE:
-        return False
-    if "cache" not in _said(_path(node), code):
-        return _is_kept_cache(node, code)
-    writers = ((s, code.function(s)) for s in _saves(code))
-    return any("cache" in _said(_target(s), code) or (w is not None and "cache" in w.name) for s, w in writers)
-
-
-def _is_kept_cache(node: ast.Call, code: Code) -> bool:
-    """True for `self.cache = torch.load(self.path)` where `torch.save(self.cache, self.path)` stands in the file."""
-    statement = code.statement(node)
-    names = [ast.unparse(t) for t in statement.targets] if isinstance(statement, ast.Assign) else []
-    kept = {n for n in names if "cache" in n.lower() and statement.value is node}  # type: ignore[attr-defined]
-    written = ((argument(s, 0, "obj"), ast.unparse(_target(s))) for s in _saves(code))
-    return any(o is not None and ast.unparse(o) in kept and at == ast.unparse(_path(node)) for o, at in written)
-
-
-def _said(path: ast.expr, code: Code) -> str:
-    """The words of a path, and of what a name for it was given."""
-    return " ".join(ast.unparse(p) for p in (path, value_of(path, code)) if p is not None).lower()
 
 
 def _is_taken_back(save: ast.Call, node: ast.Call, code: Code) -> bool:
@@ -285,13 +251,13 @@ def _is_of_same_rounds(save: ast.Call, node: ast.Call, code: Code) -> bool:
     """True where rounds keep weights and take them back later on: no start from those of another run."""
     outer = list(code.loops(save))
     again = any(loop in outer for loop in code.loops(node)) and code.function(save) is code.function(node)
-    same = ast.unparse(_target(save)) == ast.unparse(_path(node)) or _is_same_text(save, node, code)
+    same = ast.unparse(target_of(save)) == ast.unparse(path_of(node)) or _is_same_text(save, node, code)
     return again and same and save.lineno < node.lineno
 
 
 def _is_same_text(save: ast.Call, node: ast.Call, code: Code) -> bool:
     """True where both name one file, by a text."""
-    written, read = value_of(_target(save), code), value_of(_path(node), code)
+    written, read = value_of(target_of(save), code), value_of(path_of(node), code)
     texts = [n.value for n in (written, read) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return len(texts) == 2 and texts[0] == texts[1]
 
@@ -310,7 +276,7 @@ def _wrote(save: ast.Call, node: ast.Call, path: str, code: Code) -> bool:
 
 def _runs_of(save: ast.Call, path: str, code: Code) -> list[ast.Call]:
     """The calls of the function of the file that saves, where one of them, else the function, names a path."""
-    writer, target = code.function(save), _target(save)
+    writer, target = code.function(save), target_of(save)
     if writer is None:
         return []
     given = code.kinds.calls.arguments(writer, target.id) if isinstance(target, ast.Name) else []
@@ -319,7 +285,7 @@ def _runs_of(save: ast.Call, path: str, code: Code) -> list[ast.Call]:
 
 def _is_best_of_training(node: ast.Call, code: Code) -> bool:
     """True after a loop that kept its best weights: by an early stopper, or by steps and a path that says so."""
-    around, path = code.function(node), _path(node)
+    around, path = code.function(node), path_of(node)
     said = " ".join(ast.unparse(p) for p in (path, value_of(path, code)) if p is not None)
     kept = [c for c in code.calls if _STOPPER.search(code.names.dotted(c.func))]
     if _BEST.search(said):
@@ -373,7 +339,7 @@ def _is_of_run(part: ast.AST, code: Code) -> bool:
 
 def _is_of_dataset(node: ast.Call) -> bool:
     """True for what a torch_geometric dataset wrote in its `process`: graphs, which the safe reader refuses."""
-    return ast.unparse(_path(node)).startswith("self.processed_paths")
+    return ast.unparse(path_of(node)).startswith("self.processed_paths")
 
 
 def _is_temporary(node: ast.AST, code: Code) -> bool:
