@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hasten.doctor.clocks import Region, is_clock, networks, regions
 from hasten.doctor.code import Code
@@ -127,9 +127,10 @@ def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
         total = total.right if isinstance(total.left, ast.Constant) else total.left
     if isinstance(total, ast.Call) and getattr(total.func, "id", "") == "sum" and total.args:
         return code.names.dotted(total.args[0])
-    if not isinstance(node.right, (ast.Name, ast.Constant)) or _SPAN.search(getattr(node.right, "id", "").lower()):
+    divisor = _rounds(node.right)
+    if not isinstance(divisor, (ast.Name, ast.Constant)) or _SPAN.search(getattr(divisor, "id", "").lower()):
         return ""
-    count = getattr(node.right, "value", None)
+    count = getattr(divisor, "value", None)
     if count in (1000, 1_000_000, 1_000_000_000, 60) and not code.mentions(f"range({count})"):
         return ""  # seconds to milliseconds is no average
     if isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.Sub):
@@ -137,6 +138,12 @@ def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
     if not isinstance(total, ast.Name) or _is_shared_out(total, code):
         return ""
     return total.id
+
+
+def _rounds(divisor: ast.expr) -> ast.expr:
+    """The number that a sum is divided by, without the rounds that a warm-up takes off it: `total / (n - 1)`."""
+    less = isinstance(divisor, ast.BinOp) and isinstance(divisor.op, ast.Sub)
+    return divisor.left if less and isinstance(divisor.right, ast.Constant) else divisor  # type: ignore[attr-defined]
 
 
 def _is_shared_out(total: ast.Name, code: Code) -> bool:
@@ -218,7 +225,7 @@ def _kept(region: Region, code: Code, *, whole: bool) -> set[str]:
     """
     names: set[str] = set()
     wanted = {region.name}
-    for statement in _following(region.stop, code):
+    for statement in _unfolded(_following(region.stop, code)):
         if _starts_anew(statement, region, code):
             break
         read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
@@ -234,6 +241,15 @@ def _kept(region: Region, code: Code, *, whole: bool) -> set[str]:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "append":
                 names.add(code.names.dotted(call.func.value))
     return names - {""}
+
+
+def _unfolded(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements, and those beneath an `if`: what the first rounds took is often left out."""
+    for statement in statements:
+        if isinstance(statement, ast.If):
+            yield from _unfolded(statement.body)
+        else:
+            yield statement
 
 
 def _starts_anew(statement: ast.stmt, region: Region, code: Code) -> bool:
