@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -10,9 +13,10 @@ from native_cases import HERE, graph
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from hasten.host import Peaks
+from hasten.native.build import compile_library
 from hasten.native.compile import program_of
 from hasten.native.emit_timed import emit_profiled
-from hasten.native.explain import StepTime, _step_times, _typical
+from hasten.native.explain import StepTime, _step_times, _typical, _without_stamps, profile
 from hasten.native.kernels.winograd import Winograd
 
 # Bytes cost nothing here, or products nothing: a limit then is of one kind.
@@ -73,3 +77,53 @@ def test_steps_shorter_than_a_stride_of_the_clock_are_told_apart_and_add_up() ->
     found = _typical((stamps // stride * stride).astype(np.int64))
     np.testing.assert_allclose(found, true, atol=1.0)
     assert found.sum() == pytest.approx(true.sum(), abs=1.0)
+
+
+def test_what_stamps_cost_is_taken_off_the_steps() -> None:
+    """As much off each; none falls below nothing, and they add up to the call."""
+    true = np.array([25.0, 7.0, 18.0])
+    found, stamp_ns = _without_stamps(true + 26.0, 50.0)
+    np.testing.assert_allclose(found, true)
+    assert stamp_ns == pytest.approx(26.0)
+    found, _ = _without_stamps(np.array([100.0, 20.0, 30.0]), 60.0)
+    assert found.min() == 0 and found.sum() == pytest.approx(60.0)
+    found, stamp_ns = _without_stamps(np.array([10.0, 20.0]), 33.0)
+    assert stamp_ns == 0 and found.sum() == pytest.approx(33.0), "noise of the other sign is no cost"
+    assert _without_stamps(np.zeros(0), 0.0)[1] == 0
+
+
+def chain() -> ir.Model:
+    """Three layers that nothing fuses into one."""
+    square = np.eye(8, dtype=np.float32)
+    nodes = [helper.make_node("MatMul", [a, w], [b]) for a, w, b in (("x", "u", "h"), ("h", "v", "g"), ("g", "w", "y"))]
+    return graph(nodes, {"x": (1, 8)}, {"y": (1, 8)}, {"u": square, "v": square * 2, "w": square * 3})
+
+
+def test_the_call_itself_is_timed_without_stamps_inside_it(tmp_path: Path) -> None:
+    emitted = emit_profiled(program_of(chain(), "case", HERE), HERE)
+    assert len(emitted.calls) == 3
+    library = ctypes.CDLL(str(compile_library(emitted, HERE, tmp_path)))
+    library.hasten_weights.restype = ctypes.c_void_p
+    x, y, arena = (
+        np.ones((1, 8), np.float32),
+        np.empty((1, 8), np.float32),
+        np.zeros(emitted.arena_bytes + 64, np.uint8),
+    )
+    inputs, outputs = (ctypes.c_void_p * 1)(x.ctypes.data), (ctypes.c_void_p * 1)(y.ctypes.data)
+    for inner in (0, 1):
+        ticks = np.zeros(5, np.uint64)
+        at = arena.ctypes.data + 63 & ~63
+        weights = ctypes.c_void_p(library.hasten_weights())
+        library.hasten_profile(
+            weights, ctypes.c_void_p(at), inputs, outputs, ctypes.c_void_p(ticks.ctypes.data), ctypes.c_int(inner)
+        )
+        np.testing.assert_array_equal(y, 6 * x)
+        assert [bool(tick) for tick in ticks] == [True, True, bool(inner), bool(inner), True]
+        written = ticks[ticks > 0].astype(np.int64)
+        assert (np.diff(written) >= 0).all()
+
+
+def test_steps_of_a_profile_add_up_to_its_call() -> None:
+    found = profile(chain(), HERE, [np.ones((1, 8), np.float32)])
+    assert len(found.steps) == 3 and found.call_ns > 0
+    assert sum(s.time_ns for s in found.steps) == pytest.approx(found.call_ns)

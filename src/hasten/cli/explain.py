@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explain"]
 
+_TOLD = 0.1  # of a middling step: stamps that cost less are not worth a line
 _ROOMY = 110  # columns of a terminal that have room for the counts behind the rates
 
 
@@ -113,6 +114,11 @@ def _show(found: Explanation) -> None:
         f"this machine's limit for these steps is {time_text(timed.limit_ns or 0)}: "
         f"{min(1.0, (timed.limit_ns or 0) / (timed.call_ns or 1)):.0%} of it is reached."
     )
+    if timed.stamp_ns > _TOLD * timed.call_ns / max(1, len(timed.steps)):
+        console.print(
+            f"A time stamp costs about {time_text(timed.stamp_ns)}, which is taken off each step; the call was timed "
+            "without any inside it."
+        )
     whole = f", of integers {peaks.int8_gmac_per_s:.0f}" if any(s.is_integer and s.macs for s in timed.steps) else ""
     console.print(f"Limits: {peaks.gmac_per_s:.0f} GMAC/s{whole}, {rates} ({peaks.method}).")
     console.print(f"Weights {bytes_text(timed.weight_bytes)}, working memory {bytes_text(timed.arena_bytes)}.")

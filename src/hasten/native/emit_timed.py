@@ -13,7 +13,7 @@ __all__ = ["emit_apart", "emit_profiled"]
 
 
 def emit_profiled(program: Program, isa: Isa, *, threads: int = 1, math: str = "default") -> Emitted:
-    """The program with a ``hasten_profile`` beside it, which also stamps the time after every call.
+    """The program with a ``hasten_profile`` beside it, which stamps the time before and after it, or after every call.
 
     That of a team of ``threads`` is run by one thread, which does all the parts.
     """
@@ -29,12 +29,22 @@ def emit_apart(program: Program, isa: Isa, *, math: str = "default") -> Emitted:
     return replace(emitted, source=emitted.source + _repeat(out))
 
 
-# A counter that runs at a constant rate; the profiler calibrates it against the clock.
+# A counter that runs at a constant rate; the profiler calibrates it against the clock. It is read when all before it is
+# done and before anything after it begins: a processor would read it early, with much of a small step still to do.
 _TICK = """
 #if defined(__x86_64__)
-static inline uint64_t tick(void) { return __builtin_ia32_rdtsc(); }
+static inline uint64_t tick(void) {
+    __builtin_ia32_lfence();
+    const uint64_t t = __builtin_ia32_rdtsc();
+    __builtin_ia32_lfence();
+    return t;
+}
 #elif defined(__aarch64__)
-static inline uint64_t tick(void) { uint64_t t; __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t)); return t; }
+static inline uint64_t tick(void) {
+    uint64_t t;
+    __asm__ volatile("isb\n\tmrs %0, cntvct_el0\n\tisb" : "=r"(t) : : "memory");
+    return t;
+}
 #else
 #include <time.h>
 static inline uint64_t tick(void) {
@@ -47,22 +57,23 @@ static inline uint64_t tick(void) {
 
 
 def _profile(out: Emitter) -> str:
-    """A run that writes the counter before the first call and after each one."""
-    lines = [_TICK, f"API void hasten_profile({ARGUMENTS}, uint64_t *ticks);"]
-    lines.append(f"void hasten_profile({ARGUMENTS}, uint64_t *ticks) {{")
+    """A run that writes the counter twice before the first call, then after the last, or after each one if ``all``."""
+    lines = [_TICK, f"API void hasten_profile({ARGUMENTS}, uint64_t *ticks, int all);"]
+    lines.append(f"void hasten_profile({ARGUMENTS}, uint64_t *ticks, int all) {{")
     body, at = run_body(out, out.calls, team=False), 0
     first = (
         next((i for i, line in enumerate(body) if line.startswith(f"    {out.names[0]}(")), len(body))
         if out.names
         else 0
     )
-    lines += [*body[:first], "    ticks[0] = tick();"]
+    lines += [*body[:first], "    ticks[0] = tick();", "    ticks[1] = tick();"]
     for line in body[first:]:
         lines.append(line)
         if at < len(out.names) and line.startswith(f"    {out.names[at]}("):
             at += 1
-            lines.append(f"    ticks[{at}] = tick();")
-    return "\n".join([*lines, "}", ""])
+            stamp = f"ticks[{at + 1}] = tick();"
+            lines.append(f"    {stamp}" if at == len(out.names) else f"    if (all) {stamp}")
+    return "\n".join([*lines, "    (void)all;", "}", ""])
 
 
 def _repeat(out: Emitter) -> str:

@@ -1,8 +1,9 @@
 """Where the time of a compiled model goes: every step timed inside the whole call, beside what this machine can do.
 
-A build with time stamps between the steps runs a few thousand times; the gaps' averages in the calls of middling length
-are the steps' times. What a step could take at best: the products it makes at the peak rate of their kind, or its bytes
-at the rate of the cache they fit, the larger.
+A build with time stamps between the steps runs a few thousand times, every other time with stamps at its ends alone.
+The gaps, averaged over the calls of middling length, are the steps' times once each has lost what makes the stamped
+calls longer than the others: a stamp may cost as much as a small step. What a step could take at best: the products it
+makes at the peak rate of their kind, or its bytes at the rate of the cache they fit, the larger.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class StepTime:
 class Profile:
     """A compiled model's time, step by step.
 
-    Units:   call_ns: typical nanoseconds of the whole call, without Python, the sum over the steps; limit_ns: likewise
+    Units:   call_ns: typical nanoseconds of the whole call, without Python and without stamps inside it, the sum over
+             the steps; limit_ns: likewise; stamp_ns: what one stamp between steps cost, already taken off them
     """
 
     steps: tuple[StepTime, ...]
@@ -71,6 +73,7 @@ class Profile:
     arena_bytes: int
     source: str
     """The emitted C."""
+    stamp_ns: float = 0.0
 
 
 def profile(
@@ -93,12 +96,12 @@ def profile(
         raise InputError(f"cannot profile: expected {len(program.inputs)} arrays, received {len(arrays)}")
     with tempfile.TemporaryDirectory(prefix="hasten-") as folder:
         library = ctypes.CDLL(str(compile_library(emitted, isa, Path(folder))))
-    gaps, call_ns = _measure(library, [np.ascontiguousarray(a) for a in arrays], program, emitted.arena_bytes)
-    steps = tuple(_step_times(program, emitted, gaps, peaks))
+    gaps, call_ns = _measure(library, [np.ascontiguousarray(a) for a in arrays], program, emitted)
+    times, stamp_ns = _without_stamps(gaps, call_ns)
+    steps = tuple(_step_times(program, emitted, times.tolist(), peaks))
     limits = [s.limit_ns for s in steps if s.limit_ns is not None]
-    return Profile(
-        steps, call_ns, sum(limits) if limits else None, len(emitted.weights), emitted.arena_bytes, emitted.source
-    )
+    least = sum(limits) if limits else None
+    return Profile(steps, call_ns, least, len(emitted.weights), emitted.arena_bytes, emitted.source, stamp_ns)
 
 
 def _step_times(program: Program, emitted: Emitted, gaps: Sequence[float], peaks: Peaks | None) -> Iterator[StepTime]:
@@ -136,32 +139,45 @@ def _is_integer(step: Step) -> bool:
     return isinstance(step, WordProduct) or any(view.dtype in ("int8", "uint8") for view in step.reads())
 
 
-def _measure(
-    library: ctypes.CDLL, arrays: list[Array], program: Program, arena_bytes: int
-) -> tuple[list[float], float]:
+def _measure(library: ctypes.CDLL, arrays: list[Array], program: Program, emitted: Emitted) -> tuple[Array, float]:
+    """Nanoseconds between the stamps after each step, and of a call that has none inside it."""
     library.hasten_weights.restype = ctypes.c_void_p
     weights = library.hasten_weights()
     made = [np.zeros(v.shape, v.dtype) for v in program.outputs]
-    arena = np.zeros(arena_bytes + 128, np.uint8)
+    arena = np.zeros(emitted.arena_bytes + 128, np.uint8)
     start = (arena.ctypes.data + 63) // 64 * 64
     inputs = (ctypes.c_void_p * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
     outputs = (ctypes.c_void_p * len(made))(*(y.ctypes.data for y in made))
-    count = len(program.steps) + 1
-    ticks = np.zeros(4 * count + 64, np.uint64)
+    ticks = np.zeros(len(emitted.calls) + 2, np.uint64)
     call = library.hasten_profile
-    call.argtypes, call.restype = [ctypes.c_void_p] * 5, None
+    call.argtypes, call.restype = [*[ctypes.c_void_p] * 5, ctypes.c_int], None
     rows: list[Array] = []
+    ends: list[Array] = []
     began, first = time.perf_counter_ns(), None
     while len(rows) < _LEAST or (len(rows) < _MOST and time.perf_counter_ns() - began < _SECONDS * 1e9):
-        call(weights, start, inputs, outputs, ticks.ctypes.data)
-        now = time.perf_counter_ns()
-        rows.append(ticks.astype(np.int64))
-        first = first or (now, int(rows[-1].max()))
+        for inner, kept in ((1, rows), (0, ends)):
+            call(weights, start, inputs, outputs, ticks.ctypes.data, inner)
+            now = time.perf_counter_ns()
+            kept.append(ticks.astype(np.int64))
+        first = first or (now, int(ends[-1][-1]))
     assert first is not None
-    rate = (now - first[0]) / max(1, int(rows[-1].max()) - first[1]) if len(rows) > 1 else 1.0
-    stamped = np.count_nonzero(rows[-1])
-    gaps = _typical(np.stack(rows[1:] or rows)[:, :stamped]) * rate
-    return gaps.tolist(), float(gaps.sum())
+    rate = (now - first[0]) / max(1, int(ends[-1][-1]) - first[1])
+    gaps = _typical(np.stack(rows[1:])[:, 1:])
+    pair, whole = _typical(np.stack(ends[1:])[:, [0, 1, -1]])
+    return gaps * rate, float(max(0.0, whole - pair) * rate)
+
+
+def _without_stamps(gaps: Array, call_ns: float) -> tuple[Array, float]:
+    """The steps' times, which add up to the call, and what a stamp cost: as much after every step, of what there is.
+
+    Shapes:  gaps (S,) nanoseconds, each with the stamp at its end · returns (S,)
+    """
+    if not gaps.size:
+        return gaps, 0.0
+    stamp_ns = max(0.0, float(gaps.sum() - call_ns) / gaps.size)
+    times = np.maximum(gaps - stamp_ns, 0.0)
+    total = float(times.sum())
+    return (times * (call_ns / total) if total else times), stamp_ns
 
 
 def _typical(stamps: Array) -> Array:
