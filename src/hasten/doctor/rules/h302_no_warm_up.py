@@ -107,8 +107,8 @@ def _trains(body: tuple[ast.stmt, ...]) -> bool:
 
 
 def _is_benchmark(loop: ast.AST) -> bool:
-    """A loop that only repeats: `for _ in range(n)`. Over data, the first call is part of the job."""
-    if not isinstance(loop, ast.For):
+    """A loop that only repeats: `for _ in range(n)`. Over data, or until an answer ends it, the first is of the job."""
+    if not isinstance(loop, ast.For) or any(isinstance(n, ast.Break) for s in loop.body for n in ast.walk(s)):
         return False
     target = loop.target.id if isinstance(loop.target, ast.Name) else ""
     called = loop.iter.func if isinstance(loop.iter, ast.Call) else None
