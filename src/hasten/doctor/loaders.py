@@ -53,11 +53,12 @@ def is_loader(node: ast.Call, code: Code) -> bool:
 
 
 def _is_told_device(code: Code) -> bool:
-    """True where batches go to the device that an object was told, and nothing says that it is the processor."""
+    """True where batches go to a device that is asked for or told, and nothing says that it is the processor."""
     if any(isinstance(n, ast.Constant) and n.value == "cpu" for n in code.names.nodes):
         return False
     moves = [*_device_moves(code), *code.calls_named("to_device")]
-    return any("self.device" in _given(c) and any(True for _ in code.loops(c)) for c in moves)
+    told = "device" if code.mentions("torch.cuda") else "self.device"
+    return any(told in _given(c) and any(True for _ in code.loops(c)) for c in moves)
 
 
 def _is_for_trainer(node: ast.Call, code: Code) -> bool:
