@@ -9,7 +9,7 @@ from hasten.records import Interval, Trial
 from hasten.report import OpTime, Report, Verdict
 from hasten.report.facts import answered, gain, headline, left_out
 from hasten.report.html import page
-from hasten.report.operators import rewrites_line, saved_text, whole_limit
+from hasten.report.operators import rewrites_line, saved_text, shortened, whole_limit
 from hasten.report.terminal import render
 
 
@@ -188,7 +188,19 @@ def test_the_limit_is_told_only_where_every_operator_has_one():
 def test_the_part_that_all_operators_names_share_is_left_out():
     ops = (OpTime("net/a/MatMul, net/a/Relu", "Dense", 10.0, 0.5), OpTime("net/b", "Dense", 10.0, 0.5))
     text = shown(replace(made.full_report(), op_times=ops))
-    assert "a/MatMul, a/Relu" in text and "net/" not in text
+    assert "a/MatMul, Relu" in text and "net/" not in text
+
+
+def test_long_names_of_fused_operators_fit_their_column():
+    """As TensorFlow Lite joins them; a name without a folder hides no folder that the others share."""
+    long = "net/stage_{}_depthwise_separable_projection_convolution_1"
+    fused = [f"{long.format(i)}/Relu6;{long.format(i)}/convolution, Relu6__{i}" for i in (5, 7)]
+    first, second, third = shortened([*fused, "dense;net/Mean"])
+    assert first == "stage_5_depthwi…olution_1/Relu6; convolution, Relu6__5"
+    assert second == first.replace("_5", "_7")
+    assert third == "dense; Mean"
+    text = shown(replace(made.full_report(), op_times=tuple(OpTime(name, "Conv", 10.0, 0.5) for name in fused)), 80)
+    assert "stage_5_depthwi…olution_1/Relu6;" in text and "convolution, Relu6__7" in text
 
 
 def test_what_a_rewrite_saved():

@@ -15,6 +15,7 @@ from hasten.report.units import ABSENT, bytes_text, share_text, time_text
 __all__ = ["render_operators", "rewrites_line", "saved_text", "shortened", "whole_limit"]
 
 _SHOWN = 16
+_WIDEST = 31  # letters of a name: with a semicolon, what the column of a table 80 wide has room for
 
 
 def rewrites_line(report: Report) -> str:
@@ -98,8 +99,38 @@ def _table(ops: Sequence[OpTime], *, roomy: bool) -> Table:
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Node names, several with commas between, without the folders that all have in common: the model's own, often."""
-    paths = [part.split("/")[:-1] for name in names for part in name.split(", ")]
+    """Node names, several with commas between, as a table has room for them.
+
+    Left out are the folders that all paths have in common, the model's own often, and those that the name before had;
+    TensorFlow Lite joins the names of what it fused by semicolons. The middle of what is still long is left out too.
+
+    Example:
+        >>> shortened(["net/a/Conv, net/a/Relu", "net/b/Relu6;net/b/Conv"])
+        ['a/Conv, Relu', 'b/Relu6; Conv']
+    """
+    split = [[joined.split(";") for joined in name.split(", ")] for name in names]
+    paths = [part.split("/")[:-1] for name in split for joined in name for part in joined if "/" in part]
     same = [len(set(parts)) == 1 for parts in zip(*paths)]  # noqa: B905  (the shortest decides)
-    folders = [*same, False].index(False) if len(paths) > 1 else 0
-    return [", ".join("/".join(part.split("/")[folders:]) for part in name.split(", ")) for name in names]
+    common = [*same, False].index(False) if len(paths) > 1 else 0
+    return [_brief(name, common) for name in split]
+
+
+def _brief(name: Sequence[Sequence[str]], common: int) -> str:
+    """Names that follow one another in a folder, the first alone with it, and without its ``common`` beginning."""
+    last: list[str] = []
+    made = []
+    for joined in name:
+        told = []
+        for part in joined:
+            *folders, leaf = part.split("/")
+            known = len(folders) if folders == last else min(common, len(folders))
+            told.append(_middle_out("/".join([*folders[known:], leaf])))
+            last = folders
+        made.append("; ".join(told))
+    return ", ".join(made)
+
+
+def _middle_out(name: str) -> str:
+    """Its beginning and end, where it is longer than a table's column."""
+    kept = (_WIDEST - 1) // 2
+    return name if len(name) <= _WIDEST else f"{name[:kept]}…{name[-kept:]}"
