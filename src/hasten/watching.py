@@ -163,13 +163,13 @@ class _Recorder:
 
 
 def _place() -> str:
-    """The innermost line that is not of a library."""
+    """The innermost line that is not of a library; the thread, where a pool runs a library's function."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if not _is_library(frame):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
-    return "unknown"
+    return f"thread {threading.current_thread().name!r}, which runs no line of yours"
 
 
 def _is_library(frame: FrameType) -> bool:

@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -108,6 +109,14 @@ def test_each_thread_counts_its_own_conversions() -> None:
         for thread in threads:
             thread.join()
     assert seen.count("from tensor") > 7000  # (two threads that count at once may count one)
+
+
+@pytest.mark.frameworks
+def test_a_thread_that_runs_a_library_alone_is_named() -> None:
+    torch = pytest.importorskip("torch")
+    with watch(file=io.StringIO()) as seen, ThreadPoolExecutor(1, "reader") as pool:
+        assert list(pool.map(torch.Tensor.item, [torch.ones(1)])) == [1.0]
+    assert seen.lines("from tensor") == [("thread 'reader_0', which runs no line of yours", 1)]
 
 
 @pytest.mark.frameworks
