@@ -324,6 +324,13 @@ def test_a_keras_file_is_read_without_keras(tmp_path: Path) -> None:
     assert finding.path == str(path)
 
 
+def test_every_argument_that_forbids_a_fused_kernel_is_told() -> None:
+    odd = {"activation": "elu", "recurrent_activation": "hard_sigmoid", "unroll": True, "reset_after": False}
+    [hit] = RULES["H610"].check(keras(layer("GRU", "memory", **odd)))
+    told = "activation='elu', recurrent_activation='hard_sigmoid', unroll=True, reset_after=False"
+    assert hit.message == f"GRU can't be fused: {told}"
+
+
 def test_a_layer_and_the_node_it_became_are_told_of_once() -> None:
     nodes = graph(STEPS + ' { y = LSTM<hidden_size=4, activations=["Sigmoid","Relu","Relu"]>(x, w, r) }', LSTM)
     nodes.top[0].name = "outer/memory/LSTM"

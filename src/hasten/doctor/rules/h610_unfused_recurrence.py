@@ -57,17 +57,23 @@ def _layer_reason(layer: Layer) -> str:
         return f"a generic RNN around {kind}" if kind in ("LSTMCell", "GRUCell", "StackedRNNCells") else ""
     if layer.kind not in ("LSTM", "GRU"):
         return ""
-    if _activation(config.get("activation", "tanh")) != "tanh":
-        return f"activation={_activation(config['activation'])!r}"
-    if _activation(config.get("recurrent_activation", "sigmoid")) != "sigmoid":
-        return f"recurrent_activation={_activation(config['recurrent_activation'])!r}"
+    return ", ".join(_forbidden(layer.kind, config))
+
+
+def _forbidden(kind: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Every argument that must change: to mend one of two gains nothing."""
+    for name, usual in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
+        given = _activation(config.get(name, usual))
+        if given != usual:
+            yield f"{name}={given!r}"
     if config.get("recurrent_dropout"):
-        return f"recurrent_dropout={config['recurrent_dropout']}"
+        yield f"recurrent_dropout={config['recurrent_dropout']}"
     if config.get("use_bias") is False:
-        return "use_bias=False"
+        yield "use_bias=False"
     if config.get("unroll") is True:
-        return "unroll=True"
-    return "reset_after=False" if layer.kind == "GRU" and config.get("reset_after") is False else ""
+        yield "unroll=True"
+    if kind == "GRU" and config.get("reset_after") is False:
+        yield "reset_after=False"
 
 
 def _activation(value: Any) -> str:
