@@ -17,6 +17,7 @@ from hasten.native.kernels.dense_chain import chained
 from hasten.native.kernels.far_dense import kept_far
 from hasten.native.kernels.recurrent_pair import paired
 from hasten.native.kernels.transpose import transposes
+from hasten.native.kernels.word_conv import WordConv
 from hasten.native.kernels.word_product import WordProduct
 from hasten.native.lower import lower
 from hasten.native.precision import as_they_are, in_words, reduce_weights
@@ -59,7 +60,7 @@ def program_of(
     """
     stored = reduce_weights(_fused(model, name, isa), precision)
     if precision == "float32":
-        stored = as_they_are(in_words(stored) if activations == "int16" else stored, isa)
+        stored = as_they_are(in_words(stored, isa, threads) if activations == "int16" else stored, isa)
         stored = kept_far(stored, isa, threads)
     if threads == 1:
         return scheduled(stored, isa, schedule)
@@ -90,9 +91,9 @@ def rounded_share(model: ir.Model, isa: Isa) -> float:
     """
     if "vnni" not in isa.features:
         return 0.0
-    steps = in_words(_fused(model, "model", isa)).steps
+    steps = in_words(_fused(model, "model", isa), isa).steps
     total = sum(step.macs() for step in steps)
-    return sum(step.macs() for step in steps if isinstance(step, WordProduct)) / max(1, total)
+    return sum(step.macs() for step in steps if isinstance(step, (WordConv, WordProduct))) / max(1, total)
 
 
 def without_dead_steps(program: Program) -> Program:

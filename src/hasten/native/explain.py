@@ -25,6 +25,7 @@ from hasten.native.compile import Numerics, program_of
 from hasten.native.emit import Emitted
 from hasten.native.emit_timed import emit_profiled
 from hasten.native.isa import Isa, for_host
+from hasten.native.kernels.word_conv import WordConv
 from hasten.native.kernels.word_product import WordProduct
 from hasten.native.program import Program, Step, View
 from hasten.types import Array
@@ -136,7 +137,7 @@ def _bytes(view: View) -> int:
 
 
 def _is_integer(step: Step) -> bool:
-    return isinstance(step, WordProduct) or any(view.dtype in ("int8", "uint8") for view in step.reads())
+    return isinstance(step, (WordConv, WordProduct)) or any(view.dtype in ("int8", "uint8") for view in step.reads())
 
 
 def _measure(library: ctypes.CDLL, arrays: list[Array], program: Program, emitted: Emitted) -> tuple[Array, float]:

@@ -21,6 +21,7 @@ from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.recurrent import Recurrent
 from hasten.native.kernels.spatial import channels_last
+from hasten.native.kernels.word_conv import largest_word, word_conv
 from hasten.native.kernels.word_product import DEEPEST, UNIT, WordProduct, sums
 from hasten.native.program import Program, Step, Tensor, View
 from hasten.types import Array
@@ -35,6 +36,7 @@ __all__ = ["STORED", "as_they_are", "in_words", "reduce_weights"]
 _F16_LARGEST = 65504.0
 _LEAST_WORDS = 24  # rows and columns of a matrix; fewer do not repay the rounding of what they meet
 _LEAST_WAITING = 1 << 12  # weights that a single row waits for rather than for its sums
+_ROUNDING, _CLEARLY_LESS = 8, 0.8  # turns of the arithmetic unit to round a vector
 _LEAST_STATE = 16_000  # weights of a state that a near cache does not hold as float32
 _LEAST_FAR = 1 << 17  # float16 and int8 are slow to widen: worth it for weights in the last cache or memory
 
@@ -153,9 +155,32 @@ def _in_blocks(step: Dense, found: Int8) -> BlockDense:
     )  # fmt: skip
 
 
-def in_words(program: Program) -> Program:
+def in_words(program: Program, isa: Isa, threads: int = 1) -> Program:
     """The program with activations rounded to 16 bits wherever they meet many weights that are exactly int8."""
-    return replace(program, steps=[_in_words(s) if isinstance(s, (Dense, Conv)) else s for s in program.steps])
+
+    def rounded(step: Step) -> Step:
+        found = _in_words(step) if isinstance(step, (Dense, Conv)) else step
+        return _sliding(step, isa, threads) if found is step and isinstance(step, Conv) else found
+
+    return replace(program, steps=[rounded(step) for step in program.steps])
+
+
+def _sliding(step: Conv, isa: Isa, threads: int) -> Step:
+    """A convolution whose windows overlap, or lie apart; as it is where float32 needs no more arithmetic."""
+    order = channels_last(step.x.rank)
+    plain = step.groups == 1 and step.x.rank <= 4 and step.x.is_contiguous(order) and step.y.is_contiguous(order)
+    if not plain or step.x.dtype != "float32" or step.y.dtype != "float32" or not step.y.size:
+        return step
+    shapes = len(step.weight), int(np.prod(step.weight.shape[1:]))
+    direct = step.y.size // shapes[0] * shapes[1] * isa.turns(shapes[0])  # turns of the arithmetic unit
+    filtered = direct * step.preferred(isa).products() / step.macs()
+    if direct / 2 + _ROUNDING * step.x.size / isa.lanes > _CLEARLY_LESS * filtered:
+        return step
+    found = int8_of(step.weight.reshape(shapes).T)
+    if found is None or not largest_word(found.values):
+        return step
+    weight = found.values.T.reshape(step.weight.shape)
+    return word_conv(step, weight, _scaled(step, found.scale / np.float32(UNIT)), threads)
 
 
 def _in_words(step: Dense | Conv) -> Step:

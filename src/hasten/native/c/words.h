@@ -158,3 +158,21 @@ static inline __attribute__((always_inline)) float v_words_2(const float *x, con
     const vf limit = v_frombits(v_set1i(largest));
     return V_LANE(power * v_set1(0x1p-13f) + (limit - limit), 0);
 }
+//! v_largest: v_load v_load_n v_bits v_set1i v_max_i v_hmax_i
+/* the largest magnitude in rows of floats; an infinity or NaN where there is one: as whole numbers they are larger still */
+static inline float v_largest(const float *x, const long stride, const int count, const int rows) {
+    vi a = v_set1i(0), b = a;
+    for (int r = 0; r < rows; r++, x += stride) {
+        int k = 0;
+        for (; k + 2 * VL <= count; k += 2 * VL) {
+            a = v_max_i(a, v_bits(v_load(x + k)) & 0x7fffffff);
+            b = v_max_i(b, v_bits(v_load(x + k + VL)) & 0x7fffffff);
+        }
+        for (; k < count; k += VL)
+            a = v_max_i(a, v_bits(count - k < VL ? v_load_n(x + k, count - k) : v_load(x + k)) & 0x7fffffff);
+    }
+    const int32_t most = v_hmax_i(v_max_i(a, b));
+    float found;
+    __builtin_memcpy(&found, &most, sizeof found);
+    return found;
+}

@@ -23,14 +23,14 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
 
-__all__ = ["DEEPEST", "UNIT", "WordProduct", "sums"]
+__all__ = ["DEEPEST", "LARGEST", "UNIT", "UNIT_C", "WordProduct", "sums"]
 
 _BLOCK = 16  # rows that are rounded together: what ``v_words`` takes at most
-_LARGEST = 32767
+LARGEST = 32767
 DEEPEST = 2048  # rows of weights: a block of activations on the stack is then 64 KB
 _INT32 = 2**31 - 1
 UNIT = 2.0**-24  # of the sums that the epilogue sees, so that a huge row times whole numbers stays finite
-_UNIT_C = "0x1p-24f"
+UNIT_C = "0x1p-24f"
 
 
 def sums(weight: Array) -> int:
@@ -42,7 +42,7 @@ def sums(weight: Array) -> int:
     for parts in range(1, len(size) + 1):
         length = _length(len(size), parts)
         most = max(int(size[k : k + length].sum(axis=0).max()) for k in range(0, len(size), length))
-        if most * _LARGEST <= _INT32:
+        if most * LARGEST <= _INT32:
             return -(-len(size) // length)
     raise AssertionError("one product always fits")
 
@@ -209,7 +209,7 @@ class _Writer:
         yield f"vi a[{count}], c[{count}];" if two else f"vi a[{count}];"
         each = f"UNROLL for (int j = 0; j < {count}; j++)"
         start = f"{each} a[j] = c[j] = v_set1i(0);" if two else f"{each} a[j] = v_set1i(0);"
-        total = f"v_tofloat(a[j]) * {_UNIT_C}" + (f" + v_tofloat(c[j]) * {_UNIT_C} * 0x1p-15f" if two else "")
+        total = f"v_tofloat(a[j]) * {UNIT_C}" + (f" + v_tofloat(c[j]) * {UNIT_C} * 0x1p-15f" if two else "")
         if self.parts == 1:
             yield start
             yield from self._pairs(width, tile, first, ("0", str(pairs)))
@@ -241,7 +241,7 @@ class _Writer:
         yield f"        if (scale[{first} + i] != scale[{first} + i]) {{"
         yield f"            vf found[{width}];"
         place = f"x + ({row} + {first} + i) * {ldx}"
-        yield f"            v_row({place}, {self.depth}, b, {width}, {_UNIT_C}, found);"
+        yield f"            v_row({place}, {self.depth}, b, {width}, {UNIT_C}, found);"
         yield f"            for (int j = 0; j < {width}; j++) s[i * {width} + j] = found[j];"
         yield "        }"
 
