@@ -27,6 +27,7 @@ from hasten.native.isa import isa
 from hasten.native.kernels.recurrent import Recurrent
 from hasten.native.kernels.word_product import WordProduct, sums
 from hasten.native.precision import as_they_are
+from hasten.records import Candidate
 from hasten.types import TensorSpec
 
 ROUNDED = 0.5 / 32767  # of a row's largest value
@@ -374,3 +375,19 @@ def test_rounded_activations_are_one_more_candidate(tmp_path):
     assert "int8 weights, int16 inputs" in artefact.path(".c").read_text()
     assert offered(mlp([64, 64], rows=9), tmp_path) == found[:2]
     assert offered(ir.Model(ir.Graph((), (), nodes=(), name="empty"), ir_version=10), tmp_path) == found[:2]
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_dynamically_quantised_layer_of_a_quantiser_is_compiled(kind, tmp_path):
+    """ONNX Runtime's quantiser makes an operator of its own of an LSTM."""
+    model = recurrent(kind, 6, 5, 32)
+    path = tmp_path / "model.onnx"
+    ir.save(model, path)
+    spec = tuple(
+        TensorSpec(v.name, "float32", tuple(v.shape.numpy())) for v in (*model.graph.inputs, *model.graph.outputs)
+    )
+    count = len(model.graph.inputs)
+    candidate, folder = Candidate("native", "int8-dynamic", 1, 1), tmp_path / "built"
+    folder.mkdir()
+    request = BuildRequest(candidate, path, path, "onnx", spec[:count], spec[count:], folder)
+    assert ENGINE.build(request).path(".so").exists()

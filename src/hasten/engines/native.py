@@ -17,6 +17,7 @@ from hasten.native.compile import Numerics, compile_graph, rounded_share
 from hasten.native.isa import for_host
 from hasten.native.precision import STORED
 from hasten.native.program import Program
+from hasten.passes.contributed_rounding import contributed_rounding
 from hasten.quiet import unlogged
 from hasten.records import Artefact, Candidate
 
@@ -53,9 +54,12 @@ def graph_of(request: BuildRequest) -> ir.Model:
     if request.candidate.precision not in QUANTISED:
         return read(request.graph)
     if request.quantised is not None:
-        return read(request.quantised)
-    with unlogged("root"):  # where the quantiser tells of what was done to this graph already
-        return read(quantised_graph(request))
+        model = read(request.quantised)
+    else:
+        with unlogged("root"):  # where the quantiser tells of what was done to this graph already
+            model = read(quantised_graph(request))
+    contributed_rounding.apply(model)  # a quantised LSTM is an operator of ONNX Runtime's own
+    return model
 
 
 class NativeEngine:
