@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
-from hasten.bundle.contents import Entry
+from hasten.bundle.contents import Entry, sha256_of
 from hasten.bundle.read import Bundle
 from hasten.errors import BundleError
 from hasten.records import Artefact, digest
@@ -52,7 +51,7 @@ def _holds(folder: Path, entry: Entry, bundle: Bundle) -> bool:
         file = folder / name
         if not file.is_file() or file.stat().st_size != stop - start:
             return False
-        if entry.runs_code and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        if entry.runs_code and sha256_of(file) != expected:
             return False
     return True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hasten.bundle import signing
-from hasten.bundle.contents import FORMAT, GRAPH, MANIFEST, MEASUREMENTS, Contents, Entry, seal, sha256
+from hasten.bundle.contents import FORMAT, GRAPH, MANIFEST, MEASUREMENTS, Contents, Entry, seal, sha256, sha256_of
 from hasten.bundle.frame import frame_hash
 from hasten.errors import BundleError
 from hasten.records import to_json
@@ -59,17 +58,9 @@ def copy(source: Path, target: Path) -> Path:
 
 def _sealed(entry: Entry) -> Entry:
     artefact = entry.artefact
-    hashes = {name: _hash_file(artefact.folder / name) for name in artefact.files}
+    hashes = {name: sha256_of(artefact.folder / name) for name in artefact.files}
     hashed = dataclasses.replace(entry, hashes=hashes, mac=None)
     return dataclasses.replace(hashed, mac=signing.sign(hashed)) if hashed.runs_code else hashed
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _write_archive(draft: Path, contents: Contents, entries: tuple[Entry, ...]) -> None:
