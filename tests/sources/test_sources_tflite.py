@@ -352,3 +352,27 @@ def test_a_file_cut_short_is_told_with_what_failed(tmp_path: Path, kept: float) 
         opened(tmp_path, part)
     assert len(str(raised.value).splitlines()) == 1
     assert "(error)" not in str(raised.value)
+
+
+def _flipped(*, free: bool) -> bytes:
+    """A file whose input's batch lost its one for 2**26; ``free``: its signature says that any number will do."""
+    file = FileOf()
+    x, w, y = file.tensor((1, 4)), file.constant(np.ones((8, 4), np.float32)), file.tensor((1, 8))
+    file.operator("FULLY_CONNECTED", [x, w, -1], [y], ("FullyConnectedOptions", {}))
+    tensor = file.graph.tensors[x]
+    tensor.shape = [1 << 26, 4]
+    if free:
+        tensor.shapeSignature = [-1, 4]
+    return file.to_bytes([x], [y])
+
+
+def test_a_batch_that_damage_made_huge_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="GiB more in all than the file says; it is damaged") as raised:
+        opened(tmp_path, _flipped(free=False))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_free_batch_is_taken_for_one_whatever_is_stored(tmp_path: Path) -> None:
+    source = opened(tmp_path, _flipped(free=True))
+    assert source.inputs[0].shape == ("batch", 4)
+    same_answers(source, atol=1e-6)

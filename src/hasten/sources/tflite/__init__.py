@@ -1,8 +1,8 @@
 """A TFLite file enters; a ``Source`` leaves whose reference is LiteRT, or the float graph where LiteRT itself rounds.
 
-``model`` reads the file, ``state`` shows what it keeps between calls, ``lists`` lowers the tensor lists of unfused
-loops, ``interpreter`` runs it, ``convert`` makes it ONNX, ``sequence`` and ``step`` write the fused operators that
-tf2onnx lacks.
+``model`` reads the file, ``sizes`` refuses one that damage makes huge, ``state`` shows what it keeps between calls,
+``lists`` lowers the tensor lists of unfused loops, ``interpreter`` runs it, ``convert`` makes it ONNX, ``sequence`` and
+``step`` write the fused operators that tf2onnx lacks.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from hasten.sources.tflite.lists import lower_lists
 from hasten.sources.tflite.model import Flat, parse
 from hasten.sources.tflite.pointwise import POINTWISE
 from hasten.sources.tflite.sequence import SEQUENCES, SEQUENCES_EXACT
+from hasten.sources.tflite.sizes import refuse_swollen, settle_free
 from hasten.sources.tflite.slices import SLICES
 from hasten.sources.tflite.state import refuse_unset, rewire_resources, stepping_states
 from hasten.sources.tflite.step import STEPS
@@ -89,6 +90,7 @@ def _prepare(path: Path, content: bytes, request: SourceRequest) -> _File:
     flat = parse(content, str(path))
     refuse_unset(flat, str(path))
     notes = []
+    settled = settle_free(flat)
     variables, lowered = rewire_resources(flat), lower_lists(flat)
     states = stepping_states(flat)
     for variable in (*variables, *states):
@@ -99,10 +101,11 @@ def _prepare(path: Path, content: bytes, request: SourceRequest) -> _File:
     if any(t.isVariable for g in flat.tree.subgraphs for t in g.tensors) and not states:
         notes.append("recurrent layers start from zero state at every call; LiteRT alone would carry it over")
     data = content
-    if variables or states or lowered:
+    if settled or variables or states or lowered:
         data = flat.to_bytes()
         path = work_folder(request) / "model.tflite"
         path.write_bytes(data)
+    refuse_swollen(data, flat, str(path))
     return _File(path, data, flat, open_interpreter(data, str(path), states), tuple(notes))
 
 
