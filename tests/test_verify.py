@@ -168,11 +168,22 @@ def test_integers_are_exact_unless_quantised() -> None:
     assert not one(np.array([True, False]), np.array([True, True]), Tolerance(integer=5)).passed
 
 
+@pytest.mark.parametrize(
+    ("dtype", "off", "passes"), [("int8", 3, True), ("uint8", 4, False), ("int64", 1, True), ("int64", 2, False)]
+)
+def test_steps_are_those_of_answers_of_few_bits(dtype: str, off: int, passes: bool) -> None:
+    answer = np.arange(8).astype(dtype)
+    moved = (answer + off).astype(dtype)
+    assert one(answer, moved, Tolerance().for_source("int8", 3)).passed is passes
+    assert one(answer, moved, Tolerance.structure()).passed
+
+
 def test_a_source_that_computes_in_half_is_held_to_what_half_can_keep() -> None:
     assert Tolerance().for_source("float32") == Tolerance()
     assert Tolerance().for_source("float16") == Tolerance.named("float16")
     assert Tolerance.uniform(0.5).for_source("bfloat16").absolute == 0.5
     assert Tolerance().for_source("int8") == Tolerance(integer=1)
+    assert Tolerance().for_source("int8", 3) == Tolerance(integer=3)
     y = F32([[1.0, 0.25]])
     assert not one(y, y + F32(1e-3)).passed
     assert one(y, y + F32(1e-3), Tolerance().for_source("float16")).passed

@@ -178,6 +178,7 @@ def plan(
         tolerance=settings.allowed,
         calibration=calibration(source, labels, examples, work),
         computes_in=made.computes_in,
+        steps=source.steps,
         trust=settings.trust,
         schedule=settings.schedule or ("kept" if settings.quick else "timed"),
     )

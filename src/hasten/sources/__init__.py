@@ -58,6 +58,8 @@ class Source:
     reference: Reference
     notes: tuple[str, ...] = ()
     """What the importer wants the report to say (fell back to a stock exporter, and why; unreadable operators)."""
+    steps: int = 1
+    """By which its own sets of kernels differ from one another in answers of few bits, and at least 1."""
     trusted: bool = False
     fingerprint: str = ""
     """Names the model's content: equal models, equal fingerprint. Part of the key of every saved trial."""

@@ -134,6 +134,8 @@ class Plan:
     calibration: Path | None = None
     computes_in: str = "float32"
     """The coarsest dtype that the source itself computes in: "float32", "float16", "bfloat16" or "int8"."""
+    steps: int = 1
+    """As in ``Source``."""
     trust: bool = False
     schedule: str = "kept"
     """Where native code's schedules come from: "timed" tries a handful for each of the heavy steps, "kept" does not."""

@@ -17,11 +17,13 @@ from hasten.errors import SettingsError
 from hasten.records import Comparison
 from hasten.types import Array
 
-__all__ = ["Tolerance", "compare"]
+__all__ = ["MOST_STEPS", "Tolerance", "compare"]
 
 Float = NDArray[np.float64]
 # One draw of roundings at the input stands for those of every layer, in another order.
 _NOISE = 4.0
+# Beyond this no answer of few bits is rounding.
+MOST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,14 @@ class Tolerance:
             raise SettingsError(f"tolerance: expected a positive number such as 1e-3, received {value}")
         return Tolerance(value, value, cosine=1.0 - min(0.1, max(1e-4, value)))
 
-    def for_source(self, computes_in: str) -> Tolerance:
+    def for_source(self, computes_in: str, steps: int = 1) -> Tolerance:
         """This tolerance for a source that computes in "float32", "float16", "bfloat16" or "int8".
 
         Its own rounding is no fault of a candidate: ties between two integer steps go either way, and halves are
-        summed in another order, or in float32.
+        summed in another order, or in float32. ``steps``: so many may answers of few bits be apart.
         """
         if computes_in == "int8":
-            return replace(self, integer=max(1, self.integer))
+            return replace(self, integer=max(steps, self.integer))
         rough = Tolerance.named(computes_in)
         return replace(
             self,
@@ -216,7 +218,8 @@ def _compare_integers(where: str, expected: Array, received: Array, steps: int) 
         return _Errors()
     # Python integers would be exact for uint64 too; float64 is, up to 2**53, and the gate below compares exactly
     off = np.abs(expected.astype(np.float64) - received.astype(np.float64))
-    allowed = 0 if expected.dtype.kind == "b" else steps
+    few_bits = expected.dtype.itemsize <= 2 or steps > MOST_STEPS  # wider integers count or index
+    allowed = 0 if expected.dtype.kind == "b" else steps if few_bits else min(steps, 1)
     worst = np.unravel_index(int(np.argmax(off)), off.shape)
     bad = off > allowed if allowed else expected != received
     reason = None

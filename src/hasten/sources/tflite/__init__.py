@@ -24,7 +24,7 @@ from hasten.sources.onnx import Settled, settle, work_folder
 from hasten.sources.samples import draw, index_limits
 from hasten.sources.tflite.convert import Emitter, to_graph
 from hasten.sources.tflite.hybrid import hybrid_operators
-from hasten.sources.tflite.interpreter import Opened, open_interpreter
+from hasten.sources.tflite.interpreter import Opened, kernel_steps, open_interpreter
 from hasten.sources.tflite.lists import lower_lists
 from hasten.sources.tflite.model import Flat, parse
 from hasten.sources.tflite.pointwise import POINTWISE
@@ -55,6 +55,8 @@ class _File:
     flat: Flat
     opened: Opened
     notes: tuple[str, ...]
+    states: int
+    """How many inputs are state that LiteRT keeps itself."""
 
 
 def open_tflite(model: object, request: SourceRequest) -> Source:
@@ -82,7 +84,14 @@ def open_tflite(model: object, request: SourceRequest) -> Source:
         notes=(*file.notes, *notes, *settled.notes),
         fingerprint=_fingerprint(content, settled.inputs),
         rows_mix=settled.rows_mix,
+        steps=1 if hybrid or file.states else _steps(file, settled),
     )
+
+
+def _steps(file: _File, settled: Settled) -> int:
+    rng = np.random.default_rng(2)
+    drawn = [draw(settled.inputs, index_limits(settled.model), rng) for _ in range(3)]
+    return kernel_steps(file.data, file.opened.call, drawn)
 
 
 def _prepare(path: Path, content: bytes, request: SourceRequest) -> _File:
@@ -106,7 +115,7 @@ def _prepare(path: Path, content: bytes, request: SourceRequest) -> _File:
         path = work_folder(request) / "model.tflite"
         path.write_bytes(data)
     refuse_swollen(data, flat, str(path))
-    return _File(path, data, flat, open_interpreter(data, str(path), states), tuple(notes))
+    return _File(path, data, flat, open_interpreter(data, str(path), states), tuple(notes), len(states))
 
 
 def _imported(file: _File, hybrid: Sequence[str], request: SourceRequest) -> tuple[Settled, tuple[str, ...]]:
