@@ -53,3 +53,30 @@ def test_the_graph_is_within_those_steps(tmp_path: Path) -> None:
     assert source.model is not None
     (mine,), (theirs,) = run(source.model, arrays), source.reference(arrays)
     assert np.abs(mine.astype(int) - theirs).max() <= source.steps
+
+
+def pooled(window: tuple[int, int], stride: int, *, same: bool) -> bytes:
+    """Means of bytes."""
+    file = FileOf()
+    size = [-(-8 // stride)] * 2 if same else [(8 - n) // stride + 1 for n in window]
+    x, y = file.tensor((1, 8, 8, 16), dtype="int8"), file.tensor((1, *size, 16), dtype="int8")
+    for tensor in (x, y):
+        file.quantise(tensor, 0.0362, -4)
+    options = {
+        "filterHeight": window[0], "filterWidth": window[1], "strideH": stride, "strideW": stride,
+        "padding": 0 if same else 1,
+    }  # fmt: skip
+    file.operator("AVERAGE_POOL_2D", [x], [y], ("Pool2DOptions", options))
+    return file.to_bytes([x], [y])
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize(("window", "stride"), [((2, 2), 2), ((3, 2), 1), ((4, 4), 4), ((8, 8), 1), ((3, 3), 2)])
+def test_means_round_halves_away_from_zero(tmp_path: Path, window: tuple[int, int], stride: int, same: bool) -> None:
+    source = opened(tmp_path, pooled(window, stride, same=same))
+    assert source.model is not None, source.notes
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = rng.integers(-128, 128, (1, 8, 8, 16)).astype(np.int8)
+        (mine,), (theirs,) = run(source.model, [x]), source.reference([x])
+        np.testing.assert_array_equal(mine, theirs)

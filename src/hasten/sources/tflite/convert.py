@@ -24,6 +24,7 @@ from hasten.errors import SourceError, UnsupportedOpError
 from hasten.graph import shapes
 from hasten.quiet import quiet_start
 from hasten.sources.keras.quiet import import_quietly
+from hasten.sources.tflite.means import round_means
 from hasten.sources.tflite.model import Flat, listed, shape_of, text
 from hasten.sources.tflite.state import STEPPING, show_states
 from hasten.sources.tflite.steps import roll_steps
@@ -74,6 +75,9 @@ def to_graph(flat: Flat, emitters: Mapping[str, Emitter], *, without: frozenset[
     shapes.infer(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    if round_means(model):
+        common_passes.RemoveUnusedNodesPass()(model)
+        common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     return model
 
 
