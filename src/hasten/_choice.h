@@ -12,8 +12,8 @@
 #define FIRST_TERM_CALLS 1024
 #define LAST_TERM_NS 640000000  /* doubled each time that nothing changes, up to these */
 #define LAST_TERM_CALLS 4096
-#define PAUSE_NS 1000000        /* after no call for so long caches are cold for a while: */
-#define SETTLED_NS 1000000      /* trials wait until then */
+#define PAUSE_NS 1000000        /* after no call for so long caches are cold, and threads of what ran before may still spin */
+#define SETTLED_NS 20000000     /* (LiteRT's do for some 10 ms): trials wait until then */
 #define TRIAL_NS 20000000       /* a trial that takes longer, and as long as so many calls, is given up: */
 #define TRIAL_CALLS 128         /* the others do not come */
 

@@ -125,6 +125,35 @@ def test_calls_run_the_way_that_was_faster_a_moment_ago(tmp_path: Path) -> None:
     assert 0 < trials <= 48, "trials stay, and stay rare"
 
 
+# Blocks of 50 ms, each after a pause; for 10 ms threads of what ran before spin where the team's would.
+BLOCKS = r"""
+#include <stdio.h>
+#include "_choice.h"
+int main(void) {
+    Choice choice = {.together = 1, .tried = -1};
+    int64_t now = 1, left = 0;
+    int calls = 0, joined = 0;
+    for (int block = 0; block < 40; block++) {
+        for (const int64_t start = now; now < start + 50000000; calls++) {
+            const int way = chosen_way(&choice, now, now - left);
+            now += !way ? 200000 : now < start + 10000000 ? 400000 : 120000;
+            learn(&choice, way, !way ? 200000 : now < start + 10000000 ? 400000 : 120000, now);
+            joined += way;
+            left = now;
+        }
+        now += 150000000;
+    }
+    printf("%d %d\n", calls, joined);
+    return 0;
+}
+"""
+
+
+def test_what_still_runs_of_others_after_a_pause_decides_nothing(tmp_path: Path) -> None:
+    calls, joined = map(int, ran(tmp_path, BLOCKS).split())
+    assert joined > 0.95 * calls
+
+
 def test_a_team_never_waits_for_one_that_fell_asleep(tmp_path: Path) -> None:
     ran(tmp_path, GAP)
 
