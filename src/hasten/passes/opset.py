@@ -1,4 +1,4 @@
-"""Raises the operator set, so that every later rewrite knows one form of each operator."""
+"""Raises the operator set, so that every later rewrite knows one form of each operator; or lowers it, for engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hasten.graph.walk import all_nodes
 from hasten.passes import Pass
 from hasten.passes.surgery import opset
 
-__all__ = ["raise_opset", "raise_to"]
+__all__ = ["lower_to", "raise_opset", "raise_to", "redefined"]
 
 # 17 brings LayerNormalization; 18 takes the axes of every reduction, and Split's count, in their final form.
 _TIDY_OPSET = 18
@@ -23,13 +23,39 @@ def raise_to(model: ir.Model, version: int) -> bool:
     """
     if opset(model) >= version:
         return False
-    if _means_the_same(model, opset(model), version):
-        model.graph.opset_imports.pop("ai.onnx", None)
-        model.graph.opset_imports[""] = version
+    if not redefined(model, version):
+        _number(model, version)
         imports = [onnx.helper.make_opsetid("", version)]
         oldest = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)
         model.ir_version = max(model.ir_version or 0, oldest)
         return True
+    _convert(model, version)
+    return True
+
+
+def lower_to(model: ir.Model, version: int) -> None:
+    """The model at operator set ``version`` at most, where that means the same.
+
+    Raises:  whatever ONNX's converter raises for an operator that the older set cannot express
+    """
+    if opset(model) > version:
+        if redefined(model, version):
+            _convert(model, version)
+        _number(model, version)
+
+
+def redefined(model: ir.Model, version: int) -> set[str]:
+    """ONNX's own operators in the graph that are defined otherwise, or not at all, in operator set ``version``."""
+    used = {node.op_type for node in all_nodes(model.graph) if node.domain in ("", "ai.onnx")}
+    return {op for op in used if _defined(op, opset(model)) != _defined(op, version)}
+
+
+def _number(model: ir.Model, version: int) -> None:
+    model.graph.opset_imports.pop("ai.onnx", None)
+    model.graph.opset_imports[""] = version
+
+
+def _convert(model: ir.Model, version: int) -> None:
     weights = {name: value.const_value for name, value in model.graph.initializers.items()}
     converted = ir.from_proto(version_converter.convert_version(ir.to_proto(model), version))
     for name, value in converted.graph.initializers.items():
@@ -37,13 +63,6 @@ def raise_to(model: ir.Model, version: int) -> bool:
         if original is not None and value.const_value is not None and original.dtype == value.const_value.dtype:
             value.const_value = original  # shared with the original again, not the copy that serialising made
     model.graph, model.ir_version = converted.graph, max(model.ir_version or 0, converted.ir_version or 0)
-    return True
-
-
-def _means_the_same(model: ir.Model, old: int, new: int) -> bool:
-    """True where no operator of the graph was redefined in between: then only the number changes."""
-    used = {node.op_type for node in all_nodes(model.graph) if node.domain in ("", "ai.onnx")}
-    return all(_defined(op, old) == _defined(op, new) for op in used)
 
 
 def _defined(op: str, version: int) -> int:

@@ -24,6 +24,7 @@ from hasten.graph.reference import MANY_NODES, sums_exactly, with_own_zero_point
 from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import Resolution, resolve, rows_independent, rows_mix
+from hasten.sources.older import opened_older
 from hasten.sources.refusals import refusal
 from hasten.sources.samples import draw, index_limits
 from hasten.types import Array, TensorSpec
@@ -73,7 +74,13 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
     _refuse_narrow(opened, path)
     # Before ONNX Runtime, whose Python part prints a banner where a name is no text.
     content = _content(opened, path)
-    reference = session_reference(path, opened)
+    aged: tuple[str, ...] = ()
+    try:
+        reference = session_reference(path, opened)
+    except SourceError as refused:
+        at = work_folder(request) / "older" / path.name
+        reference, opened, aged = opened_older(opened, path, lambda form: _stored_reference(form, at, path), refused)
+        path, content = at, _content(opened, path)
     prepared, notes = _prepared(opened, path)
     settled = settle(prepared, request, reference)
     return Source(
@@ -83,7 +90,7 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
         inputs=settled.inputs,
         outputs=settled.outputs,
         reference=reference,
-        notes=(*notes, *settled.notes),
+        notes=(*aged, *notes, *settled.notes),
         fingerprint=digest([content, [s.to_json() for s in settled.inputs]]),
         rows_mix=settled.rows_mix,
     )
@@ -96,8 +103,16 @@ def _content(model: ir.Model, path: Path) -> str:
         raise SourceError(f"cannot read '{path}': {error}") from error
 
 
-def session_reference(path: Path, model: ir.Model) -> Reference:
-    """A call that runs the file, which holds ``model``, in ONNX Runtime with its default optimisations.
+def _stored_reference(model: ir.Model, at: Path, path: Path) -> Reference:
+    """As ``session_reference``, for the file at ``path`` in another form, which is written to ``at``."""
+    reference = session_reference(path, model, graph.to_bytes(model))
+    at.parent.mkdir(parents=True, exist_ok=True)
+    graph.write(model, at)
+    return reference
+
+
+def session_reference(path: Path, model: ir.Model, data: bytes | None = None) -> Reference:
+    """A call that runs the file, which holds ``model``, or ``data``, in ONNX Runtime with its default optimisations.
 
     Raises:  SourceError: ONNX Runtime refuses the file; the message names an unknown operator
     """
@@ -107,7 +122,7 @@ def session_reference(path: Path, model: ir.Model) -> Reference:
     sums_exactly(options)
     try:
         apart = with_own_zero_points(model)
-        held = str(path) if apart is model else graph.to_bytes(apart)
+        held = data or str(path) if apart is model else graph.to_bytes(apart)
         session = ort.InferenceSession(held, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise SourceError(f"cannot open ONNX model '{path}': {refusal(error)}") from error
