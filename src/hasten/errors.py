@@ -2,6 +2,7 @@
 
     HastenError
     ├── SourceError            the model file or object cannot be read
+    │   ├── OpenShapeError     an input's dimensions are free; the user has to say them
     │   ├── TrustError         reading it would run code from it; needs trust=True
     │   └── NondeterministicError  the same input gave two different answers
     ├── InputError             an array handed in has the wrong count, shape, dtype or content
@@ -20,6 +21,8 @@ message alone and exits with code 2. Foreign exceptions become one of these wher
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "BundleError",
     "CompilerError",
@@ -28,6 +31,7 @@ __all__ = [
     "InputError",
     "MissingLibraryError",
     "NondeterministicError",
+    "OpenShapeError",
     "PassError",
     "SettingsError",
     "SourceError",
@@ -43,6 +47,17 @@ class HastenError(Exception):
 
 class SourceError(HastenError):
     """The model file or object cannot be read."""
+
+
+class OpenShapeError(SourceError):
+    """An input has dimensions besides the batch that only the user can put numbers to.
+
+    Shapes:  shapes: input name → one that would do
+    """
+
+    def __init__(self, message: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+        super().__init__(message)
+        self.shapes = dict(shapes or {})
 
 
 class TrustError(SourceError):

@@ -297,6 +297,20 @@ def test_free_dimensions_of_a_keras_file_are_a_finding(tmp_path: Path) -> None:
 
 
 @pytest.mark.frameworks
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_what_lies_behind_free_dimensions_is_examined_too(tmp_path: Path, ending: str) -> None:
+    keras = pytest.importorskip("keras")
+    path = tmp_path / f"free.{ending}"
+    words = keras.Input((None,), dtype="int32")
+    rows = keras.layers.Embedding(300_000, 16)(words)
+    keras.Model(words, keras.layers.Dense(1)(rows)).save(path)
+    done = run(str(path))
+    assert done.exit_code == 1
+    assert "H606" in done.output and "H611" in done.output
+    assert "reads at most 100 of 300000 rows" in " ".join(done.output.split())
+
+
+@pytest.mark.frameworks
 def test_a_model_at_random_is_a_finding(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     path = tmp_path / "random.pt2"

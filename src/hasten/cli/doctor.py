@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hasten.cli import options as o
-from hasten.errors import HastenError, NondeterministicError, SettingsError, SourceError, TrustError
+from hasten.errors import (
+    HastenError,
+    NondeterministicError,
+    OpenShapeError,
+    SettingsError,
+    SourceError,
+    TrustError,
+)
 
 if TYPE_CHECKING:
     from hasten.doctor.check import Result
@@ -183,18 +190,29 @@ def _model(path: Path, settings: Settings, trust: bool) -> Result:
     from tempfile import TemporaryDirectory  # noqa: PLC0415  (not for --help)
 
     from hasten.doctor.check import Result  # noqa: PLC0415
-    from hasten.doctor.graphs import examine_model, notes_of  # noqa: PLC0415  (onnx)
+    from hasten.doctor.graphs import examine_model, graph_of_file, notes_of  # noqa: PLC0415  (onnx)
     from hasten.sources import SourceRequest  # noqa: PLC0415
     from hasten.sources.detect import open_source  # noqa: PLC0415
 
     with TemporaryDirectory(prefix="hasten-") as work:  # an importer may leave a copy of the model there
-        try:
-            source = open_source(path, SourceRequest(trust=trust, work=Path(work)))
-        except TrustError:
-            raise
-        except SourceError as error:
-            return _unopened(path, settings, error)
+        request = SourceRequest(trust=trust, work=Path(work))
+        while True:
+            try:
+                source = open_source(path, request)
+            except TrustError:
+                raise
+            except OpenShapeError as error:
+                if error.shapes.keys() <= request.shapes.keys():
+                    return _unopened(path, settings, error)
+                request = replace(request, shapes={**request.shapes, **error.shapes})
+            except SourceError as error:
+                return _unopened(path, settings, error)
+            else:
+                break
         findings = examine_model(source.model, path, settings)
+        if request.shapes:  # what is free is told of the file as it stands
+            free = examine_model(graph_of_file(path), path, settings)
+            findings = tuple(dict.fromkeys((*free, *findings)))
         return Result(str(path), findings, skipped=notes_of(source.model))
 
 

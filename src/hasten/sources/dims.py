@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hasten.errors import HastenError, SourceError
+from hasten.errors import HastenError, OpenShapeError, SourceError
 from hasten.sources import SourceRequest
 from hasten.types import Array, TensorSpec
 
-__all__ = ["Resolution", "fitting_shapes", "resolve", "rows_independent", "rows_mix"]
+__all__ = ["Resolution", "fitting", "fitting_shapes", "resolve", "rows_independent", "rows_mix"]
 
 _ROWS = 3
+_ANY = 100  # what a free dimension may be where only an example is wanted
 # How far two sums of the same terms may lie apart, relative and of the largest answer; and how far they would have to
 # be for rows to have mixed for sure, also where halves or bytes were rounded on the way.
 _ROUNDING, _MIXING = (1e-3, 1e-4), (3e-2, 1e-2)
@@ -186,10 +187,16 @@ def _refuse_open(declared: Sequence[TensorSpec], inputs: Sequence[TensorSpec]) -
     ask = " ".join(f"--shape {s.name}={_text(_example(s.shape))}" for _, s in still_open)
     names = dict.fromkeys(str(dim) for _, s in still_open for dim in s.shape if _free(dim))
     first = still_open[0][0]
-    raise SourceError(
+    raise OpenShapeError(
         f"input {first} leaves {_list(names)} open: expected a number for every dimension but the batch; "
-        f"say it, for example {ask}"
+        f"say it, for example {ask}",
+        {s.name: _example(s.shape) for _, s in still_open},
     )
+
+
+def fitting(dims: Sequence[int | None]) -> tuple[int, ...]:
+    """A shape with numbers where there are none."""
+    return tuple(_ANY if dim is None else dim for dim in dims)
 
 
 def _free(dim: int | str) -> bool:
@@ -197,7 +204,7 @@ def _free(dim: int | str) -> bool:
 
 
 def _example(shape: Sequence[int | str]) -> tuple[int, ...]:
-    return tuple(d if isinstance(d, int) else (1 if d == "batch" else 100) for d in shape)
+    return tuple(d if isinstance(d, int) else (1 if d == "batch" else _ANY) for d in shape)
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from hasten.errors import SourceError
+from hasten.errors import OpenShapeError, SourceError
 from hasten.graph import read
 from hasten.quiet import quiet_start, unlogged
 from hasten.sources import Reference, Source, SourceRequest
-from hasten.sources.dims import fitting_shapes
+from hasten.sources.dims import fitting, fitting_shapes
 from hasten.sources.keras.quiet import import_quietly
 from hasten.sources.keras.stock import dress, fill, renamed
 from hasten.sources.mixing import settle_rows
@@ -205,7 +205,7 @@ def _inputs(function: Any, request: SourceRequest) -> tuple[TensorSpec, ...]:
                 f"input '{name}' takes {spec.dtype.name}: expected numbers; leave text processing outside"
             )
         if spec.shape.rank is None:
-            dims: list[int | None] = _wanted(name, index, request)
+            dims: list[int | None] = _wanted(name, index, [], request)
             dims[0] = None
         else:
             dims = _filled(name, index, list(spec.shape.as_list()), request)
@@ -217,19 +217,20 @@ def _inputs(function: Any, request: SourceRequest) -> tuple[TensorSpec, ...]:
 def _filled(name: str, index: int, dims: list[int | None], request: SourceRequest) -> list[int | None]:
     if None not in dims[1:]:
         return dims
-    given = _wanted(name, index, request)
+    given = _wanted(name, index, dims, request)
     if len(given) != len(dims):
         raise SourceError(f"input '{name}' has {len(dims)} dimensions {tuple(dims)}: received {tuple(given)}")
     return [g if d is None and i else d for i, (d, g) in enumerate(zip(dims, given, strict=True))]
 
 
-def _wanted(name: str, index: int, request: SourceRequest) -> list[int | None]:
+def _wanted(name: str, index: int, dims: list[int | None], request: SourceRequest) -> list[int | None]:
     shape = request.shapes.get(name)
     if shape is None and request.sample is not None and index < len(request.sample):
         shape = request.sample[index].shape
     if shape is None:
-        raise SourceError(
-            f"input '{name}' has free dimensions: expected numbers beyond the batch; give --shape {name}=1,…"
+        raise OpenShapeError(
+            f"input '{name}' has free dimensions: expected numbers beyond the batch; give --shape {name}=1,…",
+            {name: fitting([1, *dims[1:]])} if dims else {},
         )
     return list(shape)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hasten.errors import SourceError
+from hasten.errors import OpenShapeError, SourceError
 from hasten.sources import SourceRequest
-from hasten.sources.dims import fitting_shapes
+from hasten.sources.dims import fitting, fitting_shapes
 from hasten.sources.structure import unlike
 from hasten.types import TensorSpec
 
@@ -123,8 +123,9 @@ def _spec(symbol: Any, name: str, index: int, request: SourceRequest) -> TensorS
         dims = [d if d is not None or i == 0 else int(given[i]) for i, d in enumerate(dims)]
     if None in dims[1:]:
         example = ",".join("?" if d is None else str(d) for d in [1, *dims[1:]])
-        raise SourceError(
+        raise OpenShapeError(
             f"input '{name}' has free dimensions {tuple(dims)}: expected numbers beyond the batch; give "
-            f"--shape {name}={example}"
+            f"--shape {name}={example}",
+            {name: fitting([1, *dims[1:]])},
         )
     return TensorSpec(name, dtype, tuple("batch" if d is None else d for d in dims))
