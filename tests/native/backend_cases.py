@@ -31,7 +31,7 @@ from hasten.native.program import Program
 from hasten.native.vectors import helpers
 from hasten.passes.fold_constants import fold_constants
 from hasten.passes.fourier import fourier_as_product
-from hasten.passes.opset import lower_to
+from hasten.passes.opset import lower_to, redefined
 from hasten.passes.spell_out import spell_out
 from hasten.sources.older import newest_read
 
@@ -94,7 +94,7 @@ def _lowered(test, target: Isa) -> Case:  # type: ignore[no-untyped-def]
         try:
             program = program_of(graph, "case", target)
         except UnsupportedOpError:
-            if spell_out(graph, SPELT):
+            if spell_out(graph, SPELT) or not redefined(graph, newest_read()[1]):
                 lower_to(graph, newest_read()[1])
                 graph.ir_version = newest_read()[0]
             shapes.complete(graph)
@@ -123,11 +123,12 @@ def _static(
             if index < len(node.input):
                 constants[node.input[index]] = True
     several = len(model.graph.node) > 1
+    numbers = several and all(array.size == 1 for array in ins)  # they say how long a window or a range is
     inputs, kept = list(model.graph.input), []
     del model.graph.input[:]
     for position, (value, array) in enumerate(zip(inputs, ins, strict=True)):
         small = several and position and array.dtype.kind in "iu" and array.size <= 16
-        if value.name in constants or small:
+        if value.name in constants or small or numbers:
             model.graph.initializer.append(numpy_helper.from_array(array, value.name))
             continue
         _fix(value, array.shape)
