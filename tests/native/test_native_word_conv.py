@@ -130,6 +130,20 @@ def test_a_team_gives_the_same_bits(name: str, always: None, monkeypatch: pytest
                 np.testing.assert_array_equal(call(built, x, parts=parts)[0], alone)
 
 
+@pytest.mark.skipif(HERE.arch == "any", reason="plain C has no team")
+def test_room_for_one_thread_to_do_all(always: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strides longer than the kernel: the image of all rows is larger than those of both halves together."""
+    monkeypatch.setitem(SHAPES, "apart", ((57, 40, 8), 16, (1, 1), {"strides": [8, 8]}))
+    model, x = conv("apart"), input_of("apart")
+    for threads in (1, 2, 3):
+        (step,) = (s for s in program_of(model, "m", HERE, threads=threads, activations="int16").steps)
+        assert isinstance(step, WordConv)
+        assert step.image.size >= (57 // 8 * 8 + 1) * (39 // 8 * 8 + 1) * 8
+    built = build(model, HERE.name, threads=2)
+    expected, most = bound(model, x)
+    assert np.abs(call(built, x)[0] - expected).max() <= 1e-4 * most
+
+
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
 @pytest.mark.parametrize("name", SHAPES)
 def test_nothing_beyond_an_array_is_touched(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch, always: None) -> None:  # type: ignore[no-untyped-def]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["WordConv", "largest_word", "word_conv"]
 
 _ROOM, _WIDEST, _LONGEST = 24, 4, 12  # vectors of sums that registers hold, of one position, and positions of a tile
+_SPARE = 128  # numbers that may be read or written behind an image, and what puts the next on a line of its own
 _LEAST_WORD = 1 << 13  # numbers of fewer bits would lose too much
 
 
@@ -109,8 +110,10 @@ def word_conv(conv: Conv, weight: Array, epilogue: Expr, parts: int) -> WordConv
     """
     x, y = conv.x, conv.y
     step = WordConv(x, y, weight, conv.window, largest_word(weight), parts, y, epilogue, nodes=conv.nodes)
-    size = parts * max(prod(chunk.image) for chunk in _chunks(step, parts)) * x.shape[1]
-    step.image = View.whole(Tensor("words", size + 2 * parts * 64, "int16"), (size + 2 * parts * 64,))
+    # Of little work one thread does all; strides longer than the kernel make one image larger than its halves.
+    each, whole = (max(prod(chunk.image) for chunk in _chunks(step, n)) for n in (parts, 1))
+    size = max(parts * each, whole) * x.shape[1] + parts * _SPARE
+    step.image = View.whole(Tensor("words", size, "int16"), (size,))
     return step
 
 
