@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from exact_cases import pointwise
 from int8_cases import layers
 from native_cases import HERE, graph
 from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -55,6 +56,14 @@ def test_products_of_bytes_are_held_to_the_peak_of_bytes() -> None:
     steps = steps_of(ir.from_proto(layers("int8")), BY_PRODUCTS)
     whole = [s for s in steps if s.is_integer and s.macs]
     assert whole and all(s.limit_ns == pytest.approx(s.macs / 1000.0) for s in whole)
+
+
+@pytest.mark.skipif("vnni" not in HERE.features, reason="the peak of integers is that of 16 bits")
+def test_products_of_16_bits_are_held_to_half_the_peak_of_bytes() -> None:
+    program = program_of(pointwise(64, 40, (5, 7)), "case", HERE, activations="int16")
+    emitted = emit_profiled(program, HERE, threads=1)
+    (step,) = (s for s in _step_times(program, emitted, [1.0] * len(emitted.calls), BY_PRODUCTS) if s.macs)
+    assert step.is_integer and step.limit_ns == pytest.approx(2 * step.macs / 1000.0)
 
 
 def test_minimal_filtering_is_held_to_the_products_it_makes() -> None:

@@ -25,6 +25,7 @@ from hasten.native.compile import Numerics, program_of
 from hasten.native.emit import Emitted
 from hasten.native.emit_timed import emit_profiled
 from hasten.native.isa import Isa, for_host
+from hasten.native.kernels.byte_image import in_words
 from hasten.native.kernels.word_conv import WordConv
 from hasten.native.kernels.word_product import WordProduct
 from hasten.native.program import Program, Step, View
@@ -115,7 +116,8 @@ def _step_times(program: Program, emitted: Emitted, gaps: Sequence[float], peaks
         macs, products = (step.macs(), step.products()) if first else (0, 0)
         moved = emitted.step_bytes[index] + (_tensor_bytes(step) - spared[index] if first else 0)
         whole = _is_integer(step)
-        limit = None if peaks is None else _limit(peaks, products, moved, resident, is_integer=whole)
+        made = products * _bytes_of(step)
+        limit = None if peaks is None else _limit(peaks, made, moved, resident, is_integer=whole)
         timed = emitted.owners[index] in program.timed
         yield StepTime(name, step.title, step.nodes, gap, limit, macs, moved, step.way, timed, whole)
 
@@ -138,6 +140,14 @@ def _bytes(view: View) -> int:
 
 def _is_integer(step: Step) -> bool:
     return isinstance(step, (WordConv, WordProduct)) or any(view.dtype in ("int8", "uint8") for view in step.reads())
+
+
+def _bytes_of(step: Step) -> int:
+    """Products of bytes that one of its own takes the place of, where the peak of integers is that of bytes."""
+    if not isinstance(step, (WordConv, WordProduct)):
+        return 1
+    words = step.words if isinstance(step, WordProduct) else 1
+    return words * (1 if in_words(for_host()) else 2)
 
 
 def _measure(library: ctypes.CDLL, arrays: list[Array], program: Program, emitted: Emitted) -> tuple[Array, float]:
