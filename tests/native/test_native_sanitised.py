@@ -27,6 +27,7 @@ from test_native_fuzz import Graph, random_model
 from test_native_fuzz_layers import Layers
 from test_native_integer import deep_pools
 from test_native_realtime import MODELS as GUARDED
+from test_native_word_conv import conv as windows
 
 import hasten.native.kernels
 from hasten.native.compile import program_of
@@ -77,6 +78,13 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
     "far weights": lambda target: program_of(mlp([131, 260, 3]), "case", replace(target, near_bytes=1000)),
     "both directions": lambda target: program_of(
         recurrent("LSTM", 5, 3, 40, direction="bidirectional"), "case", target, threads=2
+    ),
+    "layers between meetings": lambda target: program_of(mlp([200, 385, 131, 77]), "case", target, threads=2),
+    "windows of words": lambda target: program_of(
+        windows("image, one input channel, stride 2"), "case", target, threads=2, activations="int16"
+    ),
+    "windows of words, dilated": lambda target: program_of(
+        windows("line, dilated"), "case", target, activations="int16"
     ),
     "narrow states": lambda target: kept(shrunk_recurrent("LSTM", 67, batch=2), "case", target),
     "bfloat16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="bfloat16"),
