@@ -11,6 +11,7 @@ from native_cases import HERE, Built
 from onnx import helper
 from spatial_cases import build, call
 
+from hasten.native import emit
 from hasten.native.compile import program_of
 from hasten.native.expr import is_vector
 from hasten.native.isa import ISAS, isa
@@ -48,6 +49,48 @@ def test_a_team_gives_the_same_bits():
     for parts in (1, 2, 3, 5):
         for found, wanted in zip(call(team, *arrays, parts=parts), alone, strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+# x, columns of the weight and its kernel, attributes: rows or, of one line, columns are copied by the thread that reads
+SHARED: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, list[int]]]] = {
+    "line": ((1, 24, 190), (20, 9), {"pads": [4, 4]}),
+    "line, pads behind": ((1, 5, 150), (33, 4), {"pads": [0, 7]}),
+    "line, stride 3": ((1, 16, 400), (16, 2), {"pads": [3, 0], "strides": [3]}),
+    "line, dilated": ((1, 24, 190), (20, 5), {"pads": [9, 3], "dilations": [3]}),
+    "short line": ((1, 64, 7), (64, 3), {"pads": [1, 1]}),
+    "images": ((3, 8, 5, 6), (17, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "images, strides": ((2, 24, 11, 9), (24, 3, 2), {"pads": [2, 0, 0, 1], "strides": [2, 3]}),
+    "image, strides beyond the kernel": ((1, 24, 30, 9), (24, 2, 2), {"pads": [1, 1, 1, 1], "strides": [4, 2]}),
+    "image, dilated": ((1, 9, 16, 15), (70, 3, 3), {"pads": [4, 2, 4, 2], "dilations": [4, 2]}),
+    "apart": ((1, 24, 17, 12), (24, 3, 3), {"pads": [1, 1, 1, 1], "group": [24]}),
+    "apart, strides": ((2, 24, 17, 12), (24, 3, 3), {"pads": [0, 0, 1, 1], "strides": [2, 2], "group": [24]}),
+}
+# Too short to be cut, or copied by all before any reads.
+TOGETHER = {"short line", "apart", "apart, strides"}
+
+
+def shared_layer(name: str) -> ir.Model:
+    """One convolution of ``SHARED``, float32 outside."""
+    shape, (count, *kernel), given = SHARED[name]
+    attributes = {key: value[0] if key == "group" else value for key, value in given.items()}
+    g = Graph(7)
+    w = g.filters(count, shape[1] // attributes.get("group", 1), *kernel)
+    y = g.rounded(g.node("Conv", g.rounded("x"), w, **attributes), scale=0.03)
+    return ir.from_proto(g.model([y], {"x": shape}))
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_each_thread_copies_what_it_reads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emit, "SPLIT_MACS", 1)
+    model = shared_layer(name)
+    x = np.random.default_rng(2).standard_normal(SHARED[name][0]).astype(np.float32)
+    for target in (t for t in TARGETS if isa(t).arch != "any"):
+        alone = call(build(model, target), x)
+        for threads in (2, 3):
+            team = build(model, target, threads=threads)
+            assert ("own = image" in team.emitted.source) == (name not in TOGETHER)
+            for parts in (1, 2, 3, 5):
+                np.testing.assert_array_equal(call(team, x, parts=parts)[0], alone[0])
 
 
 @pytest.mark.parametrize("channels", [8, 24])

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from onnx import helper
 from sanitised import findings
 from test_native_blocks import BLOCKS
 from test_native_branch import nested
+from test_native_bytes import SHARED, shared_layer
 from test_native_exact import kept, words
 from test_native_fuzz import Graph, random_model
 from test_native_fuzz_layers import Layers
@@ -70,6 +72,7 @@ MODELS: dict[str, Callable[[], ir.Model]] = {
     "bytes in depth": lambda: deep_pools(np.zeros((2, 67, 5, 7, 6), np.int8)),
     "bytes at run time": lambda: ir.from_proto(dynamic_layers()),
     "bytes throughout": lambda: ir.from_proto(small_net()),
+    **{f"bytes, {name}": partial(shared_layer, name) for name in SHARED},
 }
 # Programs that an option, other caches or other processors ask for.
 OTHERWISE: dict[str, Callable[[Isa], Program]] = {
@@ -79,6 +82,10 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
     "both directions": lambda target: program_of(
         recurrent("LSTM", 5, 3, 40, direction="bidirectional"), "case", target, threads=2
     ),
+    **{
+        f"bytes by two, {name}": lambda target, name=name: program_of(shared_layer(name), "case", target, threads=2)
+        for name in SHARED
+    },
     "layers between meetings": lambda target: program_of(mlp([200, 385, 131, 77]), "case", target, threads=2),
     "windows of words": lambda target: program_of(
         windows("image, one input channel, stride 2"), "case", target, threads=2, activations="int16"

@@ -65,7 +65,7 @@ def program_of(
     if threads == 1:
         return scheduled(stored, isa, schedule)
     settled = scheduled(stored, isa)
-    settled = replace(settled, steps=paired([step.shared(isa) for step in settled.steps]))
+    settled = replace(settled, steps=paired([step.shared(isa, threads) for step in settled.steps]))
     return chained(settled, threads, isa.lanes)
 
 

@@ -247,7 +247,7 @@ class Step:
         """The step that computes the same in the way that a model of the machine prefers."""
         return self
 
-    def shared(self, isa: Isa) -> Step:
+    def shared(self, isa: Isa, threads: int) -> Step:
         """As ``preferred`` made it, or in a way nearly as cheap whose parts, one for each thread, read less of what
         another one wrote.
         """

@@ -17,7 +17,9 @@ import numpy as np
 
 from hasten.native.kernels.byte_depthwise_words import WordWriter
 from hasten.native.kernels.byte_image import (
+    MET,
     Geometry,
+    by_all_parts,
     copy_image,
     flips,
     image_of,
@@ -196,14 +198,15 @@ class _Writer:
             signature.append(("const uint8_t *restrict border", out.constant(border)))
         batch, height = step.y.shape[:2]
         split = out.splits(step.macs())
-        lines = ["(void)flags;"] if split else []
+        lines = [] if split and step.is_copied else ["(void)flags;"] if split else []
         if step.is_copied:
+            piece = by_all_parts(step.image) if split else None
             pads, phases = step.geometry.pads, step.geometry.strides[1]
             given, copying = copy_image(
-                out, step.x, step.image, pads, fill=str(zero & 0xFF), phases=phases, split=split
+                out, step.x, step.image, pads, fill=str(zero & 0xFF), phases=phases, piece=piece
             )
             signature = [*given, *signature]
-            lines += [*copying, "const uint8_t *x = image;"]
+            lines += [*copying, *MET[:split], "const uint8_t *x = image;"]
         tiles, left = height // self.rows, height % self.rows
         for count, size, first in ((tiles, self.rows, 0), (1, left, tiles * self.rows)):
             if count and size:

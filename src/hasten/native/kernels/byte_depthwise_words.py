@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.kernels.byte_image import copy_image, stored
+from hasten.native.kernels.byte_image import MET, by_all_parts, copy_image, stored
 from hasten.native.kernels.byte_tile import TileStore
 from hasten.native.kernels.requantise import Rounding
 from hasten.types import Array
@@ -92,10 +92,11 @@ class WordWriter:
             ("uint8_t *restrict y", f"(uint8_t *)({out.pointer(step.y)})"),
         ]
         split = out.splits(step.macs())
-        lines = ["(void)flags;"] if split else []
+        lines = [] if split and step.is_copied else ["(void)flags;"] if split else []
         if step.is_copied:
-            given, copying = copy_image(out, step.x, step.image, (0, 0), fill="0", split=split)
-            lines += [*copying, "const uint8_t *x = image;"]
+            piece = by_all_parts(step.image) if split else None
+            given, copying = copy_image(out, step.x, step.image, (0, 0), fill="0", piece=piece)
+            lines += [*copying, *MET[:split], "const uint8_t *x = image;"]
         else:
             given = [(f"const {step.x.dtype}_t *restrict x", out.pointer(step.x))]
         if self._whole != range(self.columns):

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from hasten.native.lower import Lowering
 
 __all__ = [
+    "MET",
     "Geometry",
+    "Piece",
+    "by_all_parts",
     "copy_image",
     "copy_words",
     "flips",
@@ -35,6 +38,8 @@ __all__ = [
     "stored",
     "word_image",
 ]
+
+MET = ("meet(flags, part, parts);",)
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,18 @@ def word_image(low: Lowering, x: View, sizes: tuple[int, int], kernel: tuple[int
     return low.new((x.shape[0], rows, columns, x.shape[3]), "int16")
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What of an image is filled, in C, half-open: rows of all images below each other, or columns of one alone."""
+
+    image: str
+    first: str
+    last: str
+    columns: bool = False
+
+
 def copy_words(
-    out: Emitter, x: View, image: View, pads: tuple[int, int], *, zero: str, split: bool = False
+    out: Emitter, x: View, image: View, pads: tuple[int, int], *, zero: str, piece: Piece | None = None
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """The like of ``copy_image`` for an image of 16-bit numbers: x less ``zero``, in C, and zeros as borders."""
     signature = [
@@ -145,13 +160,13 @@ def copy_words(
         (f"const {x.dtype}_t *restrict from", out.pointer(x)),
     ]
     value = "from[i]" if zero == "0" else f"(int16_t)(from[i] - {zero})"
-    return signature, _by_one_part(list(_copy(x, image, pads, ("0", 1, value))), split=split)
+    return signature, list(_Copy(x, image, pads, "0", value).lines(piece or whole(image)))
 
 
 def copy_image(
-    out: Emitter, x: View, image: View, pads: tuple[int, int], *, fill: str, phases: int = 1, split: bool = False
+    out: Emitter, x: View, image: View, pads: tuple[int, int], *, fill: str, phases: int = 1, piece: Piece | None = None
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """Parameters ``image`` and ``from``, and the statements that copy x into its image; one part of a team does it.
+    """Parameters ``image`` and ``from``, and the statements that copy x into its image, or a ``piece`` of it.
 
     ``fill``: what the borders hold, in C.
     """
@@ -160,35 +175,109 @@ def copy_image(
         ("uint8_t *restrict image", out.pointer(image)),
         ("const uint8_t *restrict from", f"(const uint8_t *)({out.pointer(x)})"),
     ]
-    return signature, _by_one_part(list(_copy(x, image, pads, (fill, phases, value))), split=split)
+    return signature, list(_Copy(x, image, pads, fill, value, phases).lines(piece or whole(image)))
 
 
-def _by_one_part(lines: list[str], *, split: bool) -> list[str]:
-    if not split:
-        return lines
-    return ["if (part == 0) {", *(f"    {line}" for line in lines), "}", "meet(flags, part, parts);"]
+def whole(image: View) -> Piece:
+    """All rows of an image."""
+    return Piece("image", "0", str(image.shape[0] * image.shape[1]))
 
 
-def _copy(x: View, image: View, pads: tuple[int, int], how: tuple[str, int, str]) -> Iterator[str]:
-    (batch, height, width, channels), (_, rows, columns, _) = x.shape, image.shape
-    (top, left), (fill, phases, value) = pads, how
-    line, full = width * channels, columns * channels
-    if (height, width) == (rows, columns) and phases == 1:
-        yield f"for (long i = 0; i < {batch * height * line}; i++) image[i] = {value};"
-        return
-    size = rows * full
-    element = image.dtype + "_t"
-    yield f"__builtin_memset(image, {fill}, {batch * size * np.dtype(image.dtype).itemsize});"
-    yield f"for (int n = 0; n < {batch}; n++)"
-    yield f"    for (int h = 0; h < {height}; h++{f', from += {line}' if phases == 1 else ''}) {{"
-    if phases == 1:
-        yield f"        {element} *to = image + n * {size} + (h + {top}) * {full} + {left * channels};"
-        yield f"        for (int i = 0; i < {line}; i++) to[i] = {value};"
-    else:
-        place = f"(w + {left}) % {phases} * {columns // phases * channels} + (w + {left}) / {phases} * {channels}"
-        yield f"        {element} *row = image + n * {size} + (h + {top}) * {full};"
-        yield f"        for (int w = 0; w < {width}; w++, from += {channels}) {{"
-        yield f"            {element} *to = row + {place};"
-        yield f"            for (int i = 0; i < {channels}; i++) to[i] = {value};"
-        yield "        }"
-    yield "    }"
+def by_all_parts(image: View) -> Piece:
+    """Rows of an image, shared out to a team; all of them are there when its parts have met."""
+    rows = image.shape[0] * image.shape[1]
+    return Piece("image", f"{rows} * part / parts", f"{rows} * (part + 1) / parts")
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Writes the C that fills an image from ``from``; ``value``: C of number ``i``."""
+
+    x: View
+    image: View
+    pads: tuple[int, int]
+    fill: str
+    value: str
+    phases: int = 1
+
+    def lines(self, piece: Piece) -> Iterator[str]:
+        (batch, height, width, channels), (_, rows, columns, _) = self.x.shape, self.image.shape
+        (top, left), full = self.pads, columns * channels
+        if piece.columns:
+            yield from self._columns(piece)
+        elif (height, width) == (rows, columns) and self.phases == 1:
+            bounds = f"long i = {_times(piece.first, full)}; i < {_times(piece.last, full)}; i++"
+            yield f"for ({bounds}) {piece.image}[i] = {self.value};"
+        else:
+            yield f"for (int g = {piece.first}; g < {piece.last}; g++) {{"
+            h = f"g % {rows}" if batch > 1 else "g"
+            yield f"    const int h = {h}{f' - {top}' if top else ''};"
+            yield f"    {self.image.dtype}_t *to = {piece.image} + g * {full};"
+            if height != rows:
+                yield f"    if ((unsigned)h >= {height}) {{"
+                yield f"        {self._filled('to', str(full))}"
+                yield "        continue;"
+                yield "    }"
+            row = f"(g / {rows} * {height} + h)" if batch > 1 else "h"
+            yield f"    const {_held(self.x, self.image)} *line = from + {row} * {width * channels};"
+            yield from (f"    {line}" for line in (self._apart() if self.phases > 1 else self._row(left)))
+            yield "}"
+
+    def _row(self, left: int) -> Iterator[str]:
+        """One row with its borders."""
+        (*_, width, channels), columns = self.x.shape, self.image.shape[2]
+        before, line, behind = left * channels, width * channels, (columns - left - width) * channels
+        if before:
+            yield self._filled("to", str(before))
+        yield f"for (int i = 0; i < {line}; i++) to[{f'{before} + ' if before else ''}i] = {self._of('line')};"
+        if behind:
+            yield self._filled(f"to + {before + line}", str(behind))
+
+    def _apart(self) -> Iterator[str]:
+        """One row, columns of equal remainder beside each other."""
+        (*_, width, channels), columns, left = self.x.shape, self.image.shape[2], self.pads[1]
+        if width != columns:
+            yield self._filled("to", str(columns * channels))
+        at = f"(w + {left})" if left else "w"
+        yield f"for (int w = 0; w < {width}; w++, line += {channels}) {{"
+        place = f"{at} % {self.phases} * {columns // self.phases * channels} + {at} / {self.phases} * {channels}"
+        yield f"    {self.image.dtype}_t *there = to + {place};"
+        yield f"    for (int i = 0; i < {channels}; i++) there[i] = {self._of('line')};"
+        yield "}"
+
+    def _columns(self, piece: Piece) -> Iterator[str]:
+        """Columns of the one row that there is."""
+        (*_, width, channels), columns, left = self.x.shape, self.image.shape[2], self.pads[1]
+        end = left + width
+        yield f"const int first = {piece.first}, last = {piece.last};"
+        if left:
+            yield f"if (first < {left})"
+            count = f"((last < {left} ? last : {left}) - first) * {channels}"
+            yield f"    {self._filled(f'{piece.image} + first * {channels}', count)}"
+        low = f"(first > {left} ? first : {left})" if left else "first"
+        high = f"(last < {end} ? last : {end})" if end < columns else "last"
+        shifted = self.value.replace("from[i]", f"from[i - {left * channels}]") if left else self.value
+        yield f"for (int i = {low} * {channels}; i < {high} * {channels}; i++) {piece.image}[i] = {shifted};"
+        if end < columns:
+            yield f"if (last > {end}) {{"
+            yield f"    const int start = first > {end} ? first : {end};"
+            yield f"    {self._filled(f'{piece.image} + start * {channels}', f'(last - start) * {channels}')}"
+            yield "}"
+
+    def _of(self, name: str) -> str:
+        return self.value.replace("from[i]", f"{name}[i]")
+
+    def _filled(self, place: str, count: str) -> str:
+        size = np.dtype(self.image.dtype).itemsize
+        return f"__builtin_memset({place}, {self.fill}, {_times(count, size)});"
+
+
+def _held(x: View, image: View) -> str:
+    """The C type of the numbers of x that an image is filled from."""
+    return f"{x.dtype}_t" if image.dtype == "int16" else "uint8_t"
+
+
+def _times(count: str, size: int) -> str:
+    if count.isdigit():
+        return str(int(count) * size)
+    return count if size == 1 else f"({count}) * {size}"

@@ -9,14 +9,17 @@ no dot product of bytes, the image is of 16-bit numbers, taken two at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hasten.native.kernels.byte_image import (
+    MET,
     Geometry,
+    Piece,
+    by_all_parts,
     copy_image,
     copy_words,
     image_of,
@@ -27,14 +30,17 @@ from hasten.native.kernels.byte_image import (
 )
 from hasten.native.kernels.byte_tile import TileStore
 from hasten.native.kernels.requantise import Requantise, Rounding
-from hasten.native.program import Step, View
+from hasten.native.program import Step, Tensor, View
 from hasten.types import Array
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
+    from hasten.native.isa import Isa
     from hasten.native.lower import Lowering
 
 __all__ = ["ByteConv"]
+
+_SPARE = 128  # numbers between the images of two threads: steps read a little behind the end, and lines are apart
 
 
 @dataclass(eq=False)
@@ -54,6 +60,8 @@ class ByteConv(Step):
     requantise: Requantise | None
     late: View | None = None
     """A scalar of x's type to be added to ``zero``: known at run time only."""
+    images: int = 1
+    """Pieces that the image is in, one for each thread of a team: neighbours have in common what both need."""
     READS = ("x", "late")
 
     @property
@@ -97,6 +105,25 @@ class ByteConv(Step):
         kh, kw, channels, count = self.weight.shape
         size = "x".join(map(str, self.y.shape[1:3]))
         return f"int8 {kh}x{kw}, {channels} -> {count}, {size}"
+
+    def shared(self, isa: Isa, threads: int) -> Step:
+        """With an image for each thread: none then waits for what another one copies."""
+        batch, rows, *_ = self.y.shape
+        alone = batch * self.image.shape[1] == 1
+        if not self.is_copied or (batch * rows < 2 * threads and not alone):
+            return self
+        size = self.image.size + (threads - 1) * self.apart
+        tensor = Tensor(self.image.tensor.name, size, self.image.dtype)
+        return replace(self, image=View(tensor, self.image.shape, self.image.strides), images=threads)
+
+    @property
+    def apart(self) -> int:
+        """How much further apart than in one image neighbouring pieces lie."""
+        g, (*_, columns, channels) = self.geometry, self.image.shape
+        kh, kw = map(int, self.weight.shape[:2])
+        if self.image.shape[0] * self.image.shape[1] == 1:
+            return max(0, (kw - 1) * g.dilations[1] + 1 - g.strides[1]) * channels + _SPARE
+        return max(0, (kh - 1) * g.dilations[0] + 1 - g.strides[0]) * columns * channels + _SPARE
 
     def macs(self) -> int:
         """N · OH · OW · kh · kw · C · M."""
@@ -155,17 +182,72 @@ class _Writer:
             signature.append(("uint8_t *restrict y", f"(uint8_t *)({out.pointer(step.y)})"))
         else:
             signature.append(("int32_t *restrict y", out.pointer(step.y)))
-        lines = list(self._rows(split=split))
         if step.late is not None:
             signature.append((f"const {step.late.dtype}_t *late", out.pointer(step.late)))
-        if step.is_copied:
-            given, copying = self._copied(split=split)
-            lines = [*(f"    {line}" for line in copying), f"    const {self.image} *p = image;", *lines]
+        shared = self._shared if split else ""
+        apart = split and self._is_apart(shared)
+        share = ("k", str(step.images)) if apart else ("part", "parts") if split else None
+        lines: list[str] = []
+        if apart:
+            piece = Piece("own", *self._read(shared), columns=shared == "tiles")
+            given, lines = self._copied(piece)
+            shift = f"(long)k * {step.apart}"
+            lines = [f"{self.image} *restrict own = image + {shift};", *lines, f"const {self.image} *p = own;"]
+        elif step.is_copied:
+            given, lines = self._copied(by_all_parts(step.image) if split else None)
+            lines = [*lines, *MET[:split], f"const {self.image} *p = image;"]
         else:
             given = [("const uint8_t *restrict p", f"(const uint8_t *)({out.pointer(step.image)})")]
-        if split:
-            lines.append("    (void)flags;")
-        out.function(step.kernel, step.title, [*given, *signature], "\n".join(lines), split=split)
+        lines += self._rows(shared, share)
+        if apart:
+            inner = (f"    {line}" for line in lines)
+            lines = [f"for (int k = part; k < {step.images}; k += parts) {{", *inner, "}", "(void)flags;"]
+        elif split and not step.is_copied:
+            lines.append("(void)flags;")
+        out.function(
+            step.kernel, step.title, [*given, *signature], "\n".join(f"    {line}" for line in lines), split=split
+        )
+
+    @cached_property
+    def _shared(self) -> str:
+        """What a team shares out: whichever there is enough of, rows first."""
+        batch, rows, columns, _ = self.step.y.shape
+        if batch * rows >= 2 * self.out.threads:
+            return "rows"
+        return "tiles" if columns // self.tile >= max(2, self.panels) else "panels"
+
+    def _counts(self) -> dict[str, int]:
+        batch, rows, columns, _ = self.step.y.shape
+        return {"rows": batch * rows, "tiles": columns // self.tile, "panels": self.panels}
+
+    def _is_apart(self, shared: str) -> bool:
+        """True where each thread copies what it alone reads."""
+        if self.step.images == 1 or not self.step.is_copied:
+            return False
+        return shared == "rows" or (shared == "tiles" and self._counts()["tiles"] >= self.step.images)
+
+    def _read(self, shared: str) -> tuple[str, str]:
+        """Rows of the image that piece ``k`` reads, or columns: half-open, in C."""
+        (kh, kw), g, count, n = self.step.weight.shape[:2], self.step.geometry, self._counts()[shared], self.step.images
+        if shared == "tiles":
+            columns, (*_, full, _) = self.step.y.shape[2], self.step.image.shape
+            reach, stride = (kw - 1) * g.dilations[1] + 1, g.strides[1] * self.tile
+            end = f"{count} * (k + 1) / {n} * {stride} + {reach - g.strides[1]}"
+            return (
+                f"{count} * k / {n} * {stride}",
+                f"k == {n - 1} ? {min(full, (columns - 1) * g.strides[1] + reach)} : {end}",
+            )
+        reach = (kh - 1) * g.dilations[0] + 1
+        first, last = (self._row(row) for row in (f"({count} * k / {n})", f"({count} * (k + 1) / {n} - 1)"))
+        return first, f"{last} + {reach}"
+
+    def _row(self, row: str) -> str:
+        """The first row of the image under a row of y."""
+        batch, rows = self.step.y.shape[:2]
+        stride = self.step.geometry.strides[0]
+        if batch == 1:
+            return f"{row} * {stride}"
+        return f"({row} / {rows}) * {self.step.image.shape[1]} + ({row} % {rows}) * {stride}"
 
     @cached_property
     def _zero(self) -> int:
@@ -184,42 +266,36 @@ class _Writer:
             found.append(("const int32_t *restrict s", out.constant(_widen(sums.astype(np.int32), padded))))
         return found
 
-    def _copied(self, *, split: bool) -> tuple[list[tuple[str, str]], list[str]]:
+    def _copied(self, piece: Piece | None) -> tuple[list[tuple[str, str]], list[str]]:
         """Parameters and statements of the copy."""
         step, late = self.step, " + *late" if self.step.late is not None else ""
         if self.words:
             zero = f"({step.zero}{late})" if late else str(step.zero)
-            return copy_words(self.out, step.x, step.image, step.geometry.pads, zero=zero, split=split)
+            return copy_words(self.out, step.x, step.image, step.geometry.pads, zero=zero, piece=piece)
         fill = f"(uint8_t)({self._zero}{late})" if late else str(self._zero & 0xFF)
-        return copy_image(self.out, step.x, step.image, step.geometry.pads, fill=fill, split=split)
+        return copy_image(self.out, step.x, step.image, step.geometry.pads, fill=fill, piece=piece)
 
-    def _rows(self, *, split: bool) -> Iterator[str]:
-        """Rows × tiles × panels; a team shares out whichever there are enough of, rows first."""
-        step, tile, image = self.step, self.tile, self.step.image.shape
-        batch, rows, columns, _ = step.y.shape
-        tiles, left, team = columns // tile, columns % tile, self.out.threads
-        shared = "rows" if batch * rows >= 2 * team else "tiles" if tiles >= max(2, self.panels) else "panels"
-        counts = {"rows": batch * rows, "tiles": tiles, "panels": self.panels}
+    def _rows(self, shared: str, share: tuple[str, str] | None) -> Iterator[str]:
+        """Rows × tiles × panels; ``share``: which part this is of how many, in C."""
+        step, tile, image, counts = self.step, self.tile, self.step.image.shape, self._counts()
         bounds = {name: ("0", str(count)) for name, count in counts.items()}
-        if split:
-            count = counts[shared]
-            bounds[shared] = f"{count} * part / parts", f"{count} * (part + 1) / parts"
-        yield f"    for (int r = {bounds['rows'][0]}; r < {bounds['rows'][1]}; r++) {{"
-        row = f"r * {step.geometry.strides[0]}"
-        if batch > 1:
-            row = f"(r / {rows}) * {image[1]} + (r % {rows}) * {step.geometry.strides[0]}"
-        yield f"        const {self.image} *row = p + ({row}) * {image[2] * image[3]};"
-        yield f"        for (int t = {bounds['tiles'][0]}; t < {bounds['tiles'][1]}; t++) {{"
+        if share:
+            part, parts = share
+            bounds[shared] = f"{counts[shared]} * {part} / {parts}", f"{counts[shared]} * ({part} + 1) / {parts}"
+        left = step.y.shape[2] % tile
+        yield f"for (int r = {bounds['rows'][0]}; r < {bounds['rows'][1]}; r++) {{"
+        yield f"    const {self.image} *row = p + ({self._row('r')}) * {image[2] * image[3]};"
+        yield f"    for (int t = {bounds['tiles'][0]}; t < {bounds['tiles'][1]}; t++) {{"
         yield from self._tile(tile, f"t * {tile}", bounds["panels"])
-        yield "        }"
-        if left:
-            yield "        if (part == parts - 1) {" if split and shared == "tiles" else "        {"
-            yield from self._tile(left, str(tiles * tile), bounds["panels"])
-            yield "        }"
         yield "    }"
+        if left:
+            yield f"    if ({part} == {parts} - 1) {{" if share and shared == "tiles" else "    {"
+            yield from self._tile(left, str(counts["tiles"] * tile), bounds["panels"])
+            yield "    }"
+        yield "}"
 
     def _tile(self, tile: int, column: str, panels: tuple[str, str]) -> Iterator[str]:
-        step, width, indent, inner = self.step, self.width, " " * 12, " " * 16
+        step, width, indent, inner = self.step, self.width, " " * 8, " " * 12
         _, _, columns, channels = step.image.shape
         stride, (dh, dw), kw = step.geometry.strides[1], step.geometry.dilations, step.weight.shape[1]
         unit = width * self.out.lanes * self.taken

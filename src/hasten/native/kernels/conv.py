@@ -101,7 +101,7 @@ class Conv(Finished):
             return filtered[0][1]
         return replace(self, schedule=_cheapest(_sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)))
 
-    def shared(self, isa: Isa) -> Step:
+    def shared(self, isa: Isa, threads: int) -> Step:
         """By rows, where that costs little."""
         assert self.schedule is not None
         sweeps = _sweeps(self, axes_of(self.x, self.y, self.window), self.weight, isa)

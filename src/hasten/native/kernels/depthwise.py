@@ -74,7 +74,7 @@ class Depthwise(Finished):
         """The cheapest tile."""
         return replace(self, schedule=choose(self._sweep, isa))
 
-    def shared(self, isa: Isa) -> Step:
+    def shared(self, isa: Isa, threads: int) -> Step:
         """By rows, where that costs little."""
         assert self.schedule is not None
         return replace(self, schedule=kept_to_rows(self.schedule, [(isa, self._sweep)]))
