@@ -173,6 +173,9 @@ measure of the doctor as it was then, and none of it as it is now.
 | H0xx to H2xx, set 38: 23 whole packages, a to m; one that can be argued counts as false | 31 | 1 | 96.8 % |
 | set 38 without retired calls | 3 | 1 | 66.7 % |
 | sets 35 to 37, without safety | 13 | 3 | 76.9 % |
+| H3xx, H4xx, H5xx, set 39: 41 whole packages | 134 | 6 | 95.5 % |
+| all rules, set 40: 44 whole packages | 199 | 4 | 98.0 % |
+| sets 39 and 40, without safety and retired calls | 19 | 0 | 100 % |
 
 What a user of a large package sees is mostly unsafe loads and retired calls (1405 of the newest 1768), and of those 23
 were false: files that the same run has just written, and the branch for a torch too old for the safe reader. The rest
@@ -223,6 +226,11 @@ function makes itself where it is not there yet (3, mended since). The other thr
 hand, and two clocks around an answer that is made word by word (mended since). What was missed weighed more: loaders
 that a trainer of another file is handed, or whose batches go to a device that the object was told (17 in eleven files,
 found since).
+
+In sets 39 and 40, of packages whose authors nobody here had read before, the ten that count as false were all unsafe
+loads: weights that lie in the package itself (3), of the same run (3), caches and statistics that the program keeps for
+itself (3), and a file whose checksum had just been compared. Of the 19 others eleven were loaders without pinning in one
+package.
 
 How much is found is held by 57 whole files in many styles (`tests/doctor/whole`), each rule in at least five.
 """
