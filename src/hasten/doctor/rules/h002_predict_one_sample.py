@@ -2,11 +2,12 @@
 
 ## What it does
 Finds `model.predict(x[None])`, `model.predict(np.expand_dims(x, 0))` and other ways to hand `predict` one sample; also
-in a function that is only ever called with one. Left alone are a script's one answer (about a file that it reads, about
-numbers written out, about a row picked by its number, of a model that it has just trained), and one sample beside a
-loop that asks the same model again and again: that loop is what H001 names; functions that draw what they ask about,
-loops that print a handful of answers, look now and then or time single calls, trials whose shape alone is read, and
-functions that load the model they ask (H110), request handlers aside.
+in a function that is only ever called with one, and in a handler where a thread is handed the method
+(`asyncio.to_thread(model.predict, x[None])`, `run_in_executor`, `functools.partial`). Left alone are a script's one
+answer (about a file that it reads, about numbers written out, about a row picked by its number, of a model that it has
+just trained), and one sample beside a loop that asks the same model again and again: that loop is what H001 names;
+functions that draw what they ask about, loops that print a handful of answers, look now and then or time single calls,
+trials whose shape alone is read, and functions that load the model they ask (H110), request handlers aside.
 
 ## Why is this bad
 `predict` builds a data pipeline around its input. For one sample the pipeline is the whole cost. Keras' own
@@ -42,10 +43,24 @@ from hasten.doctor.rules.h001_predict_in_loop import check as in_loop
 from hasten.doctor.rules.h001_predict_in_loop import direct_call, is_measured, is_passed_one
 from hasten.doctor.samples import first_argument, is_keras_predict, is_one_sample, value_of
 
+_MESSAGE = "`predict` on one sample spends its time on preparation"
+
+# What calls a function that it is given, and where in its arguments that function stands.
+_CALLERS = {
+    "asyncio.to_thread": 0,
+    "anyio.to_thread.run_sync": 0,
+    "fastapi.concurrency.run_in_threadpool": 0,
+    "functools.partial": 0,
+    "starlette.concurrency.run_in_threadpool": 0,
+}
+
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Keras `predict` calls on one sample that no loop repeats (H001 names those)."""
     assert isinstance(node, ast.Call)
+    if _is_handed_over(node, code):
+        yield hit(node, _MESSAGE)
+        return
     if not is_keras_predict(node, code) or not _is_one(first_argument(node), code):
         return
     if any(True for _ in in_loop(node, code)) or is_measured(node, code.loop(node), code):
@@ -57,7 +72,17 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     around = code.function(node) or code.loop(node)  # a loop that H001 leaves alone
     if around is not None and (draws(around, code) or shows_few(code.loop(node), code)):
         return
-    yield hit(node, "`predict` on one sample spends its time on preparation", *direct_call(node, code), safe=True)
+    yield hit(node, _MESSAGE, *direct_call(node, code), safe=True)
+
+
+def _is_handed_over(node: ast.Call, code: Code) -> bool:
+    """True where a handler has another thread ask the model about one sample."""
+    executor = isinstance(node.func, ast.Attribute) and node.func.attr == "run_in_executor"
+    place = 1 if executor else _CALLERS.get(code.qualified(node.func))
+    if place is None or len(node.args) <= place or code.handler(node) is None or code.loop(node) is not None:
+        return False
+    asked = ast.Call(node.args[place], node.args[place + 1 :], node.keywords)
+    return is_keras_predict(asked, code) and _is_one(first_argument(asked), code)
 
 
 def _is_beside_loop(node: ast.Call, code: Code) -> bool:
