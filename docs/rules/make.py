@@ -229,8 +229,8 @@ found since).
 
 In sets 39 and 40, of packages whose authors nobody here had read before, the ten that count as false were all unsafe
 loads: weights that lie in the package itself (3), of the same run (2), caches and statistics that the program keeps for
-itself (4), and a file whose checksum had just been compared. Of the 19 others eleven were loaders without pinning in one
-package.
+itself (4), and a file whose checksum had just been compared. Of the 19 others eleven were loaders without pinning in
+one package.
 
 How much is found is held by 57 whole files in many styles (`tests/doctor/whole`), each rule in at least five.
 """
