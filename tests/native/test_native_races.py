@@ -18,9 +18,11 @@ import onnx_ir as ir
 import pytest
 from backend_cases import Case, joined
 from native_cases import HERE, RUNNABLE, mlp
+from test_native_row_chain import MODELS as BY_ROWS
 from test_native_sanitised import MODELS, case_of
 from test_native_team import CASES as SHARED
 
+from hasten.native import compile as compiling
 from hasten.native import emit
 from hasten.native.compile import program_of
 from hasten.native.emit import ARGUMENTS, Emitter
@@ -117,7 +119,8 @@ def _gcc(folder: Path, target: Isa, *arguments: str) -> None:
 
 @pytest.fixture
 def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emit, "SPLIT_MACS", 1)
+    for module in (emit, compiling):
+        monkeypatch.setattr(module, "SPLIT_MACS", 1)
     monkeypatch.setattr(recurrent_loops, "_SPLIT_MACS", 1)
     for name in ("_MEETING", "_LINE"):
         monkeypatch.setattr(dense_chain, name, 0)
@@ -125,6 +128,7 @@ def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shared(target: Isa) -> Iterator[Case]:
     made: dict[str, Callable[[], ir.Model]] = {**MODELS, **{f"team, {n}": make for n, (make, _) in SHARED.items()}}
+    made |= {f"rows, {n}": make for n, (make, _) in BY_ROWS.items()}
     for name, make in made.items():
         yield case_of(name, program_of(make(), "case", target, threads=2))
 

@@ -29,6 +29,7 @@ from test_native_fuzz import Graph, random_model
 from test_native_fuzz_layers import Layers
 from test_native_integer import deep_pools
 from test_native_realtime import MODELS as GUARDED
+from test_native_row_chain import MODELS as BY_ROWS
 from test_native_word_conv import conv as windows
 
 import hasten.native.kernels
@@ -85,6 +86,10 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
     **{
         f"bytes by two, {name}": lambda target, name=name: program_of(shared_layer(name), "case", target, threads=2)
         for name in SHARED
+    },
+    **{
+        f"rows by two, {name}": lambda target, make=make: program_of(make(), "case", target, threads=2)
+        for name, (make, _) in BY_ROWS.items()
     },
     "layers between meetings": lambda target: program_of(mlp([200, 385, 131, 77]), "case", target, threads=2),
     "windows of words": lambda target: program_of(

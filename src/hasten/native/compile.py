@@ -9,13 +9,14 @@ import onnx_ir as ir
 
 from hasten.graph import clone, shapes
 from hasten.native.build import compile_library
-from hasten.native.emit import Emitted, emit
+from hasten.native.emit import SPLIT_MACS, Emitted, emit
 from hasten.native.fuse import fuse
 from hasten.native.isa import Isa
 from hasten.native.kernels.attend_chain import attentions
 from hasten.native.kernels.dense_chain import chained
 from hasten.native.kernels.far_dense import kept_far
 from hasten.native.kernels.recurrent_pair import paired
+from hasten.native.kernels.row_chain import row_chains
 from hasten.native.kernels.transpose import transposes
 from hasten.native.kernels.word_conv import WordConv
 from hasten.native.kernels.word_product import WordProduct
@@ -66,7 +67,7 @@ def program_of(
         return scheduled(stored, isa, schedule)
     settled = scheduled(stored, isa)
     settled = replace(settled, steps=paired([step.shared(isa, threads) for step in settled.steps]))
-    return chained(settled, threads, isa.lanes)
+    return row_chains(chained(settled, threads, isa.lanes), isa, threads, SPLIT_MACS)
 
 
 def _fused(model: ir.Model, name: str, isa: Isa) -> Program:

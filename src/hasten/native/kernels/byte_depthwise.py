@@ -8,7 +8,7 @@ together serves every row of outputs that lies under it, so a tile is several ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
 from typing import TYPE_CHECKING
@@ -19,8 +19,10 @@ from hasten.native.kernels.byte_depthwise_words import WordWriter
 from hasten.native.kernels.byte_image import (
     MET,
     Geometry,
+    bordered,
     by_all_parts,
     copy_image,
+    copy_of,
     flips,
     image_of,
     in_words,
@@ -97,6 +99,16 @@ class ByteDepthwise(Step):
         elif joined:
             image = image_of(low, x, (y.shape[1], y.shape[2]), (kh, kw), geometry, apart=True)
         return ByteDepthwise(x, y, image, weight, geometry, zero, requantise, joined)
+
+    def over(self, x: View, y: View, geometry: Geometry) -> ByteDepthwise:
+        """The same layer over some rows alone."""
+        image, kernel = x, (int(self.weight.shape[0]), int(self.weight.shape[1]))
+        if self.is_copied and self.joined:
+            shape = bordered(x, (y.shape[1], y.shape[2]), kernel, geometry, geometry.strides[1])
+            image = copy_of(self.image, shape)
+        elif self.is_copied:
+            image = copy_of(self.image, x.shape)
+        return replace(self, x=x, y=y, geometry=geometry, image=image)
 
     @property
     def title(self) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hasten.native.kernels.spatial import Window, channels_last
-from hasten.native.program import View, contiguous_strides
+from hasten.native.program import Tensor, View, contiguous_strides
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ __all__ = [
     "MET",
     "Geometry",
     "Piece",
+    "bordered",
     "by_all_parts",
     "copy_image",
+    "copy_of",
     "copy_words",
     "flips",
     "image_of",
@@ -111,6 +114,23 @@ def loaded(out: Emitter, x: View, place: str, *, flip: bool) -> str:
     return f"v_flip({value})" if flip else value
 
 
+def bordered(
+    x: View, sizes: tuple[int, int], kernel: tuple[int, int], geometry: Geometry, phases: int = 1
+) -> tuple[int, ...]:
+    """The shape of an image of x with its borders, its columns a multiple of ``phases``.
+
+    Shapes:  x (N, H, W, C) · returns (N, rows, columns, C)
+    """
+    reach, (top, left) = geometry.reach(sizes, kernel), geometry.pads
+    rows, columns = max(x.shape[1] + top, reach[0]), max(x.shape[2] + left, reach[1])
+    return x.shape[0], rows, -(-columns // phases) * phases, x.shape[3]
+
+
+def copy_of(image: View, shape: tuple[int, ...]) -> View:
+    """Room for another image of the same kind."""
+    return View.whole(Tensor(image.tensor.name, prod(shape), image.dtype), shape)
+
+
 def image_of(
     low: Lowering, x: View, sizes: tuple[int, int], kernel: tuple[int, int], geometry: Geometry, *, apart: bool = False
 ) -> View:
@@ -119,16 +139,13 @@ def image_of(
     ``apart``: columns lie by their remainder of the stride, and whole vectors are read across them.
     Shapes:  x (N, H, W, C) · returns (N, rows, columns, C)
     """
-    batch, height, width, channels = x.shape
-    reach, (top, left) = geometry.reach(sizes, kernel), geometry.pads
-    phases = geometry.strides[1] if apart else 1
-    rows, columns = max(height + top, reach[0]), max(width + left, reach[1])
-    columns = -(-columns // phases) * phases
-    plain = (rows, columns) == (height, width) and not flips(x.dtype, unsigned=low.unsigned_bytes) and phases == 1
+    channels, phases = x.shape[3], geometry.strides[1] if apart else 1
+    shape = bordered(x, sizes, kernel, geometry, phases)
+    plain = shape == x.shape and not flips(x.dtype, unsigned=low.unsigned_bytes) and phases == 1
     # A last step of four bytes, or a vector, reads past the end: there must be bytes behind it.
     if plain and (x.tensor.kind == "temporary" or (channels % 4 == 0 and not apart)):
         return View(x.tensor, x.shape, x.strides, x.offset)
-    return low.new((batch, rows, columns, channels), "uint8")
+    return low.new(shape, "uint8")
 
 
 def word_image(low: Lowering, x: View, sizes: tuple[int, int], kernel: tuple[int, int], geometry: Geometry) -> View:
@@ -136,9 +153,7 @@ def word_image(low: Lowering, x: View, sizes: tuple[int, int], kernel: tuple[int
 
     Shapes:  x (N, H, W, C) · returns (N, rows, columns, C)
     """
-    reach, (top, left) = geometry.reach(sizes, kernel), geometry.pads
-    rows, columns = max(x.shape[1] + top, reach[0]), max(x.shape[2] + left, reach[1])
-    return low.new((x.shape[0], rows, columns, x.shape[3]), "int16")
+    return low.new(bordered(x, sizes, kernel, geometry), "int16")
 
 
 @dataclass(frozen=True)

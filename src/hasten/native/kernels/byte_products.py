@@ -19,8 +19,10 @@ from hasten.native.kernels.byte_image import (
     MET,
     Geometry,
     Piece,
+    bordered,
     by_all_parts,
     copy_image,
+    copy_of,
     copy_words,
     image_of,
     in_words,
@@ -115,6 +117,14 @@ class ByteConv(Step):
         size = self.image.size + (threads - 1) * self.apart
         tensor = Tensor(self.image.tensor.name, size, self.image.dtype)
         return replace(self, image=View(tensor, self.image.shape, self.image.strides), images=threads)
+
+    def over(self, x: View, y: View, geometry: Geometry) -> ByteConv:
+        """The same layer over some rows alone."""
+        image = x
+        if self.is_copied:
+            kernel = int(self.weight.shape[0]), int(self.weight.shape[1])
+            image = copy_of(self.image, bordered(x, (y.shape[1], y.shape[2]), kernel, geometry))
+        return replace(self, x=x, y=y, geometry=geometry, image=image, images=1)
 
     @property
     def apart(self) -> int:
