@@ -96,9 +96,9 @@ def separable(height: int, width: int, stride: int) -> ir.Model:
 def beside() -> ir.Model:
     """A step before the chain has written half of every row that it reads."""
     net = Net()
-    turned = net("Gather", "x", net.whole(*range(39, -1, -1)), axis=0)
-    both = net("Concat", turned, net("Tanh", "x"), axis=1)
-    return net.model(net("Sigmoid", net.product(both, 24, 10)), (40, 12), (40, 10))
+    half = net("Tanh", "x")
+    mixed = net("MatMul", net("MatMul", "x", net("Transpose", "x", perm=[1, 0])), "x")
+    return net.model(net("Sigmoid", net.product(net("Concat", half, mixed, axis=1), 24, 10)), (40, 12), (40, 10))
 
 
 def on_bytes(height: int, width: int, channels: int) -> ir.Model:
@@ -115,18 +115,28 @@ def on_bytes(height: int, width: int, channels: int) -> ir.Model:
     return ir.from_proto(g.model([x], {"x": (1, channels, height, width)}))
 
 
+def joined() -> ir.Model:
+    """Copies alone: two halves of the rows that a window then slides over."""
+    net = Net()
+    x = net("Transpose", "x", perm=[0, 3, 1, 2])
+    a, b = (net("Conv", x, net.weight(8, 8, 3, 3), pads=[1, 1, 1, 1]) for _ in range(2))
+    x = net("Conv", net("Concat", a, net("Tanh", b), axis=1), net.weight(8, 16, 3, 3), pads=[1, 1, 1, 1])
+    return net.model(net("Transpose", x, perm=[0, 2, 3, 1]), (1, 14, 9, 8), (1, 14, 9, 8))
+
+
 MODELS: dict[str, tuple[Callable[[], ir.Model], list[int]]] = {
     "transformer": (lambda: transformer(24, 3, 8), [2, 7, 5]),
     "transformer, odd": (lambda: transformer(53, 2, 12, layers=1), [2, 5]),
-    "gates": (lambda: gated(64, 16), [3, 3, 3]),
+    "gates": (lambda: gated(64, 16), [3, 1, 3, 1, 3, 1]),
     "gates, odd": (lambda: gated(51, 7), [3, 3, 3]),
     "separable": (lambda: separable(18, 9, 1), [3, 3]),
     "separable, odd": (lambda: separable(23, 8, 1), [3, 3]),
     "separable, stride": (lambda: separable(41, 9, 2), [3, 3]),
-    "bytes": (lambda: on_bytes(18, 9, 24), [6, 4]),
-    "bytes, odd": (lambda: on_bytes(23, 7, 7), [6, 4]),
-    "bytes, a vector of channels": (lambda: on_bytes(12, 6, 64), [6, 4]),
-    "half written before": (beside, [2]),
+    "bytes": (lambda: on_bytes(18, 9, 24), [1, 1, 6, 4, 1]),
+    "bytes, odd": (lambda: on_bytes(23, 7, 7), [1, 6, 4]),
+    "bytes, a vector of channels": (lambda: on_bytes(12, 6, 64), [1, 6, 4, 1]),
+    "copies": (joined, [4]),
+    "half written before": (beside, [1, 2]),
 }
 
 

@@ -10,7 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.kernels.norm import Normalise
 from hasten.native.kernels.row_cuts import Cut, cuts, part_of, reads, sees
+from hasten.native.kernels.rows import Softmax
 from hasten.native.plan import ALIGNMENT, plan
 from hasten.native.program import Program, Step, Tensor, View
 
@@ -90,18 +93,27 @@ class RowChain(Step):
 
 
 def row_chains(program: Program, isa: Isa, threads: int, least: int) -> Program:
-    """The program with steps that follow each other row by row as chains, where they make up ``least`` work."""
+    """The program with steps that follow each other row by row as chains, where they make up ``least`` work.
+
+    One step alone is a chain too where that is the only way to share it out.
+    """
     steps: list[Step] = []
     rest = list(program.steps)
     while rest:
         count, chain = 1, None
         for cut in cuts(rest[0]):
             found = _Run.of(rest, cut, threads)
-            if found is not None and len(found.steps) > max(1, count) and found.work() >= least:
+            longer = found is not None and (len(found.steps) > count or (chain is None and _is_undivided(rest[0])))
+            if found is not None and longer and found.work() >= least:
                 count, chain = len(found.steps), found
         steps += rest[:1] if chain is None else [chain.made(program, isa, threads)]
         del rest[:count]
     return replace(program, steps=steps)
+
+
+def _is_undivided(step: Step) -> bool:
+    """True where a team has no other way to share a step out."""
+    return isinstance(step, (Elementwise, Normalise, Softmax))
 
 
 def _length(view: View, axis: int, rows: int) -> int:
@@ -138,7 +150,7 @@ class _Run:
     def _add(self, step: Any, cut: Cut, threads: int) -> bool:
         length = _length(step.y, cut.fields["y"], self.rows)
         read = {id(view.tensor) for before in (*self.steps, step) for view in before.reads()}
-        if not length or id(step.y.tensor) in read or id(step.y.tensor) in self.lengths:
+        if not length or id(step.y.tensor) in read or self.lengths.get(id(step.y.tensor), length) != length:
             return False
         if not all(self._is_own(view, at, slides=cut.slides) for view, at in reads(step, cut)):
             return False
