@@ -19,7 +19,9 @@ from hasten.graph import reference
 from hasten.native.build import compile_library, compiler
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
+from hasten.native.expr import unshared
 from hasten.native.isa import isa
+from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.plan import plan
 from hasten.native.program import Tensor, View
 
@@ -157,6 +159,21 @@ def test_a_chain_of_any_length_is_a_few_loops(op):
     x = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
     for found, wanted in zip(Built(model, HERE, extra=("-O1",))(x), reference.run(model, [x]), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", ["MatMul", "Neg"])
+def test_values_that_are_read_twice_in_a_row_make_no_endless_expression(first):
+    """Fifty times x + sin(x) is 2^50 operations for whoever walks it and meets what is shared again."""
+    nodes = [helper.make_node(first, ["x", "w"] if first == "MatMul" else ["x"], ["v0"])]
+    for i in range(50):
+        nodes.append(helper.make_node("Sin", [f"v{i}"], [f"s{i}"]))
+        nodes.append(helper.make_node("Add", [f"v{i}", f"s{i}"], [f"v{i + 1}"]))
+    weights = {"w": np.eye(5, dtype=np.float32)} if first == "MatMul" else {}
+    model = graph(nodes, {"x": (2, 5)}, {"v50": (2, 5)}, weights)
+    steps = program_of(model, "case", HERE).steps
+    assert max(unshared(step.expr if isinstance(step, Elementwise) else step.epilogue) for step in steps) < 20_000
+    assert len(steps) < 10
+    check(model, HERE.name)
 
 
 def test_transposes_and_slices_cost_nothing():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACC", "VECTOR", "Expr", "call", "const", "depth", "emit_vector", "is_vector", "load", "load_name", "loads",
-    "substitute", "widened",
+    "substitute", "unshared", "widened",
 ]  # fmt: skip
 
 
@@ -68,6 +68,18 @@ def depth(expr: Expr) -> int:
     def walk(e: Expr) -> int:
         if id(e) not in known:
             known[id(e)] = 1 + max(map(walk, e.args), default=0)
+        return known[id(e)]
+
+    return walk(expr)
+
+
+def unshared(expr: Expr) -> int:
+    """Operations, one that several read counted for each: who walks an expression may meet it as often."""
+    known: dict[int, int] = {}
+
+    def walk(e: Expr) -> int:
+        if id(e) not in known:
+            known[id(e)] = 1 + sum(map(walk, e.args))
         return known[id(e)]
 
     return walk(expr)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from hasten.native.epilogue import fits
-from hasten.native.expr import Expr, call, depth, is_vector, loads, substitute
+from hasten.native.expr import Expr, call, depth, is_vector, loads, substitute, unshared
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.typed import is_scalar, vectorised
 from hasten.native.program import Program, Step, Tensor, View
@@ -18,6 +18,7 @@ from hasten.native.program import Program, Step, Tensor, View
 __all__ = ["Uses", "fuse", "relocated"]
 
 _DEEPEST = 100  # operations one within another: all that walks an expression recurses as deep
+_LARGEST = 10_000  # a chain of x + sin(x) doubles with each: fifty of them in one expression would be named for years
 
 
 def fuse(program: Program) -> Program:
@@ -229,7 +230,7 @@ def _merge(maker: Step, step: Elementwise, leaves: Sequence[Expr]) -> Step | Non
             return None
         swap[id(other)] = replace(other, view=moved)
     whole = substitute(step.expr, swap)
-    if depth(whole) > _DEEPEST or not is_vector(whole):
+    if _too_large(whole) or not is_vector(whole):
         return None
     return replace(maker, y=_retarget(y, step.y.tensor), epilogue=whole)  # type: ignore[call-arg]
 
@@ -246,9 +247,13 @@ def _merge_loops(maker: Elementwise, step: Elementwise, leaves: Sequence[Expr]) 
         swap[id(other)] = replace(other, view=moved)
     whole = substitute(maker.expr, swap)
     expr = substitute(step.expr, {id(leaf): _read_as(leaf.dtype, whole) for leaf in leaves})
-    if depth(expr) > _DEEPEST:
+    if _too_large(expr):
         return None
     return replace(step, expr=expr) if is_vector(expr) or is_scalar(expr) else None
+
+
+def _too_large(expr: Expr) -> bool:
+    return depth(expr) > _DEEPEST or unshared(expr) > _LARGEST
 
 
 def _read_as(dtype: str, expr: Expr) -> Expr:
