@@ -124,19 +124,31 @@ def joined() -> ir.Model:
     return net.model(net("Transpose", x, perm=[0, 2, 3, 1]), (1, 14, 9, 8), (1, 14, 9, 8))
 
 
+def heads(count: int, rows: int) -> ir.Model:
+    """Scores kept whole, which no fused attention makes: products of one head after the other."""
+    net, depth = Net(), 6
+    h = net("Transpose", net("Reshape", "x", net.whole(rows, count, depth)), perm=[1, 0, 2])
+    scores = net("Softmax", net("MatMul", h, net("Transpose", h, perm=[0, 2, 1])), axis=-1)
+    both = net("Add", net("MatMul", scores, h), net("ReduceMax", scores, net.whole(2)))
+    whole = net("Reshape", net("Transpose", both, perm=[1, 0, 2]), net.whole(rows, count * depth))
+    return net.model(whole, (rows, count * depth), (rows, count * depth))
+
+
 MODELS: dict[str, tuple[Callable[[], ir.Model], list[int]]] = {
     "transformer": (lambda: transformer(24, 3, 8), [2, 7, 5]),
     "transformer, odd": (lambda: transformer(53, 2, 12, layers=1), [2, 5]),
-    "gates": (lambda: gated(64, 16), [3, 1, 3, 1, 3, 1]),
-    "gates, odd": (lambda: gated(51, 7), [3, 3, 3]),
+    "gates": (lambda: gated(64, 16), [1, 3, 2, 3, 2, 3, 1]),
+    "gates, odd": (lambda: gated(51, 7), [3, 1, 3, 1, 3, 1]),
     "separable": (lambda: separable(18, 9, 1), [3, 3]),
     "separable, odd": (lambda: separable(23, 8, 1), [3, 3]),
     "separable, stride": (lambda: separable(41, 9, 2), [3, 3]),
     "bytes": (lambda: on_bytes(18, 9, 24), [1, 1, 6, 4, 1]),
-    "bytes, odd": (lambda: on_bytes(23, 7, 7), [1, 6, 4]),
-    "bytes, a vector of channels": (lambda: on_bytes(12, 6, 64), [1, 6, 4, 1]),
+    "bytes, odd": (lambda: on_bytes(23, 7, 7), [1, 1, 6, 4, 1]),
+    "bytes, a vector of channels": (lambda: on_bytes(12, 6, 64), [1, 1, 6, 4, 1]),
     "copies": (joined, [4]),
-    "half written before": (beside, [1, 2]),
+    "heads": (lambda: heads(4, 40), [1, 3, 1]),
+    "heads, odd": (lambda: heads(3, 17), [1, 1, 1]),
+    "half written before": (beside, [2, 4]),
 }
 
 

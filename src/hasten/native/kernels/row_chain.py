@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.kernels.matmul import Product
 from hasten.native.kernels.norm import Normalise
 from hasten.native.kernels.row_cuts import Cut, cuts, part_of, reads, sees
 from hasten.native.kernels.rows import Softmax
+from hasten.native.kernels.transpose import Transpose
 from hasten.native.plan import ALIGNMENT, plan
 from hasten.native.program import Program, Step, Tensor, View
 
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RowChain", "row_chains"]
 
-_LEAST_ROWS = 8  # of each part in a product: fewer reuse too little of the weights that every part reads
-_LEAST_LINES = 3  # of each part in an image, where a line has many positions
+_ALONE = 2  # times the least work, of a step that is no longer chain
 
 
 @dataclass(eq=False)
@@ -103,17 +104,13 @@ def row_chains(program: Program, isa: Isa, threads: int, least: int) -> Program:
         count, chain = 1, None
         for cut in cuts(rest[0]):
             found = _Run.of(rest, cut, threads)
-            longer = found is not None and (len(found.steps) > count or (chain is None and _is_undivided(rest[0])))
-            if found is not None and longer and found.work() >= least:
+            if found is None or found.work() < least:
+                continue
+            if len(found.steps) > count or (chain is None and found.is_worth_it_alone(least)):
                 count, chain = len(found.steps), found
         steps += rest[:1] if chain is None else [chain.made(program, isa, threads)]
         del rest[:count]
     return replace(program, steps=steps)
-
-
-def _is_undivided(step: Step) -> bool:
-    """True where a team has no other way to share a step out."""
-    return isinstance(step, (Elementwise, Normalise, Softmax))
 
 
 def _length(view: View, axis: int, rows: int) -> int:
@@ -133,14 +130,14 @@ class _Run:
     cuts: list[Cut]
     rows: int
     lengths: dict[int, int]
-    """``id(tensor)`` → elements of a row, of every tensor that is made on the way."""
+    """``id(tensor)`` → elements of a row, of every tensor that is made on the way; 0: its rows lie mixed."""
 
     @staticmethod
     def of(steps: Sequence[Any], cut: Cut, threads: int) -> _Run | None:
         """As many steps as follow each other row by row, the first one cut as given."""
         rows = steps[0].y.shape[cut.fields["y"]]
         run = _Run([], [], rows, {})
-        if rows < (_LEAST_LINES if cut.slides else _LEAST_ROWS) * threads or not run._add(steps[0], cut, threads):
+        if not run._add(steps[0], cut, threads):
             return None
         for step in steps[1:]:
             if not any(run._add(step, way, threads) for way in cuts(step)):
@@ -148,9 +145,14 @@ class _Run:
         return run
 
     def _add(self, step: Any, cut: Cut, threads: int) -> bool:
-        length = _length(step.y, cut.fields["y"], self.rows)
+        length, rows = _length(step.y, cut.fields["y"], self.rows), step.y.shape[cut.fields["y"]]
         read = {id(view.tensor) for before in (*self.steps, step) for view in before.reads()}
-        if not length or id(step.y.tensor) in read or self.lengths.get(id(step.y.tensor), length) != length:
+        fair = rows >= max(2, cut.least) * threads or (rows >= cut.least * threads and not rows % threads)
+        if not fair or rows % self.rows or id(step.y.tensor) in read:
+            return False
+        if not length and not isinstance(step, (Product, Transpose)):
+            return False
+        if self.lengths.get(id(step.y.tensor), length) != length:
             return False
         if not all(self._is_own(view, at, slides=cut.slides) for view, at in reads(step, cut)):
             return False
@@ -168,11 +170,17 @@ class _Run:
         """True where a part has made all that it reads, or everything was there before."""
         if id(view.tensor) not in self.lengths:
             return slides or axis is None or view.shape[axis] % self.rows == 0
-        return axis is not None and not slides and _length(view, axis, self.rows) == self.lengths[id(view.tensor)]
+        length = self.lengths[id(view.tensor)]
+        return length > 0 and axis is not None and not slides and _length(view, axis, self.rows) == length
 
     def work(self) -> int:
         """Multiply-accumulates, or what else takes as long, of all steps."""
         return sum(2 * step.macs() or 4 * view.size for step in self.steps for view in step.writes())
+
+    def is_worth_it_alone(self, least: int) -> bool:
+        """True for a step that a team shares out in no other way, and that takes far longer than to meet around it."""
+        undivided = isinstance(self.steps[0], (Elementwise, Normalise, Product, Softmax, Transpose))
+        return undivided and self.work() >= _ALONE * least
 
     def made(self, program: Program, isa: Isa, threads: int) -> RowChain:
         """The step; what no other one touches stays with the part that makes it."""
@@ -180,7 +188,7 @@ class _Run:
         others = [step for step in program.steps if id(step) not in inside]
         wanted = {id(view.tensor) for step in others for view in (*step.reads(), *step.writes())}
         wanted |= {id(view.tensor) for view in program.outputs}
-        own = {key for key in self.lengths if key not in wanted}
+        own = {key for key, length in self.lengths.items() if length and key not in wanted}
         made = {id(step.y.tensor): step.y.tensor for step in self.steps}
         read = {id(v.tensor): v.tensor for step in self.steps for v in step.reads() if v.tensor.kind != "constant"}
         kept = [tensor for key, tensor in made.items() if key not in own]

@@ -16,14 +16,17 @@ from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.depthwise import Depthwise
 from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.kernels.matmul import Product
 from hasten.native.kernels.norm import Normalise
 from hasten.native.kernels.rows import Softmax
 from hasten.native.kernels.spatial import axes_of
 from hasten.native.kernels.sweep import peels
+from hasten.native.kernels.transpose import Transpose
 from hasten.native.program import Step, View
 
 __all__ = ["Cut", "cuts", "part_of", "reads", "sees"]
 
+_ROWS = 8
 _EXPRESSIONS = {Elementwise: "expr", Attend: "scores"}
 
 
@@ -34,19 +37,27 @@ class Cut:
     fields: Mapping[str, int]
     slides: bool = False
     """A window reads rows around its own: x must be complete."""
+    least: int = 3
+    """Rows of each part: of images, whose lines have many positions, a few; of products so many that weights, which
+    every part reads, are reused.
+    """
 
 
 def cuts(step: Step) -> list[Cut]:
     """Every way to cut a step."""
     kind = type(step)
     if isinstance(step, Dense):
-        return [Cut({"x": 0, "y": 0})] if kind is Dense and step.rows > 1 else []
+        return [Cut({"x": 0, "y": 0}, least=_ROWS)] if kind is Dense and step.rows > 1 else []
     if kind in (Normalise, Softmax):
         return [Cut({"x": 0, "y": 0})]
+    if isinstance(step, Transpose):
+        return [Cut({"x": axis, "y": axis}) for axis in range(step.y.rank)]
+    if isinstance(step, Product):
+        return _of_product(step)
     if isinstance(step, Elementwise):
         return [Cut({"y": axis}) for axis in range(step.y.rank)]
     if isinstance(step, Attend):
-        return [Cut({"q": step.q.rank - 2, "y": step.y.rank - 2})]
+        return [Cut({"q": step.q.rank - 2, "y": step.y.rank - 2}, least=_ROWS)]
     if isinstance(step, (ByteSum, ByteTable)):
         names = [name for name in ("x", "other", "y") if hasattr(step, name)]
         same = len({getattr(step, name).shape for name in names}) == 1
@@ -55,6 +66,15 @@ def cuts(step: Step) -> list[Cut]:
         first = _first(step)
         return [Cut({"x": axis, "y": axis}, _slides(step, axis - first)) for axis in range(first, first + _rank(step))]
     return []
+
+
+def _of_product(step: Product) -> list[Cut]:
+    """Its outermost dimension: of a batch, or rows."""
+    batch = [axis for axis, n in enumerate(step.y.shape[:-2]) if n > 1]
+    if not batch:
+        return [Cut({"a": step.a.rank - 2, "y": step.y.rank - 2}, least=_ROWS)]
+    both = all(view.rank == step.y.rank and view.shape[batch[0]] == step.y.shape[batch[0]] for view in (step.a, step.b))
+    return [Cut(dict.fromkeys(("a", "b", "y"), batch[0]), least=1)] if both else []
 
 
 def _first(step: Any) -> int:
