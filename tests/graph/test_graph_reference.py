@@ -75,9 +75,29 @@ def _few_bits() -> onnx.GraphProto:
     )
 
 
+SIGNED = RNG.integers(-1, 2, W.shape).astype(np.int8)
+
+
+def _signed() -> onnx.GraphProto:
+    """int8 times int8, which ONNX Runtime has no kernel for once it has made one side unsigned."""
+    names = ["rounded", "two", "none", "w", "two", "none", "step", "none"]
+    return helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["float"], to=T.FLOAT),
+            helper.make_node("QuantizeLinear", ["float", "two", "none"], ["rounded"]),
+            helper.make_node("QLinearMatMul", names, ["y"]),
+        ],
+        "signed",
+        [helper.make_tensor_value_info("x", T.UINT8, X.shape)],
+        [helper.make_tensor_value_info("y", T.INT8, SUMS.shape)],
+        _constants(w=SIGNED, two=np.float32(2), none=np.int8(0), step=np.float32(64)),
+    )
+
+
 CASES = {
     "weights of four bits": (_few_bits, X @ (FEW_BITS * STEPS.repeat(BLOCK, 0)[: len(W)])),
     "MatMulInteger": (_integer_product, SUMS),
+    "int8 on both sides": (_signed, np.rint(np.clip(np.rint(X / 2), -128, 127) @ SIGNED / 16)),
     "QLinearConv": (_convolution, np.clip(np.rint((SUMS - 128 * W.astype(np.int64).sum(0)) / 4000) + 128, 0, 255)),
 }
 

@@ -14,13 +14,13 @@ from hasten.graph import clone, parted, to_bytes
 from hasten.graph.walk import all_nodes
 from hasten.types import Array
 
-__all__ = ["MANY_NODES", "observe", "run", "runner", "sums_exactly", "with_own_zero_points"]
+__all__ = ["MANY_NODES", "exact_session", "observe", "run", "runner", "with_own_zero_points"]
 
 MANY_NODES = 1000
 """From here on ONNX Runtime is told not to plan which buffers to use again: that takes time that grows with the square
 of the number of nodes, and changes no answer."""
 
-# Their unoptimised kernels may overflow, see ``sums_exactly``.
+# Their unoptimised kernels may overflow, see ``exact_session``.
 _BYTE_PRODUCTS = frozenset(
     {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
     | {"QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
@@ -68,16 +68,32 @@ def observe(model: ir.Model, arrays: Sequence[Array], values: Sequence[ir.Value]
     return _runner(model, proto.SerializeToString(), [value.name or "" for value in values])(arrays)
 
 
-def sums_exactly(options: ort.SessionOptions) -> None:
-    """Lets a session with extended optimisations add products of bytes without overflow, and keep float32 as it is.
+def exact_session(
+    model: ir.Model, data: str | bytes, options: Callable[[], ort.SessionOptions]
+) -> ort.InferenceSession:
+    """A session on ``data``, which holds ``model``, that adds products of bytes without overflow where it can.
+
+    ``options`` makes new ones, with extended optimisations where products of bytes are to be exact.
 
     On x86 without VNNI the default adds pairs of them in 16 bits, which saturate: a convolution may be a fifth off.
-    Beside weights of four bits, the default rounds the float32 values that they are multiplied with to eight.
+    With the other way it turns signed weights into unsigned ones, and then refuses some graphs that it opens
+    without: those whose activations are signed too, for which it lacks the kernel. Beside weights of four bits, the
+    default rounds the float32 values that they are multiplied with to eight.
+
+    Raises:  Exception: whatever ONNX Runtime raises where it refuses the graph both ways
     Source:  ONNX Runtime, onnxruntime_session_options_config_keys.h, session.x64quantprecision and
              session.qdq_matmulnbits_accuracy_level
     """
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    weighs_bytes = any(node.op_type in _ZEROS for node in all_nodes(model.graph))
+    for exact in ("1", "0") if weighs_bytes else ("1",):
+        own = options()
+        own.add_session_config_entry("session.x64quantprecision", exact)
+        own.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        try:
+            return ort.InferenceSession(data, own, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            refused = error
+    raise refused
 
 
 def with_own_zero_points(model: ir.Model) -> ir.Model:
@@ -110,17 +126,20 @@ def with_own_zero_points(model: ir.Model) -> ir.Model:
 def _runner(
     model: ir.Model, data: bytes, wanted: list[str] | None, weights: Mapping[str, Array] = MappingProxyType({})
 ) -> Callable[[Sequence[Array]], tuple[Array, ...]]:
-    options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
     multiplies_bytes = any(node.op_type in _BYTE_PRODUCTS for node in all_nodes(model.graph))
-    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if multiplies_bytes else levels.ORT_DISABLE_ALL
-    sums_exactly(options)
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    options.enable_mem_reuse = model.graph.num_nodes() < MANY_NODES
     held = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
-    options.add_external_initializers(list(held), list(held.values()))
+
+    def options() -> ort.SessionOptions:
+        made = ort.SessionOptions()
+        made.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if multiplies_bytes else levels.ORT_DISABLE_ALL
+        made.intra_op_num_threads, made.log_severity_level = 1, 4
+        made.enable_mem_reuse = model.graph.num_nodes() < MANY_NODES
+        made.add_external_initializers(list(held), list(held.values()))
+        return made
+
     try:
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = exact_session(model, data, options)
     except Exception as error:
         raise _refused(error) from error
     names = [v.name for v in session.get_inputs() if v.name not in model.graph.initializers]

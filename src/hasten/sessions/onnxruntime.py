@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hasten.errors import EngineError, MissingLibraryError, UnsupportedOpError
-from hasten.records import Artefact
+from hasten.records import Artefact, Candidate
 from hasten.types import TensorSpec
 
 __all__ = ["OnnxRuntimeSession", "open_session"]
@@ -73,24 +73,31 @@ def open_session(artefact: Artefact) -> OnnxRuntimeSession:
 
 
 def _create(onnxruntime: ModuleType, artefact: Artefact) -> Any:
-    candidate = artefact.candidate
+    path = artefact.details.get("source") or str(artefact.path(".onnx"))
+    try:
+        try:
+            return _opened(onnxruntime, path, artefact.candidate, exact=True)
+        except Exception:
+            return _opened(onnxruntime, path, artefact.candidate, exact=False)
+    except Exception as error:  # onnxruntime's own exception classes share no base but Exception
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        unsupported = "NOT_IMPLEMENTED" in message or "is not a registered function/op" in message
+        kind = UnsupportedOpError if unsupported else EngineError
+        raise kind(f"onnxruntime refuses the graph: {message}") from error
+
+
+def _opened(onnxruntime: ModuleType, path: str, candidate: Candidate, *, exact: bool) -> Any:
+    """``exact``: products of bytes do not overflow on x86 without VNNI, and are refused where both sides are signed."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if candidate.option("call") != "InferenceSession.run":  # that one is the user's own: every default
         options.intra_op_num_threads, options.inter_op_num_threads = candidate.threads, 1
         spin = "1" if candidate.option("spin") else "0"
         options.add_session_config_entry("session.intra_op.allow_spinning", spin)
-        # without them products of bytes overflow on x86 without VNNI, and float32 meets weights of four bits in eight
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        options.add_session_config_entry("session.x64quantprecision", "1" if exact else "0")
+        # without it float32 meets weights of four bits in eight
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    path = artefact.details.get("source") or str(artefact.path(".onnx"))
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exception classes share no base but Exception
-        message = (str(error).splitlines() or [type(error).__name__])[0]
-        unsupported = "NOT_IMPLEMENTED" in message or "is not a registered function/op" in message
-        kind = UnsupportedOpError if unsupported else EngineError
-        raise kind(f"onnxruntime refuses the graph: {message}") from error
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _check_interface(artefact: Artefact, session: Any, inputs: list[str], outputs: list[str]) -> None:

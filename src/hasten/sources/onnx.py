@@ -20,7 +20,7 @@ import onnxruntime as ort
 from hasten import graph
 from hasten.errors import InputError, SourceError
 from hasten.graph import shapes
-from hasten.graph.reference import MANY_NODES, sums_exactly, with_own_zero_points
+from hasten.graph.reference import MANY_NODES, exact_session, with_own_zero_points
 from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import Resolution, resolve, rows_independent, rows_mix
@@ -116,14 +116,17 @@ def session_reference(path: Path, model: ir.Model, data: bytes | None = None) ->
 
     Raises:  SourceError: ONNX Runtime refuses the file; the message names an unknown operator
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.enable_mem_reuse = model.graph.num_nodes() < MANY_NODES
-    sums_exactly(options)
+
+    def options() -> ort.SessionOptions:
+        made = ort.SessionOptions()
+        made.log_severity_level = 4
+        made.enable_mem_reuse = model.graph.num_nodes() < MANY_NODES
+        return made
+
     try:
         apart = with_own_zero_points(model)
         held = data or str(path) if apart is model else graph.to_bytes(apart)
-        session = ort.InferenceSession(held, options, providers=["CPUExecutionProvider"])
+        session = exact_session(model, held, options)
     except Exception as error:
         raise SourceError(f"cannot open ONNX model '{path}': {refusal(error)}") from error
     names = [value.name for value in session.get_inputs()]
