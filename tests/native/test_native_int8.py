@@ -62,6 +62,20 @@ def test_between_bytes(op, dtype):
         compare(g.model([y], {"x": (1, channels, 9, 6)}), data, step=0.03)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("places", ["half_pixel", "asymmetric"])
+def test_bytes_are_resized(dtype, mode, places):
+    """As quantisers leave it that write operators of integers: Resize itself has none."""
+    info = np.iinfo(dtype)
+    x = np.random.default_rng(0).integers(info.min, info.max + 1, (1, 5, 6, 7)).astype(dtype)
+    for scales in ([1, 1, 2, 2], [1, 1, 4, 0.5]):  # thirds would be whole numbers, or a rounding below them
+        g = Graph(0, dtype)
+        options = {"mode": mode, "coordinate_transformation_mode": places}
+        y = g.node("Resize", "x", "", g.constant(np.float32(scales)), **options)
+        compare(g.model([y], {"x": x.shape}, {"x": dtype}), x)
+
+
 def test_a_bias_of_run_time_is_refused_and_not_left_out():
     """Of QLinearConv, whose other inputs are weights."""
     arrays = {

@@ -15,8 +15,9 @@ import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
 from hasten.native.expr import call, const, load
-from hasten.native.kernels.arithmetic import compute
+from hasten.native.kernels.arithmetic import cast, compute
 from hasten.native.kernels.movement import take
+from hasten.native.kernels.quantised_values import BYTES
 from hasten.native.lower_shape import known, static
 from hasten.native.program import Step, View, contiguous_strides
 from hasten.types import Array
@@ -162,10 +163,17 @@ def _cubic(away: Array, a: float) -> Array:
     return np.where(away <= 1, near, np.where(away < 2, far, 0.0))
 
 
+def _truncates(node: ir.Node) -> bool:
+    """True where ONNX Runtime blends bytes as float32 and cuts off what is behind the point; the rest it lacks."""
+    return node.attributes.get_string("mode", "nearest") == "linear" and not node.attributes.get_int("antialias", 0)
+
+
 def _blended(low: Lowering, node: ir.Node, view: View, axis: int, matrix: Array) -> View:
     largest = matrix.argmax(axis=1)
     if (matrix == np.eye(matrix.shape[1])[largest]).all():
         return take(low, view, axis, largest)
+    if view.dtype in BYTES and _truncates(node):
+        view = cast(low, view, "float32")
     if view.dtype != "float32":
         raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') between {view.dtype} has no native kernel")
     taps = max(1, int((matrix != 0).sum(axis=1).max()))
@@ -213,8 +221,8 @@ def _scale(node: ir.Node, sizes: Array, i: int, shape: Sequence[int]) -> float:
 
 
 def _resize(low: Lowering, node: ir.Node) -> None:
-    attributes, view = node.attributes, low.view(node.inputs[0])
-    upsample = node.op_type == "Upsample"
+    attributes, given = node.attributes, low.view(node.inputs[0])
+    view, upsample = given, node.op_type == "Upsample"
     method = _Method(
         attributes.get_string("mode", "nearest"),
         attributes.get_string("coordinate_transformation_mode", "asymmetric" if upsample else "half_pixel"),
@@ -234,7 +242,7 @@ def _resize(low: Lowering, node: ir.Node) -> None:
         fill = const(attributes.get_float("extrapolation_value", 0.0), view.dtype)
         test = load(low.data(outside).broadcast(view.shape))
         view = compute(low, call("where", test, fill, load(view), dtype=view.dtype), view.shape)
-    low.set(node.outputs[0], view)
+    low.set(node.outputs[0], cast(low, view, given.dtype))
 
 
 LOWER: Mapping[str, Any] = {"Resize": _resize, "Upsample": _resize}
