@@ -7,10 +7,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
+from model_views import after, graph, keras, layer
 
 from hasten.doctor.graphs import ModelView, examine_model
 from hasten.doctor.layers import layers_of_config, read_layers
@@ -18,33 +16,6 @@ from hasten.doctor.rules import GRAPH_RULES, documentation, graph_rules
 from hasten.doctor.settings import Settings
 
 RULES = {rule.code: rule for rule in graph_rules()}
-
-
-def graph(text: str, weights: dict[str, np.ndarray] | None = None, *, opset: int = 21) -> ModelView:
-    """`inputs => outputs { body }` in ONNX's own text form; weights by name."""
-    head = f'<ir_version: 10, opset_import: ["" : {opset}, "odd" : 1]> g '
-    model = onnx.parser.parse_model(head + text)
-    for name, value in (weights or {}).items():
-        model.graph.initializer.append(numpy_helper.from_array(value, name))
-    for i, node in enumerate(model.graph.node):
-        node.name = node.name or f"n{i}"
-    return ModelView(ir.from_proto(model))
-
-
-def keras(*layers: dict, outputs: list | None = None) -> ModelView:
-    config: dict = {"layers": list(layers)}
-    if outputs is not None:
-        config["output_layers"] = outputs
-    return ModelView(None, layers_of_config({"class_name": "Functional", "config": config}))
-
-
-def layer(kind: str, name: str = "a", calls: list | None = None, **config: object) -> dict:
-    return {"class_name": kind, "name": name, "config": {"name": name, **config}, "inbound_nodes": calls or []}
-
-
-def after(*names: str, **kwargs: object) -> dict:
-    tensors = [{"class_name": "__keras_tensor__", "config": {"keras_history": [n, 0, 0]}} for n in names]
-    return {"args": tensors, "kwargs": kwargs}
 
 
 F = np.ones((4, 4), "float32")
@@ -56,6 +27,7 @@ GRU = {"w": np.ones((1, 12, 4), "f4"), "r": np.ones((1, 12, 4), "f4")}
 TABLE = {"t": np.zeros((80_000, 64), "float32")}
 IMAGE = "(float[1,4,8,8] x) => (float[1,4,8,8] y)"
 ROW = "(float[1,4] x) => (float[1,4] y)"
+BODY = "(int64 i, bool go, float[1,4] s) => (bool keep, float[1,4] t) { keep = Identity(go) t = Relu(s) }"
 STEPS = "(float[5,1,4] x) => (float[5,1,1,4] y)"
 
 
@@ -90,6 +62,14 @@ BAD: dict[str, list[ModelView]] = {
         ),
         keras(layer("Dropout", calls=[after("x", training=True)])),
         keras(layer("GaussianNoise", calls=[[["x", 0, 0, {"training": True}]]])),
+        keras(layer("SpatialDropout3D", calls=[after("x", training=True)])),
+        keras(layer("RandomFlip", calls=[after("x", training=True)])),
+        keras(layer("LSTM", calls=[after("x", training=True)], dropout=0.3)),
+        keras(layer("BatchNormalization", calls=[after("x", training=True)])),
+        keras(layer("Sequential", calls=[after("x", training=True)], layers=[layer("Dropout", "b")])),
+        keras(
+            layer("Bidirectional", calls=[after("x", training=True)], layer=layer("GRU", "g", recurrent_dropout=0.1))
+        ),
     ],
     "H603": [
         graph(repeated(8), {"w": F}),
@@ -201,12 +181,21 @@ GOOD: dict[str, list[ModelView]] = {
         graph(ROW + " { y = Relu(x) }"),
         keras(layer("Dropout", calls=[after("x")])),
         keras(layer("Dropout", calls=[after("x", training=False)])),
-        keras(layer("BatchNormalization", calls=[after("x", training=True)])),
+        keras(layer("BatchNormalization", calls=[after("x", training=True)], trainable=False)),
+        keras(layer("LSTM", calls=[after("x", training=True)], dropout=0.0)),
+        keras(
+            layer(
+                "Sequential",
+                calls=[after("x", training=True)],
+                layers=[layer("Dropout", "b", [after("c", training=False)])],
+            )
+        ),
     ],
     "H603": [
         graph(repeated(7), {"w": F}),
         graph(repeated(1), {"w": F}),
         graph(repeated(9, "Add"), {"w": F}),
+        graph(repeated(9, "Gemm").replace(", w)", ", a0, w)"), {"w": F}),
         graph(ROW + " { y = MatMul(x, w) }", {"w": F}),
         keras(layer("LSTM", unroll=False)),
         keras(layer("Dense")),
@@ -268,11 +257,13 @@ GOOD: dict[str, list[ModelView]] = {
         graph(ROW + " { n = RandomUniform<shape=[1,4]>() y = Add(x, n) }"),
         graph(ROW + " { i = Identity(w) y = MatMul(x, i) }", {"w": F}),
         graph(ROW + " { t = Transpose(x) y = Transpose(t) }"),
+        graph(ROW + f" {{ c = Neg(w) d = Exp(c) y = Loop(n, , d) <body = b {BODY}> }}", {"w": V, "n": np.array(3)}),
     ],
     "H610": [
         keras(layer("LSTM", activation="tanh", recurrent_activation="sigmoid", use_bias=True, unroll=False)),
         keras(layer("GRU", reset_after=True)),
         keras(layer("LSTM", dropout=0.2)),
+        keras(layer("LSTM", unroll=True)),
         keras(layer("RNN", cell={"class_name": "MyCell", "config": {}})),
         keras(layer("Dense", activation="relu")),
         graph(STEPS + " { y = LSTM<hidden_size=4>(x, w, r) }", LSTM),
@@ -307,8 +298,7 @@ def test_every_rule_has_cases_and_documentation(code: str) -> None:
 
 
 def test_loops_are_named_with_their_count() -> None:
-    inner = "(int64 i, bool go, float[1,4] s) => (bool keep, float[1,4] t) { keep = Identity(go) t = Relu(s) }"
-    view = graph(ROW + f" {{ y = Loop(n, , x) <body = b {inner}> }}", {"n": np.array(3, "int64")})
+    view = graph(ROW + f" {{ y = Loop(n, , x) <body = b {BODY}> }}", {"n": np.array(3, "int64")})
     [hit] = RULES["H607"].check(view)
     assert "Loop" in hit.message and "1 in the model" in hit.message
 
@@ -325,9 +315,9 @@ def test_a_keras_file_is_read_without_keras(tmp_path: Path) -> None:
 
 
 def test_every_argument_that_forbids_a_fused_kernel_is_told() -> None:
-    odd = {"activation": "elu", "recurrent_activation": "hard_sigmoid", "unroll": True, "reset_after": False}
+    odd = {"activation": "elu", "recurrent_activation": "hard_sigmoid", "use_bias": False, "reset_after": False}
     [hit] = RULES["H610"].check(keras(layer("GRU", "memory", **odd)))
-    told = "activation='elu', recurrent_activation='hard_sigmoid', unroll=True, reset_after=False"
+    told = "activation='elu', recurrent_activation='hard_sigmoid', use_bias=False, reset_after=False"
     assert hit.message == f"GRU can't be fused: {told}"
 
 

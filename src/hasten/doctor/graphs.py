@@ -5,7 +5,7 @@ A graph enters, findings leave, each naming the node or layer. Opening the file 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,6 +102,11 @@ class ModelView:
         users = [usage.node for usage in value.uses()]
         return users[0] if len(users) == 1 and not value.is_graph_output() else None
 
+    def layers_of(self, node: ir.Node) -> list[Layer]:
+        """The layers of the Keras file that a node came from, as its name tells: `model/layer/operator`."""
+        parts = (node.name or "").split("/")
+        return [layer for layer in self.layers if layer.name in parts]
+
     def is_random(self, node: ir.Node) -> bool:
         """True for nodes that draw numbers."""
         return node.op_type in _RANDOM
@@ -123,9 +128,10 @@ def graph_of_file(path: Path) -> ir.Model | None:
         return None
 
 
-def notes_of(model: ir.Model | None) -> str:
-    """Why only part of a model was examined; '' where all of it was."""
-    return "" if model is not None else "no importer reads its graph: only its layers were examined"
+def notes_of(model: ir.Model | None, notes: Sequence[str] = ()) -> str:
+    """Why only part of a model was examined; '' where all of it was. ``notes``: what its importer said."""
+    why = "; ".join(notes) or "no importer reads its graph"
+    return "" if model is not None else f"only what lies outside its graph was examined: {why}"
 
 
 def _findings(view: ModelView, path: str, settings: Settings) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ class Layer:
     kind: str
     config: Mapping[str, Any] = field(default_factory=dict)
     calls: tuple[Mapping[str, Any], ...] = ()
-    """The keyword arguments of each call (``training=True`` and the like)."""
+    """The keyword arguments of each call (``training=True`` and the like); those that the model around it hands on."""
     used: bool = True
     """False where no output of the model depends on it."""
 
@@ -54,7 +54,8 @@ def layers_of_config(config: Mapping[str, Any]) -> tuple[Layer, ...]:
     return tuple(_layers(config))
 
 
-def _layers(config: Mapping[str, Any]) -> Iterator[Layer]:
+def _layers(config: Mapping[str, Any], around: tuple[Mapping[str, Any], ...] = ()) -> Iterator[Layer]:
+    """The layers of a model that is called with ``around``."""
     inner = config.get("config", {})
     entries = inner.get("layers", []) if isinstance(inner, dict) else []
     used = _reachable(inner, entries) if isinstance(inner, dict) else None
@@ -62,13 +63,25 @@ def _layers(config: Mapping[str, Any]) -> Iterator[Layer]:
         name = entry.get("name") or entry.get("config", {}).get("name", "")
         own = entry.get("config", {})
         kind = entry.get("class_name", "")
-        yield Layer(name, kind, own, tuple(_call_arguments(entry)), used is None or name in used)
+        calls = _handed_on(tuple(_call_arguments(entry)), around)
+        yield Layer(name, kind, own, calls, used is None or name in used)
         if isinstance(own, dict) and "layers" in own:
-            yield from _layers(entry)
+            yield from _layers(entry, calls)
         wrapped = own.get("layer") if isinstance(own, dict) else None
         if isinstance(wrapped, dict) and "class_name" in wrapped:
             wrapped_config = wrapped.get("config", {})
-            yield Layer(wrapped_config.get("name", name), wrapped["class_name"], wrapped_config)
+            yield Layer(wrapped_config.get("name", name), wrapped["class_name"], wrapped_config, calls)
+
+
+def _handed_on(
+    own: tuple[Mapping[str, Any], ...], around: tuple[Mapping[str, Any], ...]
+) -> tuple[Mapping[str, Any], ...]:
+    """A layer's calls, with the ``training`` of the model around it where its own leave that open."""
+    modes = [{"training": call["training"]} for call in around if call.get("training") is not None]
+    if not modes:
+        return own
+    said = [{k: v for k, v in call.items() if v is not None} for call in own or ({},)]
+    return tuple({**mode, **call} for mode in modes for call in said)
 
 
 def _call_arguments(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

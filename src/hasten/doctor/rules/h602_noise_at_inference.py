@@ -1,8 +1,9 @@
 """Dropout or noise active at inference.
 
 ## What it does
-Finds dropout in training mode, batch norm in training mode, and random nodes in a graph; Keras layers of noise called
-with `training=True`.
+Finds dropout in training mode, batch norm in training mode, and random nodes in a graph; Keras layers of noise, layers
+that drop and batch norms that are called with `training=True`, by themselves or with the model that they are in. A
+model without a graph is asked twice.
 
 ## Why is this bad
 Answers differ from call to call, random numbers cost more than the layer around them, and no engine's answers can be
@@ -28,8 +29,11 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from hasten.doctor.graphs import GraphHit, GraphRule, ModelView
+from hasten.doctor.layers import Layer
+from hasten.doctor.words import words
 
-_NOISY = ("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D")
+_NOISY = words("Dropout GaussianNoise GaussianDropout AlphaDropout SpatialDropout1D SpatialDropout2D SpatialDropout3D")
+_AUGMENTS = "Random"  # how the names of the layers begin that turn, cut and colour pictures at random
 
 
 def check(view: ModelView) -> Iterator[GraphHit]:
@@ -43,8 +47,16 @@ def check(view: ModelView) -> Iterator[GraphHit]:
         elif view.is_random(node):
             yield GraphHit(f"node '{node.name}'", f"{node.op_type} draws random numbers at each run")
     for layer in view.layers:
-        if layer.kind in _NOISY and any(call.get("training") is True for call in layer.calls):
-            yield GraphHit(f"layer '{layer.name}'", f"{layer.kind} is called with training=True")
+        if any(call.get("training") is True for call in layer.calls) and (effect := _in_training(layer)):
+            yield GraphHit(f"layer '{layer.name}'", f"{layer.kind} is called with training=True: {effect}")
+
+
+def _in_training(layer: Layer) -> str:
+    """What a layer does otherwise while it trains; '' for one that is the same."""
+    if layer.kind == "BatchNormalization":
+        return "statistics of the batch" if layer.config.get("trainable", True) else ""
+    drops = layer.config.get("dropout") or layer.config.get("recurrent_dropout")
+    return "noise in each answer" if layer.kind in _NOISY or layer.kind.startswith(_AUGMENTS) or drops else ""
 
 
 def _trains(node: ir.Node, view: ModelView) -> bool:

@@ -1,8 +1,8 @@
 """Transposes that undo each other.
 
 ## What it does
-Finds a Transpose whose effect a later one takes back, with nothing but element-wise operations between them. Not
-asked of Keras files: their layers keep one layout.
+Finds a Transpose whose effect a later one takes back, with nothing but element-wise operations between them. Of Keras
+files `Permute` alone is asked: the other layers keep one layout.
 
 ## Why is this bad
 Each moves every activation through memory and computes nothing; they come from exporting one framework's layout to
@@ -39,13 +39,17 @@ _FAR = 12
 
 def check(view: ModelView) -> Iterator[GraphHit]:
     """Pairs of transposes that amount to nothing; one finding for all."""
-    if view.layers:
-        return  # a Keras file has one layout: these are hasten's own, made while reading it
-    pairs = [(n, p) for n in view.nodes if n.op_type == "Transpose" and (p := _partner(n, view)) is not None]
+    written = [n for n in view.nodes if n.op_type == "Transpose" and _is_own(n, view)]
+    pairs = [(n, p) for n in written if (p := _partner(n, view)) is not None and _is_own(p, view)]
     if pairs:
         node, partner = pairs[0]
         more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
         yield GraphHit(f"node '{node.name}'", f"the Transpose is undone by '{partner.name}'{more}")
+
+
+def _is_own(node: ir.Node, view: ModelView) -> bool:
+    """False for those that hasten made while reading a Keras file: its layers have one layout, but for `Permute`."""
+    return not view.layers or any(layer.kind == "Permute" for layer in view.layers_of(node))
 
 
 def _partner(node: ir.Node, view: ModelView) -> ir.Node | None:

@@ -32,9 +32,15 @@ _TAKES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 def check(view: ModelView) -> Iterator[GraphHit]:
     """Foldable batch norms; one finding for all of them."""
-    found = [node for node in view.nodes if _is_scale(node, view) and _folds(node.inputs[0], node, view)]
+    scales = [node for node in view.nodes if _is_scale(node, view) and not _trains(node, view)]
+    found = [node for node in scales if _folds(node.inputs[0], node, view)]
     if found:
         yield GraphHit(f"node '{found[0].name}'", f"{len(found)} batch norms could be folded into the layers before")
+
+
+def _trains(node: ir.Node, view: ModelView) -> bool:
+    """True for what a Keras layer became that is called with `training=True`: it takes the batch's own statistics."""
+    return any(call.get("training") is True for layer in view.layers_of(node) for call in layer.calls)
 
 
 def _is_scale(node: ir.Node, view: ModelView) -> bool:

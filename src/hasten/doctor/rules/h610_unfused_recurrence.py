@@ -2,8 +2,8 @@
 
 ## What it does
 Finds LSTM, GRU and RNN layers whose arguments rule out the fused kernels of Keras, ONNX Runtime and hasten: other
-activations, recurrent dropout, `use_bias=False`, `unroll=True`, `reset_after=False`, peepholes, clipping, cells wrapped
-in a generic `RNN`.
+activations, recurrent dropout, `use_bias=False`, `reset_after=False`, peepholes, clipping, cells wrapped in a generic
+`RNN`. So does `unroll=True`, of which H603 tells.
 
 ## Why is this bad
 Without the fused kernel each step of each sample runs a dozen small operations from a loop.
@@ -70,8 +70,6 @@ def _forbidden(kind: str, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"recurrent_dropout={config['recurrent_dropout']}"
     if config.get("use_bias") is False:
         yield "use_bias=False"
-    if config.get("unroll") is True:
-        yield "unroll=True"
     if kind == "GRU" and config.get("reset_after") is False:
         yield "reset_after=False"
 

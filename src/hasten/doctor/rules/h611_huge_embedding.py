@@ -23,6 +23,7 @@ No fix: which rows, digits or file the table can do with is yours to say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,17 +43,21 @@ def check(view: ModelView) -> Iterator[GraphHit]:
         table = node.inputs[0].const_value
         if table is None or table.nbytes < _HUGE_BYTES:
             continue
-        rows, read = int(np.prod(table.shape.numpy()[:1])), _rows_read(node.inputs[1])
+        rows, read = int(np.prod(table.shape.numpy()[:1])), _rows_read(node.inputs[1], view)
         if read * _SHARE <= rows:
             size = table.nbytes / 2**20
             yield GraphHit(f"node '{node.name}'", f"reads at most {read} of {rows} rows of a {size:.0f} MiB table")
 
 
-def _rows_read(indices: ir.Value) -> int:
-    count = 1
-    for dimension in indices.shape or ():
-        count *= dimension if isinstance(dimension, int) else 1
-    return count
+def _rows_read(indices: ir.Value, view: ModelView) -> int:
+    """A free dimension counts one; where an importer lost the shape, as many are read as the inputs hold numbers."""
+    if indices.shape is not None:
+        return _size(indices)
+    return sum(_size(v) for v in view.inputs if v.dtype is not None and v.dtype.is_integer()) or 1
+
+
+def _size(value: ir.Value) -> int:
+    return math.prod(d for d in value.shape or () if isinstance(d, int))
 
 
 RULE = GraphRule(
