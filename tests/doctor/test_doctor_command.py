@@ -321,6 +321,39 @@ def test_a_model_at_random_is_a_finding(tmp_path: Path) -> None:
     assert "H602" in done.output
 
 
+@pytest.mark.frameworks
+def test_a_model_at_random_that_has_no_graph_is_a_finding(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    rows = keras.Input((8,))
+    path = tmp_path / "random"
+    keras.Model(rows, keras.layers.Dropout(0.5)(rows, training=True)).export(path, verbose=False)
+    done = run(str(path))
+    assert done.exit_code == 1
+    assert "H602" in done.output
+    assert "have no ONNX form" in done.output
+
+
+@pytest.mark.frameworks
+def test_a_torch_file_is_told_the_shapes_of_its_inputs(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "script.pt"
+    net = torch.nn.Sequential(torch.nn.Embedding(300_000, 16), torch.nn.Flatten())
+    torch.jit.trace(net, torch.zeros((1, 20), dtype=torch.int64)).save(path)
+    done = run("--trust", "--shape", "input=1,20", str(path))
+    assert done.exit_code == 1
+    assert "reads at most 20 of 300000 rows" in " ".join(done.output.split())
+
+
+@pytest.mark.frameworks
+def test_free_dimensions_of_a_saved_model_are_a_finding(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    path = tmp_path / "free"
+    keras.Sequential([keras.Input((None, 8)), keras.layers.Conv1D(4, 3)]).export(path, verbose=False)
+    done = run(str(path))
+    assert done.exit_code == 1
+    assert "H606" in done.output and "has free dimensions; examined as" in " ".join(done.output.split())
+
+
 def test_a_model_examined_leaves_no_copy_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The importer writes an old file anew; the temporary folder is empty again afterwards."""
     keras, h5py = pytest.importorskip("keras"), pytest.importorskip("h5py")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json as json_module  # the option has taken its name
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +24,8 @@ from hasten.errors import (
 if TYPE_CHECKING:
     from hasten.doctor.check import Result
     from hasten.doctor.settings import Settings
+    from hasten.records import Finding
+    from hasten.sources import Source, SourceRequest
 
 __all__ = ["doctor"]
 
@@ -46,6 +48,7 @@ def doctor(
     trust: Annotated[
         bool, typer.Option("--trust", help="Open models that can run code (for model files only).")
     ] = False,
+    shape: o.Shapes = None,
     json: o.AsJson = False,
 ) -> None:
     """Find slow habits in code that calls models, and in models; exit with 1 if there are any.
@@ -67,7 +70,7 @@ def doctor(
     how = "unsafe" if unsafe_fixes else "safe" if fix or diff else ""
     results = _examine(code, settings, how, write=not diff, stdin_filename=stdin_filename)
     alone = not code and len(models) == 1
-    results += [_model(path, settings, trust) if alone else _model_of_many(path, settings, trust) for path in models]
+    results += _of_models(models, settings, _Opening(trust, o.shapes_of(shape), alone))
     if diff:
         print("".join(r.diff for r in results), end="")
         raise typer.Exit(1 if any(r.diff for r in results) else 0)
@@ -174,19 +177,32 @@ def _explained(code: str, *, as_json: bool) -> str:
     return f"# {wanted} {names[wanted]}\n\n{text}"
 
 
-def _model_of_many(path: Path, settings: Settings, trust: bool) -> Result:
+@dataclass(frozen=True)
+class _Opening:
+    """How models are opened. ``alone``: one that cannot be is an error, and no finding beside those of others."""
+
+    trust: bool
+    shapes: Mapping[str, tuple[int, ...]]
+    alone: bool
+
+
+def _of_models(paths: Sequence[Path], settings: Settings, opening: _Opening) -> list[Result]:
+    return [(_model if opening.alone else _model_of_many)(path, settings, opening) for path in paths]
+
+
+def _model_of_many(path: Path, settings: Settings, opening: _Opening) -> Result:
     """A model's result; one that cannot be opened is a finding, and costs the others nothing."""
     from hasten.doctor.check import UNREADABLE, Result  # noqa: PLC0415
     from hasten.records import Finding  # noqa: PLC0415
 
     try:
-        return _model(path, settings, trust)
+        return _model(path, settings, opening)
     except HastenError as error:
         remedy = "Mend the file, or name it no longer."
         return Result(str(path), (Finding(UNREADABLE, str(error), remedy, str(path)),))
 
 
-def _model(path: Path, settings: Settings, trust: bool) -> Result:
+def _model(path: Path, settings: Settings, opening: _Opening) -> Result:
     from tempfile import TemporaryDirectory  # noqa: PLC0415  (not for --help)
 
     from hasten.doctor.check import Result  # noqa: PLC0415
@@ -195,7 +211,8 @@ def _model(path: Path, settings: Settings, trust: bool) -> Result:
     from hasten.sources.detect import open_source  # noqa: PLC0415
 
     with TemporaryDirectory(prefix="hasten-") as work:  # an importer may leave a copy of the model there
-        request = SourceRequest(trust=trust, work=Path(work))
+        request = SourceRequest(trust=opening.trust, shapes=opening.shapes, work=Path(work))
+        asked: dict[str, tuple[int, ...]] = {}  # what is free, and a number that would do for each
         while True:
             try:
                 source = open_source(path, request)
@@ -205,15 +222,19 @@ def _model(path: Path, settings: Settings, trust: bool) -> Result:
                 if error.shapes.keys() <= request.shapes.keys():
                     return _unopened(path, settings, error)
                 request = replace(request, shapes={**request.shapes, **error.shapes})
+                asked |= error.shapes
             except SourceError as error:
                 return _unopened(path, settings, error)
             else:
                 break
         findings = examine_model(source.model, path, settings)
-        if request.shapes:  # what is free is told of the file as it stands
-            free = examine_model(graph_of_file(path), path, settings)
-            findings = tuple(dict.fromkeys((*free, *findings)))
-        return Result(str(path), findings, skipped=notes_of(source.model))
+        if source.model is None:
+            findings += _answers_alike(source, request, path, settings)
+        if asked:  # what is free is told of the file as it stands
+            as_it_stands = examine_model(graph_of_file(path), path, settings)
+            free = () if any(f.rule == "H606" for f in as_it_stands) else _free(asked, path, settings)
+            findings = tuple(dict.fromkeys((*as_it_stands, *free, *findings)))
+        return Result(str(path), findings, skipped=notes_of(source.model, source.notes))
 
 
 def _unopened(path: Path, settings: Settings, error: SourceError) -> Result:
@@ -223,16 +244,45 @@ def _unopened(path: Path, settings: Settings, error: SourceError) -> Result:
     """
     from hasten.doctor.check import Result  # noqa: PLC0415
     from hasten.doctor.graphs import examine_model, graph_of_file  # noqa: PLC0415  (onnx)
-    from hasten.doctor.rules import graph_rules  # noqa: PLC0415
-    from hasten.records import Finding  # noqa: PLC0415
 
     if isinstance(error, NondeterministicError):
-        noise = next(r for r in graph_rules() if r.code == "H602")
-        remedy = "Export the model in inference mode, and with what it remembers as inputs and outputs."
-        random = (Finding(noise.code, str(error), remedy, str(path)),) if settings.wants(noise.code) else ()
+        random = _noise(error, path, settings)
         return Result(str(path), random, skipped="" if random else str(error))
     graph = graph_of_file(path)
     findings = examine_model(graph, path, settings)
     if not findings:
         raise error
     return Result(str(path), findings, skipped=f"beyond what the file itself shows: {error}")
+
+
+def _free(shapes: Mapping[str, tuple[int, ...]], path: Path, settings: Settings) -> tuple[Finding, ...]:
+    """A finding for each input of a file whose free dimensions its importer alone knows of."""
+    from hasten.doctor.rules import graph_rules  # noqa: PLC0415
+    from hasten.records import Finding  # noqa: PLC0415
+
+    rule = next(r for r in graph_rules() if r.code == "H606")
+    if not settings.wants(rule.code):
+        return ()
+    texts = {name: f"input '{name}': has free dimensions; examined as {shape}" for name, shape in shapes.items()}
+    return tuple(Finding(rule.code, text, rule.remedy, str(path)) for text in texts.values())
+
+
+def _answers_alike(source: Source, request: SourceRequest, path: Path, settings: Settings) -> tuple[Finding, ...]:
+    """The finding that a model without a graph gives one input two answers, where it does."""
+    from hasten.sources.determinism import check_deterministic  # noqa: PLC0415
+    from hasten.sources.samples import samples  # noqa: PLC0415
+
+    try:
+        check_deterministic(source, samples(source, request, 0, 2))
+    except NondeterministicError as error:
+        return _noise(error, path, settings)
+    except Exception:  # of its own framework, on inputs drawn at random: then that is not known
+        return ()
+    return ()
+
+
+def _noise(error: NondeterministicError, path: Path, settings: Settings) -> tuple[Finding, ...]:
+    from hasten.records import Finding  # noqa: PLC0415
+
+    remedy = "Export the model in inference mode, and with what it remembers as inputs and outputs."
+    return (Finding("H602", str(error), remedy, str(path)),) if settings.wants("H602") else ()
