@@ -217,6 +217,11 @@ def _is_out_of_sight(data: ast.expr, code: Code) -> bool:
         return not all(isinstance(b.value, ast.Call) and _builds(b.value, b.path, code) for b in kept)
     if isinstance(data, ast.Attribute) and owner is None:
         return not code.qualified(data)  # what another object holds; a module's own is in its name
+    if isinstance(
+        data, ast.Subscript
+    ):  # `splits["train"]`: of a dictionary that is written out, or of what a call gave
+        held = value_of(data.value, code)
+        return isinstance(held, ast.Call) and not _builds(held, (), code)
     if not isinstance(data, ast.Name):
         return isinstance(data, ast.Call) and not _builds(data, (), code)
     bindings = code.names.find(data.id, data)[1]

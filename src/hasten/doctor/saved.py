@@ -14,6 +14,8 @@ __all__ = ["NOWHERE", "ON_DISK", "is_own_cache", "path_of", "saves", "target_of"
 NOWHERE = ast.Constant(None)  # the path of a call that names none
 ON_DISK = re.compile(r"exists|isfile|is_file|isdir|listdir|glob|cache")
 
+_OWN_FOLDER = re.compile(r"processed|workspace|work_?dir|cache|te?mp_?(dir|folder|path)", re.IGNORECASE)
+
 
 def path_of(load: ast.Call) -> ast.expr:
     """What `torch.load` reads from, else `NOWHERE`."""
@@ -38,12 +40,40 @@ def is_own_cache(node: ast.Call, code: Code) -> bool:
     """
     if path_of(node) is NOWHERE:
         return False
-    if _is_made_instead(node, code):
+    if _is_made_instead(node, code) or _is_of_own_folder(node, code):
         return True
     if "cache" not in _said(path_of(node), code):
         return _is_kept_cache(node, code)
+    if any(
+        "save" in code.names.dotted(c.func) and ast.unparse(path_of(node)) in map(ast.unparse, c.args)
+        for c in code.calls
+    ):
+        return True
     writers = ((s, code.function(s)) for s in saves(code))
     return any("cache" in _said(target_of(s), code) or (w is not None and "cache" in w.name) for s, w in writers)
+
+
+def _is_of_own_folder(node: ast.Call, code: Code) -> bool:
+    """True for a file of a folder of prepared data, or of work in hand, in which the file itself saves."""
+    folder = _folder(path_of(node))
+    if not _OWN_FOLDER.search(folder):
+        return False
+    targets = (t for s in saves(code) for t in (target_of(s), *_opened(target_of(s), code)))
+    return any(_folder(t) == folder for t in targets)
+
+
+def _folder(path: ast.expr) -> str:
+    """The folder of `os.path.join(folder, name)`, `folder / name` and `folder + name`, as it is written."""
+    if isinstance(path, ast.Call) and ast.unparse(path.func).endswith("path.join") and path.args:
+        return ast.unparse(path.args[0])
+    return ast.unparse(path.left) if isinstance(path, ast.BinOp) else ""
+
+
+def _opened(target: ast.expr, code: Code) -> list[ast.expr]:
+    """What `with open(path, "wb") as target` opened."""
+    bindings = code.names.find(target.id, target)[1] if isinstance(target, ast.Name) else []
+    held = (b.value for b in bindings)
+    return [v.args[0] for v in held if isinstance(v, ast.Call) and getattr(v.func, "id", "") == "open" and v.args]
 
 
 def _is_made_instead(node: ast.Call, code: Code) -> bool:

@@ -38,7 +38,7 @@ from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 
-_WRAPPED = frozenset(("dataset", "ds", "base", "base_dataset", "inner", "source", "wrapped"))
+_WRAPPED = frozenset(("dataset", "ds", "base", "base_dataset", "inner", "original", "source", "wrapped"))
 _BOUNDS = ("pop", "popitem", "clear", "maxsize", "max_size", "capacity", "evict", "limit", "max_cache")
 
 
