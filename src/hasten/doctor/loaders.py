@@ -220,8 +220,8 @@ def _is_out_of_sight(data: ast.expr, code: Code) -> bool:
     if isinstance(
         data, ast.Subscript
     ):  # `splits["train"]`: of a dictionary that is written out, or of what a call gave
-        held = value_of(data.value, code)
-        return isinstance(held, ast.Call) and not _builds(held, (), code)
+        given = value_of(data.value, code)
+        return isinstance(given, ast.Call) and not _builds(given, (), code)
     if not isinstance(data, ast.Name):
         return isinstance(data, ast.Call) and not _builds(data, (), code)
     bindings = code.names.find(data.id, data)[1]
