@@ -25,6 +25,7 @@ from hasten.passes.run import LastAnswers, run_phases
 from hasten.sources import Source
 from hasten.sources.detect import kind_of_file, kind_of_object
 from hasten.sources.determinism import check_deterministic
+from hasten.sources.rounding import is_quantised
 from hasten.sources.samples import draw, holding, index_limits
 from hasten.tune.arrays import write_groups
 from hasten.tune.candidates import gather
@@ -139,11 +140,11 @@ def graphs(source: Source, sizes: Sequence[int], sample: Sequence[Array], folder
 
 
 def _computes_in(model: ir.Model) -> str:
+    if is_quantised(model):
+        return "int8"
     nodes = [
         node for node in model.graph.all_nodes() if node.op_type not in ("Cast", "CastLike", "Identity", "Constant")
     ]
-    if any("Quantize" in n.op_type or "QLinear" in n.op_type or "Integer" in n.op_type for n in nodes):
-        return "int8"
     dtypes = {value.dtype for node in nodes for value in node.outputs}
     for dtype in (ir.DataType.BFLOAT16, ir.DataType.FLOAT16):
         if dtype in dtypes:
@@ -179,6 +180,7 @@ def plan(
         calibration=calibration(source, labels, examples, work),
         computes_in=made.computes_in,
         steps=source.steps,
+        spread=source.spread,
         trust=settings.trust,
         schedule=settings.schedule or ("kept" if settings.quick else "timed"),
     )

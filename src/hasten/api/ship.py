@@ -168,7 +168,7 @@ def _tolerance(plan: Plan, chosen: Sequence[Entry]) -> Tolerance:
     lower = [e.artefact.candidate.precision for e in chosen if e.artefact.candidate.precision != "float32"]
     if plan.labelled is not None and lower:
         allowed = max((Tolerance.named(p.split("-")[0]) for p in lower), key=lambda t: t.absolute)
-    return allowed.for_source(plan.computes_in, plan.steps)
+    return allowed.for_source(plan.computes_in, plan.steps, plan.spread)
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

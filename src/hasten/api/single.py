@@ -82,7 +82,7 @@ def _contents(model: Any, sample: Any, settings: Settings, folder: Path) -> tupl
         _built(source, made, _candidate(source, made, settings, size), (settings, folder, rows)) for size in sizes
     ]
     checks = [prepare.stacked(source.inputs, [example], min(sizes)) for example in examples]
-    allowed = (settings.allowed or Tolerance()).for_source(made.computes_in, source.steps)
+    allowed = (settings.allowed or Tolerance()).for_source(made.computes_in, source.steps, source.spread)
     contents = Contents(
         inputs=source.inputs,
         outputs=source.outputs,

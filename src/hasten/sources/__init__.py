@@ -60,6 +60,8 @@ class Source:
     """What the importer wants the report to say (fell back to a stock exporter, and why; unreadable operators)."""
     steps: int = 1
     """By which its own sets of kernels differ from one another in answers of few bits, and at least 1."""
+    spread: float = 0.0
+    """The same of a quantised model's float answers, as a part of their largest magnitude."""
     trusted: bool = False
     fingerprint: str = ""
     """Names the model's content: equal models, equal fingerprint. Part of the key of every saved trial."""

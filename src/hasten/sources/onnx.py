@@ -26,6 +26,7 @@ from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import Resolution, resolve, rows_independent, rows_mix
 from hasten.sources.older import opened_older
 from hasten.sources.refusals import refusal
+from hasten.sources.rounding import is_quantised, own_rounding
 from hasten.sources.samples import draw, index_limits
 from hasten.types import Array, TensorSpec
 
@@ -83,6 +84,7 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
         path, content = at, _content(opened, path)
     prepared, notes = _prepared(opened, path)
     settled = settle(prepared, request, reference)
+    steps, spread = _own_rounding(settled, reference, request)
     return Source(
         framework="onnx",
         path=path,
@@ -93,7 +95,16 @@ def open_onnx(model: object, request: SourceRequest) -> Source:
         notes=(*aged, *notes, *settled.notes),
         fingerprint=digest([content, [s.to_json() for s in settled.inputs]]),
         rows_mix=settled.rows_mix,
+        steps=steps,
+        spread=spread,
     )
+
+
+def _own_rounding(settled: Settled, reference: Reference, request: SourceRequest) -> tuple[int, float]:
+    if not is_quantised(settled.model):
+        return 1, 0.0
+    rng, limits = np.random.default_rng(2), index_limits(settled.model)
+    return own_rounding(settled.model, reference, [draw(settled.inputs, limits, rng) for _ in range(_ROWS)])
 
 
 def _content(model: ir.Model, path: Path) -> str:

@@ -136,6 +136,8 @@ class Plan:
     """The coarsest dtype that the source itself computes in: "float32", "float16", "bfloat16" or "int8"."""
     steps: int = 1
     """As in ``Source``."""
+    spread: float = 0.0
+    """As in ``Source``."""
     trust: bool = False
     schedule: str = "kept"
     """Where native code's schedules come from: "timed" tries a handful for each of the heavy steps, "kept" does not."""

@@ -98,7 +98,7 @@ def _plan_key(plan: Plan) -> str:
     labelled = plan.labelled
     facts: dict[str, Any] = _model_facts(plan) | {
         "inputs": {str(b): [c.names, _content(c.inputs)] for b, c in sorted(plan.checks.items())},
-        "settings": [plan.limits.measure_s, plan.tolerance, plan.computes_in, plan.steps],
+        "settings": [plan.limits.measure_s, plan.tolerance, plan.computes_in, plan.steps, plan.spread],
         "labelled": labelled and [_content(labelled.inputs), labelled.metric, labelled.max_drop, labelled.source_score],
     }
     return digest(facts)

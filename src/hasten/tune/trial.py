@@ -194,7 +194,7 @@ def _tolerance(candidate: Candidate, plan: Plan, by_labels: bool) -> Tolerance:
     if by_labels:
         return Tolerance.structure()
     found = plan.tolerance or (Tolerance() if candidate.precision == "float32" else Tolerance.named("int8"))
-    return found.for_source(plan.computes_in, plan.steps)
+    return found.for_source(plan.computes_in, plan.steps, plan.spread)
 
 
 def _nearby(candidate: Candidate, plan: Plan) -> list[tuple[Array, ...]]:

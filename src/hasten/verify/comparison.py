@@ -57,14 +57,21 @@ class Tolerance:
             raise SettingsError(f"tolerance: expected a positive number such as 1e-3, received {value}")
         return Tolerance(value, value, cosine=1.0 - min(0.1, max(1e-4, value)))
 
-    def for_source(self, computes_in: str, steps: int = 1) -> Tolerance:
+    def for_source(self, computes_in: str, steps: int = 1, spread: float = 0.0) -> Tolerance:
         """This tolerance for a source that computes in "float32", "float16", "bfloat16" or "int8".
 
         Its own rounding is no fault of a candidate: ties between two integer steps go either way, and halves are
-        summed in another order, or in float32. ``steps``: so many may answers of few bits be apart.
+        summed in another order, or in float32. ``steps``: so many may answers of few bits be apart; ``spread``: its own
+        float answers are so far apart, as a part of their largest, and a candidate's may be so far from either.
         """
         if computes_in == "int8":
-            return replace(self, integer=max(steps, self.integer))
+            own = Tolerance.uniform(2 * spread) if spread > 0 else self
+            return replace(
+                self,
+                integer=max(steps, self.integer),
+                absolute=max(self.absolute, own.absolute),
+                cosine=min(self.cosine, own.cosine),
+            )
         rough = Tolerance.named(computes_in)
         return replace(
             self,
