@@ -151,6 +151,8 @@ WRAPPERS = {
     "torch.nn.DataParallel": TORCH_MODULE,
     "torch.jit.freeze": TORCH_MODULE,
     "torch.jit.optimize_for_inference": TORCH_MODULE,
+    "torch_tensorrt.compile": TORCH_MODULE,
+    "torch2trt.torch2trt": TORCH_MODULE,
     "torch.quantization.quantize_dynamic": TORCH_MODULE,
     "torch.ao.quantization.quantize_dynamic": TORCH_MODULE,
     "torch.quantization.convert": TORCH_MODULE,

@@ -49,6 +49,9 @@ _SPAN = re.compile(r"duration|second|(^|_)secs?($|_)|audio|elapsed")
 # How busy a kernel keeps the machine: work over time, which a mean is right for.
 _RATES = re.compile(r"flops?\b|bandwidth|gb/s", re.IGNORECASE)
 
+# Training steps; `auto_configure_optimizers=False` is none.
+_LESSONS = re.compile(r"\.backward\(|\boptimizer|_optimizer\b")
+
 _HANDFUL = 10  # of fewer readings no tail can be told
 
 
@@ -95,8 +98,7 @@ def _is_ratio(node: ast.BinOp, code: Code) -> bool:
 
 def _is_progress(node: ast.AST, code: Code) -> bool:
     """True near training steps: what a round takes there tells how far the job is."""
-    text = vicinity(node, code)
-    return ".backward(" in text or "optimizer" in text
+    return _LESSONS.search(vicinity(node, code)) is not None
 
 
 def _scope(name: str, node: ast.AST, code: Code) -> Scope | None:
