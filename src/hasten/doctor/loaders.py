@@ -38,6 +38,8 @@ _PREPARES = re.compile(
 _RUNS_EPOCHS = words("fit train validate test predict")
 _CPU = re.compile(r"['\"]cpu['\"]|gpus=0|use_cpu|no_cuda=True")
 _DTYPES = re.compile(r"^([a-z]+\.)?(float|half|int|long|bool|double|bfloat|complex|uint)\w*$|dtype$")
+_SENDS = re.compile(r"^_?(send|move|put|transfer|copy)_(\w+_)?to_(\w+_)?device$")
+_NO_BATCH = re.compile(r"model|net|param|weight|module|optim|loss|state")
 
 
 def is_loader(node: ast.Call, code: Code) -> bool:
@@ -56,6 +58,8 @@ def _is_told_device(code: Code) -> bool:
     """True where batches go to a device that is asked for or told, and nothing says that it is the processor."""
     if any(isinstance(n, ast.Constant) and n.value == "cpu" for n in code.names.nodes):
         return False
+    if _sends_batches(code) and code.mentions("cuda", "CUDA"):
+        return True
     moves = [*_device_moves(code), *code.calls_named("to_device")]
     told = "device" if code.mentions("torch.cuda") else "self.device"
     return any(told in _given(c) and any(True for _ in code.loops(c)) for c in moves)
@@ -146,7 +150,14 @@ def _moves(code: Code) -> bool:
     if any(not code.is_a(c.func.value, makers.TORCH_MODULE) for c in _device_moves(code)):  # type: ignore[attr-defined]
         return True
     trained = code.imports("lightning", "pytorch_lightning", "transformers") and code.calls_named("fit", "train")
-    return bool(code.calls_named("to_device", "to_cuda") or trained or _is_accelerated(code))
+    sent = code.calls_named("to_device", "to_cuda") or _sends_batches(code)
+    return bool(sent or trained or _is_accelerated(code))
+
+
+def _sends_batches(code: Code) -> bool:
+    """True for a method that says so: `self._send_data_to_given_device(batch)`, of a class of another file maybe."""
+    named = (c.func.attr for c in code.calls if isinstance(c.func, ast.Attribute) and c.args)
+    return any(_SENDS.search(name) is not None and _NO_BATCH.search(name) is None for name in named)
 
 
 def _is_accelerated(code: Code) -> bool:
