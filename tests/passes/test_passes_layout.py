@@ -10,7 +10,9 @@ from graph_text import applies, given, stays
 from hasten.passes import Pass
 from hasten.passes.drop_noops import drop_noops
 from hasten.passes.fold_constants import fold_constants
+from hasten.passes.fuse_padding import fuse_padding
 from hasten.passes.quantised import views_as_integers
+from hasten.passes.quantised_moves import moves_of_integers
 from hasten.passes.sink_views import sink_views
 from hasten.passes.transposes import cancel_transposes
 from hasten.passes.views import merge_views
@@ -64,6 +66,47 @@ APPLIES: dict[str, tuple[ir.Model, tuple[Pass, ...], dict[str, int]]] = {
         (views_as_integers, fold_constants),
         {"DequantizeLinear": 2, "MatMul": 1},
     ),
+    "a border and a residual beside it, in integers": (
+        given(
+            """(int8[1,2,6] x) => (y, r) { d = DequantizeLinear (x, s, z) p = Pad (d, around) q = QuantizeLinear (p, s,
+            z) e = DequantizeLinear (q, s, z) y = Conv (e, w) r = Relu (d) }""",
+            s=F(0.1),
+            z=np.int8(3),
+            around=Q([0, 0, 2, 0, 0, 0]),
+            w=(3, 2, 3),
+        ),
+        (moves_of_integers, drop_noops, fuse_padding),
+        {"DequantizeLinear": 2, "Conv": 1, "Relu": 1},
+    ),
+    "a border before a convolution of integers": (
+        given(
+            """(uint8[1,2,6,5] x) => (y) { p = Pad (x, around, z) y = QLinearConv (p, s, z, w, s, n, t, z) }""",
+            s=F(0.1),
+            t=F(9.0),
+            z=np.uint8(7),
+            n=np.int8(0),
+            around=Q([0, 0, 2, 0, 0, 0, 1, 0]),
+            w=np.arange(-18, 18, dtype=np.int8).reshape(2, 2, 3, 3),
+        ),
+        (fuse_padding,),
+        {"QLinearConv": 1},
+    ),
+    "slices and pieces between integers": (
+        given(
+            """(int8[2,6] x) => (y, u, v) { d = DequantizeLinear (x, s, z) a = Slice (d, zero, two, one) y =
+            QuantizeLinear (a, s, z) b, c = Split <axis = 1> (d, three) u = QuantizeLinear (b, s, z) v = QuantizeLinear
+            (c, t, z) }""",
+            s=F(0.1),
+            t=F(0.2),
+            z=np.int8(3),
+            zero=Q([1]),
+            two=Q([3]),
+            one=Q([1]),
+            three=Q([3, 3]),
+        ),
+        (moves_of_integers, drop_noops),
+        {"Slice": 1, "Split": 1, "DequantizeLinear": 1, "QuantizeLinear": 1},
+    ),
     "a transpose through reductions": (
         given(
             """(float[2,4,4,3] x) => (y) { t = Transpose <perm=[0,3,1,2]> (x) r = Relu (t) y = ReduceMean
@@ -93,6 +136,29 @@ STAYS: dict[str, tuple[ir.Model, tuple[Pass, ...]]] = {
             w=(2, 3, 3, 3),
         ),
         (cancel_transposes, merge_views),
+    ),
+    "borders that no integer stands for, and numbers that others read": (
+        given(
+            """(int8[1,2,6] x) => (y, r, o) { d = DequantizeLinear (x, s, z) p = Pad (d, around, edge) y = QuantizeLinear
+            (p, s, z) u = Pad (d, around) r = Exp (u) o = Neg (d) }""",
+            s=F(0.1),
+            z=np.int8(3),
+            around=Q([0, 0, 2, 0, 0, 0]),
+            edge=F(0.55),
+        ),
+        (moves_of_integers, drop_noops),
+    ),
+    "a border of another integer than the convolution's zero": (
+        given(
+            """(uint8[1,2,6,5] x) => (y) { p = Pad (x, around) y = QLinearConv (p, s, z, w, s, n, t, z) }""",
+            s=F(0.1),
+            t=F(9.0),
+            z=np.uint8(7),
+            n=np.int8(0),
+            around=Q([0, 0, 2, 0, 0, 0, 1, 0]),
+            w=np.arange(-18, 18, dtype=np.int8).reshape(2, 2, 3, 3),
+        ),
+        (fuse_padding,),
     ),
     "a transpose where its only use is wanted both ways": (
         given("(float[2,3] x) => (y, z) { t = Transpose (x) y = Relu (t) z = Relu (x) }"),

@@ -34,7 +34,7 @@ _Around: TypeAlias = tuple[tuple[int, int], ...]
 def _padding(model: ir.Model) -> int:
     editor = Editor(model)
     for node in list(all_nodes(model.graph)):
-        if is_op(node, "Conv", "MaxPool", "AveragePool"):
+        if is_op(node, "Conv", "QLinearConv", "MaxPool", "AveragePool"):
             _fuse_padding(editor, node)
     return editor.finish()
 
@@ -51,7 +51,7 @@ def _fuse_padding(editor: Editor, node: ir.Node) -> None:
         return
     around = seen[-1]
     extra = (*(begin for begin, _ in around[2:]), *(end for _, end in around[2:]))
-    if any(map(any, around[:2])) or not _same_filling(pad, node, given, extra):
+    if any(map(any, around[:2])) or not _same_filling((pad, views), node, given, extra):
         return
     changed = {name: a for name, a in node.attributes.items() if name != "auto_pad"}
     pads = [a + b for a, b in zip(given, extra, strict=True)]
@@ -70,11 +70,16 @@ def _pad_above(value: ir.Value | None) -> tuple[ir.Node, list[ir.Node]] | None:
         if is_op(producer, "Pad"):
             assert producer is not None
             return producer, views[::-1]
-        if producer is None or not is_op(producer, "Transpose", *_RESHAPES):
+        if producer is None or not (is_op(producer, "Transpose", *_RESHAPES) or _dequantises(producer)):
             return None
         views.append(producer)
         value = producer.inputs[0]
     return None
+
+
+def _dequantises(node: ir.Node) -> bool:
+    """True where every element keeps its place, and one integer stands for zero."""
+    return is_op(node, "DequantizeLinear") and static_dims(node.inputs[1]) in ((), (1,))
 
 
 def _around_each(pad: ir.Node, views: Sequence[ir.Node]) -> list[_Around] | None:
@@ -112,6 +117,8 @@ def _seen_through(view: ir.Node, around: _Around) -> _Around | None:
     if is_op(view, "Transpose"):
         perm = attribute(view, "perm", tuple(reversed(range(len(around)))))
         return tuple(around[axis] for axis in perm)
+    if is_op(view, "DequantizeLinear"):
+        return around
     source, target = static_dims(view.inputs[0]), static_dims(view.outputs[0])
     if source is None or target is None or [d for d in source if d != 1] != [d for d in target if d != 1]:
         return None
@@ -131,18 +138,35 @@ def _without(
         shape = None if whole is None else [d - sum(ends) for d, ends in zip(whole, around, strict=True)]
         if is_op(view, "Transpose"):
             value = editor.value(node, "Transpose", [value], view.attributes, shape=shape)
+        elif is_op(view, "DequantizeLinear"):
+            value = editor.value(node, "DequantizeLinear", [value, *view.inputs[1:]], view.attributes, shape=shape)
+            value.dtype = view.outputs[0].dtype or ir.DataType.FLOAT
         else:
             assert shape is not None  # _seen_through
             value = editor.value(node, "Reshape", [value, editor.ints(shape, "target")], shape=shape)
     return value
 
 
-def _same_filling(pad: ir.Node, node: ir.Node, given: tuple[int, ...], extra: tuple[int, ...]) -> bool:
-    """True where the layer's own padding means the same as what Pad fills in."""
+def _filling(pad: ir.Node, views: Sequence[ir.Node]) -> float | None:
+    """What Pad fills in, as the layer sees it; None where that is not known, or some scale away from zero."""
     filling = input_of(pad, 2)
     number = 0.0 if filling is None else scalar(filling)
+    for view in views:
+        if is_op(view, "DequantizeLinear"):
+            zero = input_of(view, 2)
+            number = 0.0 if number is not None and number == (0.0 if zero is None else scalar(zero)) else None
+    return number
+
+
+def _same_filling(
+    found: tuple[ir.Node, Sequence[ir.Node]], node: ir.Node, given: tuple[int, ...], extra: tuple[int, ...]
+) -> bool:
+    """True where the layer's own padding means the same as what Pad fills in."""
+    pad, number = found[0], _filling(*found)
     if node.op_type == "Conv":
         return number == 0
+    if node.op_type == "QLinearConv":
+        return number is not None and number == scalar(node.inputs[2])
     if attribute(node, "ceil_mode", 0):
         return False
     if node.op_type == "AveragePool":

@@ -21,6 +21,7 @@ from hasten.passes.loop_invariants import loop_invariants
 from hasten.passes.merge_clips import merge_clips
 from hasten.passes.opset import raise_opset
 from hasten.passes.quantised import views_as_integers
+from hasten.passes.quantised_moves import moves_of_integers
 from hasten.passes.recognise import recognise_activations
 from hasten.passes.recognise_normalisation import recognise_normalisation
 from hasten.passes.recognise_recurrence import recognise_recurrence
@@ -74,6 +75,7 @@ OPTIMISE: tuple[Pass, ...] = (
     merge_clips,
     merge_views,
     views_as_integers,
+    moves_of_integers,
     cancel_transposes,
     fuse_padding,
     fold_affine_after,
