@@ -139,8 +139,8 @@ STAYS: dict[str, tuple[ir.Model, tuple[Pass, ...]]] = {
     ),
     "borders that no integer stands for, and numbers that others read": (
         given(
-            """(int8[1,2,6] x) => (y, r, o) { d = DequantizeLinear (x, s, z) p = Pad (d, around, edge) y = QuantizeLinear
-            (p, s, z) u = Pad (d, around) r = Exp (u) o = Neg (d) }""",
+            """(int8[1,2,6] x) => (y, r, o) { d = DequantizeLinear (x, s, z) p = Pad (d, around, edge) y =
+            QuantizeLinear (p, s, z) u = Pad (d, around) r = Exp (u) o = Neg (d) }""",
             s=F(0.1),
             z=np.int8(3),
             around=Q([0, 0, 2, 0, 0, 0]),
