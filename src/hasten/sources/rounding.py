@@ -17,14 +17,14 @@ from hasten.errors import SourceError
 from hasten.graph.reference import runner
 from hasten.sources import Reference
 from hasten.types import Array
-from hasten.verify import MOST_STEPS
+from hasten.verify import MOST_STEPS, Tolerance
 
 __all__ = ["is_quantised", "own_rounding"]
 
 # Sums of a few hundred float32 products in another order.
 _NUDGE = 2.0**-16
-# What ``Tolerance.named("int8")`` allows: beyond it nothing tells rounding from a mistake.
-_MOST_SPREAD = 0.1
+# Twice that is allowed, and never more than whoever asks for int8 gets.
+_MOST_SPREAD = Tolerance.named("int8").absolute / 2
 _SMALLEST_SCALE = 0.01
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 
