@@ -271,6 +271,30 @@ def test_bytes_are_widened_whoever_moves_them_first(name):
             assert is_vector(step.expr), step.title
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    ("shape", "axes", "kept"),
+    [((2, 24, 5, 7), [2, 3], 0), ((1, 40, 9, 3), [-1, -2], 1), ((2, 20, 32), [1], 0), ((4, 33), [0], 1),
+     ((3, 40, 6), [2], 0), ((2, 3, 5, 17), [0, 2], 0)],
+)  # fmt: skip
+def test_means_over_axes_stay_bytes(shape, axes, kept, dtype):
+    """As PyTorch writes a global pool: ``mean([2, 3])``."""
+    g = Graph(5, dtype)
+    y = g.node("ReduceMean", g.rounded("x"), g.constant(np.array(axes)), keepdims=kept)
+    model = g.model([g.rounded(y, scale=0.0113)], {"x": shape})
+    kernels = [step.kernel for step in program_of(ir.from_proto(model), "case", HERE).steps]
+    assert "bytepool" in kernels and "reduce" not in kernels, kernels
+    compare(model, *numbers(model), step=0.0113)
+
+
+def test_a_mean_that_fills_no_vector_is_taken_of_floats():
+    g = Graph(5)
+    y = g.node("ReduceMean", g.rounded("x"), keepdims=0)
+    model = g.model([g.rounded(y, scale=0.0113)], {"x": (1, 3, 40)})
+    assert "reduce" in [step.kernel for step in program_of(ir.from_proto(model), "case", HERE).steps]
+    compare(model, *numbers(model), step=0.0113)
+
+
 def test_whole_numbers_of_groups():
     """Operators that say themselves that they work on bytes, with groups and a zero point known at run time."""
     g = Graph(0, "uint8")

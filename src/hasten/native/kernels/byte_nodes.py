@@ -14,6 +14,7 @@ from hasten.native.kernels.byte_image import Geometry, pixels
 from hasten.native.kernels.byte_pool import BytePool
 from hasten.native.kernels.byte_products import ByteConv
 from hasten.native.kernels.conv_transpose import transposed_window
+from hasten.native.kernels.reduce import reduced_axes
 from hasten.native.kernels.requantise import Requantise
 from hasten.native.kernels.spatial import Window, axis_of, channels_last, window_of
 from hasten.native.lower_shape import static
@@ -220,8 +221,8 @@ def _beside(x: View, y: View, window: Window) -> bool:
 
 
 def byte_mean(low: Lowering, node: ir.Node, given: tuple[View, int], requantise: Requantise, dtype: str) -> View | None:
-    """A mean of bytes; None where windows count differently many positions."""
-    zero, found = given[1], _pooled(low, node, given[0], dtype)
+    """A mean of bytes; None where windows count differently many positions, and where few means fill no vector."""
+    zero, found = given[1], (_reduced if node.op_type == "ReduceMean" else _pooled)(low, node, given[0], dtype)
     if found is None:
         return None
     step, y, window = found
@@ -233,9 +234,28 @@ def byte_mean(low: Lowering, node: ir.Node, given: tuple[View, int], requantise:
     padded = step.geometry.pads != (0, 0) or any(r > n for r, n in zip(reach, step.x.shape[1:3], strict=True))
     if beyond or (padded and not inside) or prod(step.taps) * 255 >= 2**31:
         return None
-    factor = (requantise.factor.astype(np.float64) / prod(step.taps)).astype(np.float32)
-    low.add(replace(step, zero=zero, requantise=replace(requantise, factor=factor)))
+    count = step.y.shape[3]
+    factor = np.full(count, requantise.factor[0].astype(np.float64) / prod(step.taps), np.float32)
+    requantise = replace(requantise, factor=factor, offset=np.zeros(count, np.float32))
+    low.add(replace(step, zero=zero, requantise=requantise))
     return y
+
+
+def _reduced(low: Lowering, node: ir.Node, x: View, dtype: str) -> tuple[BytePool, View, None] | None:
+    """A mean over some axes as one window over them: what stays is channels, and images where the first axis does."""
+    axes = sorted(reduced_axes(low, node, x.rank))
+    kept = [d for d in range(x.rank) if d not in axes]
+    lead = [0] if kept[:1] == [0] else []
+    batch, count, channels = (prod(x.shape[d] for d in part) for part in (lead, axes, kept[len(lead) :]))
+    if not axes or channels < low.lanes or x.size == 0:
+        return None
+    image = low.contiguous(x.transpose((*lead, *axes, *kept[len(lead) :])))
+    y = low.new((batch, channels), dtype)
+    step = BytePool(
+        View.whole(image.tensor, (batch, 1, count, channels)), View.whole(y.tensor, (batch, 1, 1, channels)),
+        (1, count), Geometry((1, 1), (1, 1), (0, 0)),
+    )  # fmt: skip
+    return replace(step, x=replace(step.x, offset=image.offset)), low.reshape(y, static(node, node.outputs[0])), None
 
 
 def _pooled(low: Lowering, node: ir.Node, x: View, dtype: str) -> tuple[BytePool, View, Window | None] | None:

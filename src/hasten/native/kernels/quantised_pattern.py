@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["quantized"]
 
-_MAXIMA, _MEANS = ("MaxPool", "GlobalMaxPool"), ("AveragePool", "GlobalAveragePool")
+_MAXIMA, _MEANS = ("MaxPool", "GlobalMaxPool"), ("AveragePool", "GlobalAveragePool", "ReduceMean")
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,7 @@ def _mean(low: Lowering, maker: ir.Node, target: _Target) -> View | None:
     x = _source(low, maker.inputs[0])
     if x is None:
         return None
-    count = x.view.shape[1]
-    requantise = target.requantise(np.full(count, x.scale, np.float64), np.zeros(count))
+    requantise = target.requantise(np.full(1, x.scale, np.float64), np.zeros(1))
     return byte_mean(low, maker, (x.view, x.zero), requantise, target.dtype)
 
 

@@ -258,7 +258,7 @@ def _grouped(view: View, axes: Sequence[int]) -> tuple[list[int], tuple[int, int
     return order, (a, r, b)
 
 
-def _axes(low: Lowering, node: ir.Node, rank: int) -> list[int]:
+def reduced_axes(low: Lowering, node: ir.Node, rank: int) -> list[int]:
     if "axes" in node.attributes:
         found = list(node.attributes.get_ints("axes", ()))
     else:
@@ -274,7 +274,7 @@ def _lower(kind: str, before: str = "", after: str = "") -> Callable[[Lowering, 
         x = low.view(node.inputs[0])
         if (x.dtype == "bool" and kind not in ("max", "min")) or (x.dtype in INTEGERS and after in ("log", "sqrt")):
             raise UnsupportedOpError(f"op {node.op_type} (node '{node.name}') on {x.dtype} has no native kernel")
-        axes = _axes(low, node, x.rank)
+        axes = reduced_axes(low, node, x.rank)
         if before == "exp":
             y = _log_sum_exp(low, x, axes)
         else:
