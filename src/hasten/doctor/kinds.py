@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 
-from hasten.doctor import makers
+from hasten.doctor import makers, tfds
 from hasten.doctor.annotations import annotated
 from hasten.doctor.calls import Calls
 from hasten.doctor.definitions import Definitions
@@ -65,6 +65,8 @@ class Kinds:
     # -- expressions -------------------------------------------------------------------------------------------------
 
     def _of(self, node: ast.AST, path: tuple[int, ...]) -> Kind | None:
+        if isinstance(node, ast.Call) and self.names.qualified(node.func) == tfds.LOAD:
+            return Kind(makers.TF_DATASET, node) if tfds.gives_dataset(node, path) else None
         if path:
             return self._element_of_tuple(node, path)
         if isinstance(node, ast.Name):

@@ -279,9 +279,10 @@ def made_by_class(name: str) -> str:
     """The kind of an instance of this class; '' where unknown."""
     last = name.rsplit(".", 1)[-1]
     if name.startswith("transformers."):
-        framework_other = last.startswith(("TF", "Flax"))
-        model = "Model" in last or _FOR_TASK.search(last) is not None
-        return TORCH_MODULE if model and not framework_other and not last.endswith(_BESIDE_MODELS) else ""
+        model = ("Model" in last or _FOR_TASK.search(last) is not None) and not last.endswith(_BESIDE_MODELS)
+        if not model or last.startswith("Flax"):
+            return ""
+        return KERAS_MODEL if last.startswith("TF") else TORCH_MODULE
     if name.startswith(("segmentation_models_pytorch.", "efficientnet_pytorch.")) and last[:1].isupper():
         return TORCH_MODULE
     if name.startswith("torch.nn.") or name in _ANNOTATION_ROOTS or name in ("keras.Model", "keras.Sequential"):

@@ -7,7 +7,7 @@ import re
 from copy import copy
 from dataclasses import dataclass
 
-from hasten.doctor import makers
+from hasten.doctor import makers, tfds
 from hasten.doctor.code import Code
 from hasten.doctor.rule import keyword
 from hasten.doctor.samples import is_one_sample, value_of
@@ -174,7 +174,9 @@ def _collect(
         for binding in bindings:
             if getattr(binding.node, "lineno", 0) > node.lineno and code.function(binding.node) is code.function(node):
                 continue
-            if binding.role != "value" or binding.path:
+            if binding.role == "value" and _is_loaded(binding.value, binding.path, code):
+                _starts_with(binding.value, steps, sources)  # type: ignore[arg-type]
+            elif binding.role != "value" or binding.path:
                 sources.add("")
             else:
                 last = _collect(binding.value, code, steps, sources, seen) or last
@@ -183,6 +185,9 @@ def _collect(
         sources.add("")
         return None
     name = code.qualified(node.func)
+    if _is_loaded(node, (), code):
+        _starts_with(node, steps, sources)
+        return node
     if makers.made_by(name) == makers.TF_DATASET:
         sources.add(name)
         steps.update(("zip",) if name.endswith(".zip") else ())
@@ -201,6 +206,17 @@ def _collect(
         return ends[0] if len(ends) == 1 and ends[0] is not None else node
     sources.add("")
     return None
+
+
+def _is_loaded(node: ast.AST | None, path: tuple[int, ...], code: Code) -> bool:
+    """True for what `tensorflow_datasets.load` gives at ``path``, where that is a dataset."""
+    load = node if isinstance(node, ast.Call) and code.qualified(node.func) == tfds.LOAD else None
+    return load is not None and tfds.gives_dataset(load, path)
+
+
+def _starts_with(load: ast.Call, steps: set[str], sources: set[str]) -> None:
+    sources.add(tfds.LOAD)
+    steps.update(("batch",) if tfds.gives_batches(load) else ())
 
 
 def shows_heavy_work(function: ast.expr, code: Code) -> bool:

@@ -90,7 +90,7 @@ RULE = Rule(
     code="H405",
     name="no-prefetch",
     on=(ast.Call, ast.For),
-    words=("data.Dataset", "TFRecordDataset", "Dataset."),
+    words=("data.Dataset", "TFRecordDataset", "Dataset.", "tensorflow_datasets"),
     remedy="End the pipeline with .prefetch(tf.data.AUTOTUNE).",
     check=check,
 )

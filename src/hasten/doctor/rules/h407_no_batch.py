@@ -1,8 +1,8 @@
 """A `tf.data` pipeline without `batch`.
 
 ## What it does
-Finds a pipeline over single examples (`from_tensor_slices`, record or text files) that `fit`, `evaluate` or `predict`
-consumes and that nowhere batches.
+Finds a pipeline over single examples (`from_tensor_slices`, `tfds.load`, record or text files) that `fit`, `evaluate`
+or `predict` consumes and that nowhere batches.
 
 ## Why is this bad
 Keras takes each element for a batch: either the shapes clash, or the model runs one row at a time.
@@ -29,7 +29,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from hasten.doctor import makers
+from hasten.doctor import makers, tfds
 from hasten.doctor.code import Code
 from hasten.doctor.pipelines import consumed, pipeline_of
 from hasten.doctor.rule import Hit, Rule, hit
@@ -38,7 +38,10 @@ from hasten.doctor.words import words
 _BATCHING = words(
     "batch padded_batch ragged_batch dense_to_ragged_batch bucket_by_sequence_length window flat_map map_and_batch"
 )
-_ROWS = ("from_tensor_slices", "TFRecordDataset", "TextLineDataset", "FixedLengthRecordDataset", "list_files", "range")
+_ROWS = (
+    *("from_tensor_slices", "TFRecordDataset", "TextLineDataset", "FixedLengthRecordDataset", "list_files", "range"),
+    tfds.LOAD,
+)
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -63,7 +66,7 @@ RULE = Rule(
     code="H407",
     name="no-batch",
     on=(ast.Call,),
-    words=("data.Dataset", "TFRecordDataset", "Dataset."),
+    words=("data.Dataset", "TFRecordDataset", "Dataset.", "tensorflow_datasets"),
     remedy="Add .batch(n) before the pipeline ends.",
     check=check,
 )
