@@ -45,11 +45,27 @@ def sloped() -> ir.Model:
     return graph(nodes, {"x": (1, 200)}, {"y": (1, 200)}, weights)
 
 
+def two_heads() -> ir.Model:
+    """A policy and a value of one state, as actors and critics have them."""
+    rng = np.random.default_rng(4)
+    sizes = {"w": (200, 384), "a": (384, 40), "b": (384, 1)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) / 14 for name, shape in sizes.items()}
+    steps = [
+        ("MatMul", ["x", "w"], "m"),
+        ("Tanh", ["m"], "s"),
+        ("MatMul", ["s", "a"], "y"),
+        ("MatMul", ["s", "b"], "v"),
+    ]
+    nodes = [helper.make_node(kind, inputs, [y]) for kind, inputs, y in steps]
+    return graph(nodes, {"x": (1, 200)}, {"y": (1, 40), "v": (1, 1)}, weights)
+
+
 CASES: dict[str, tuple[Callable[[], ir.Model], int]] = {
     "dense": (lambda: mlp([256, 384, 256, 40]), 1),
     "dense, five layers": (lambda: mlp([200, 384, 130, 8, 128, 75]), 1),
     "dense, one layer": (lambda: mlp([256, 384]), 1),
     "dense, with slopes and what others read": (sloped, 3),
+    "dense, two heads": (two_heads, 2),
     "lstm": (lambda: recurrent("LSTM", 9, 5, 96), 2),
     "lstm, rows in turn": (lambda: recurrent("LSTM", 2, 5, 96, batch=40), 2),
     "lstm, one step": (lambda: recurrent("LSTM", 1, 5, 96, batch=3), 1),

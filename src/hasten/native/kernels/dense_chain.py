@@ -7,6 +7,7 @@ terms each; the next pair begins with their sum, for which each part reads those
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -126,10 +127,7 @@ def chained(program: Program, threads: int, lanes: int) -> Program:
     """The program with products of one row that follow each other as chains, where that costs a team least."""
     steps: list[Step] = []
     kept = {id(view.tensor) for view in program.outputs}
-    readers: dict[int, int] = {}
-    for step in program.steps:
-        for view in step.reads():
-            readers[id(view.tensor)] = readers.get(id(view.tensor), 0) + 1
+    readers = Counter(id(view.tensor) for step in program.steps for view in step.reads())
     rest = list(program.steps)
     while rest:
         run = _run(rest, kept, readers)
@@ -139,7 +137,7 @@ def chained(program: Program, threads: int, lanes: int) -> Program:
     return replace(program, steps=steps)
 
 
-def _run(steps: Sequence[Step], kept: set[int], readers: dict[int, int]) -> list[Dense]:
+def _run(steps: Sequence[Step], kept: set[int], readers: Counter[int]) -> list[Dense]:
     """The products of one row that follow each other from the first step on, each with the one before to itself."""
     found: list[Dense] = []
     for step in steps:
