@@ -295,6 +295,34 @@ def test_a_mean_that_fills_no_vector_is_taken_of_floats():
     compare(model, *numbers(model), step=0.0113)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize(("shape", "axis"), [((1, 17, 6, 5), 1), ((1, 64, 4, 4), -3), ((2, 8, 9), -1), ((1, 12), 1)])
+def test_bytes_one_after_the_other_stay_bytes(shape, axis, dtype):
+    """What has the scale of the whole is copied, what has another one is rounded on its way."""
+    g = Graph(11, dtype)
+    x, other = g.rounded("x", 0.05, 3), g.rounded("y", 0.0413, 9)
+    joined = g.node("Concat", x, other, x, axis=axis)
+    outputs = [g.rounded(joined, 0.05, 3), g.rounded(g.node("Relu", joined), 0.05, 3), g.rounded(joined, 0.0613, 2)]
+    model = g.model(outputs, {"x": shape, "y": shape})
+    steps = program_of(ir.from_proto(model), "case", HERE).steps
+    assert all(w.tensor.kind == "output" for s in steps for w in s.writes() if w.dtype == "float32")
+    compare(model, *numbers(model), step=0.0613, targets=TARGETS if dtype == "int8" else [HERE.name])
+
+
+def test_bytes_behind_a_layer_are_joined_in_its_own_order():
+    """Channels last, as the layers write them and as the next one reads them: nothing is put into another order."""
+    g = Graph(12)
+    x = g.rounded("x", 0.05, 3)
+    parts = [g.rounded(g.node("Conv", x, g.filters(16, 24, 1, 1)), scale, 0) for scale in (0.05, 0.03)]
+    y = g.rounded(g.node("Concat", *parts, axis=1), 0.05, 0)
+    model = g.model([g.rounded(g.node("Conv", y, g.filters(8, 32, 1, 1)), 0.03)], {"x": (1, 24, 6, 5)})
+    first, second, layer, _ = program_of(ir.from_proto(model), "case", HERE).steps[-4:]
+    written = [view.tensor for step in (first, second) for view in step.writes()]
+    assert layer.kernel == "byteconv"
+    assert all(tensor is layer.reads()[0].tensor and tensor.dtype == "uint8" for tensor in written)
+    compare(model, *numbers(model), step=0.03)
+
+
 def test_whole_numbers_of_groups():
     """Operators that say themselves that they work on bytes, with groups and a zero point known at run time."""
     g = Graph(0, "uint8")

@@ -15,10 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from hasten.native.expr import call, const, widened
 from hasten.native.kernels.byte_nodes import byte_conv, byte_max, byte_mean, byte_product, byte_transposed
 from hasten.native.kernels.byte_sum import Blend, ByteSum
 from hasten.native.kernels.byte_table import looked_up
-from hasten.native.kernels.quantised_values import BYTES, NIBBLES, Scale, held_as, quantize, scale_of, shift_of
+from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.kernels.quantised_values import (
+    BYTES,
+    NIBBLES,
+    Scale,
+    held_as,
+    quantize,
+    requantised,
+    scale_of,
+    shift_of,
+)
 from hasten.native.kernels.requantise import LARGEST, Requantise
 from hasten.native.program import View
 from hasten.types import Array
@@ -84,9 +95,9 @@ def _pattern(low: Lowering, node: ir.Node, scale: Scale, declared: str) -> View 
     if bounded is None:
         return None
     value, target = bounded
-    total = _sum(low, value, target)
-    if total is not None:
-        return total
+    found = _sum(low, value, target) or _joined(low, value, target, (limits.min, limits.max))
+    if found is not None:
+        return found
     maker, bias = _without_bias(low, value)
     if maker is None:
         return None
@@ -165,10 +176,40 @@ def _sum(low: Lowering, value: ir.Value | None, target: _Target) -> View | None:
     return y
 
 
+def _joined(low: Lowering, value: ir.Value | None, target: _Target, limits: tuple[int, int]) -> View | None:
+    """Tensors of bytes one after the other: those of the same scale are copied, others are rounded on their way."""
+    maker = value.producer() if value is not None else None
+    if maker is None or maker.op_type != "Concat":
+        return None
+    parts = [p for p in (_source(low, v) for v in maker.inputs) if p is not None]
+    if len(parts) < len(maker.inputs):
+        return None
+    views = [p.view for p in parts]
+    axis = maker.attributes.get_int("axis", 0) % views[0].rank
+    shape = [sum(v.shape[d] for v in views) if d == axis else n for d, n in enumerate(views[0].shape)]
+    y, start = low.new(shape, target.dtype, next((v.order for v in views if v.order is not None), None)), 0
+    for part, view in zip(parts, views, strict=True):
+        place = y.slice(axis, start, view.shape[axis])
+        start += view.shape[axis]
+        if view.dtype == target.dtype and (target.low, target.high) == limits and _is_same(part, target):
+            low.copy(view, place)
+            continue
+        given = call("mul", call("sub", widened(view), const(float(part.zero))), const(part.scale))
+        low.add(
+            Elementwise(place, requantised(given, target.scale, target.zero, (target.low, target.high), target.shift))
+        )
+    return y
+
+
+def _is_same(x: _Bytes, target: _Target) -> bool:
+    """Where x is held so that the target's bytes are its own, or its own moved by 128."""
+    return (x.scale, x.zero) == (target.scale, target.zero + target.shift + _moved(x, target))
+
+
 def _largest(low: Lowering, maker: ir.Node, target: _Target, *, whole: bool) -> View | None:
     """A pool of the largest: of the bytes themselves where the scale stays the same."""
     x = _source(low, maker.inputs[0])
-    if x is None or not whole or (x.scale, x.zero) != (target.scale, target.zero + target.shift + _moved(x, target)):
+    if x is None or not whole or not _is_same(x, target):
         return None
     return byte_max(low, maker, x.view, target.dtype)
 

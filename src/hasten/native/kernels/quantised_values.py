@@ -24,7 +24,7 @@ from hasten.types import Array
 if TYPE_CHECKING:
     from hasten.native.lower import Lowering
 
-__all__ = ["BYTES", "NIBBLES", "Scale", "dequantize", "quantize", "rounded", "scale_of", "shift_of"]
+__all__ = ["BYTES", "NIBBLES", "Scale", "dequantize", "quantize", "requantised", "rounded", "scale_of", "shift_of"]
 
 BYTES = ("int8", "uint8")
 NIBBLES = ("int4", "uint4")
@@ -178,6 +178,11 @@ def _divided(x: Expr, scale: Expr, *, exact: bool) -> Expr:
     if exact or scale.op != "const" or scale.value == 0.0:
         return call("div", x, scale)
     return call("mul", x, const(float(np.float32(1) / np.float32(scale.value))))
+
+
+def requantised(x: Expr, scale: float, zero: int, bounds: tuple[float, float], shift: int) -> Expr:
+    """``x`` in steps of ``scale``, as ``rounded`` has them."""
+    return rounded(_divided(x, const(scale), exact=False), const(float(zero)), bounds, shift)
 
 
 def rounded(x: Expr, zero: Expr | None, bounds: tuple[float, float], shift: int) -> Expr:
