@@ -319,7 +319,8 @@ def test_bytes_behind_a_layer_are_joined_in_its_own_order():
     first, second, layer, _ = program_of(ir.from_proto(model), "case", HERE).steps[-4:]
     written = [view.tensor for step in (first, second) for view in step.writes()]
     assert layer.kernel == "byteconv"
-    assert all(tensor is layer.reads()[0].tensor and tensor.dtype == "uint8" for tensor in written)
+    read = next(view.tensor for view in layer.reads())
+    assert all(tensor is read and tensor.dtype == "uint8" for tensor in written)
     compare(model, *numbers(model), step=0.03)
 
 
