@@ -15,14 +15,20 @@ from hasten.graph.reference import run
 pytestmark = pytest.mark.frameworks
 
 
-def multiplied(dtype: str, size: int = 4096) -> bytes:
+STEP = 0.0437
+
+
+def multiplied(dtype: str, size: int = 4096, *, dequantised: bool = False) -> bytes:
     """The product of two tensors of scales that have nothing to do with each other."""
     file = FileOf()
     a, b, y = (file.tensor((1, size), dtype=dtype) for _ in range(3))
     if dtype != "float32":
-        for tensor, scale, zero in ((a, 0.0311, 3), (b, 0.0173, -20), (y, 0.0437, 9)):
+        for tensor, scale, zero in ((a, 0.0311, 3), (b, 0.0173, -20), (y, STEP, 9)):
             file.quantise(tensor, scale, zero)
     file.operator("MUL", [a, b], [y], ("MulOptions", {}))
+    if dequantised:
+        given, y = y, file.tensor((1, size))
+        file.operator("DEQUANTIZE", [given], [y], ("DequantizeOptions", {}))
     return file.to_bytes([a, b], [y])
 
 
@@ -43,6 +49,16 @@ def test_sets_of_kernels_that_round_apart_widen_what_is_allowed(tmp_path: Path) 
 @pytest.mark.parametrize("data", [looked_up(), multiplied("float32")], ids=["looked up", "float"])
 def test_where_they_agree_nothing_is_widened(tmp_path: Path, data: bytes) -> None:
     assert opened(tmp_path, data).steps == 1
+
+
+def test_an_answer_that_is_dequantised_may_be_a_step_off(tmp_path: Path) -> None:
+    """As converters leave it unless they are told to give integers back."""
+    source = opened(tmp_path, multiplied("int8", dequantised=True))
+    rng = np.random.default_rng(0)
+    (answer,) = source.reference([rng.integers(-128, 128, (1, 4096)).astype(np.int8) for _ in range(2)])
+    assert source.steps == 1
+    assert 0.9 * STEP < source.spread * float(np.abs(answer).max()) < 2.1 * STEP
+    assert opened(tmp_path, multiplied("float32")).spread == 0.0
 
 
 def test_the_graph_is_within_those_steps(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How far ONNX Runtime's own answers to a quantised graph are apart.
+"""How far a framework's own answers to a quantised graph are apart.
 
 A graph of QuantizeLinear and DequantizeLinear says float32. ONNX Runtime's optimised form sums integers instead, looks
 functions up in tables and rounds in other places, and its answers are a step or two of a quantised value off those of
@@ -19,7 +19,7 @@ from hasten.sources import Reference
 from hasten.types import Array
 from hasten.verify import MOST_STEPS, Tolerance
 
-__all__ = ["is_quantised", "own_rounding"]
+__all__ = ["apart", "is_quantised", "own_rounding"]
 
 # Sums of a few hundred float32 products in another order.
 _NUDGE = 2.0**-16
@@ -49,10 +49,16 @@ def own_rounding(model: ir.Model, reference: Reference, drawn: Sequence[Sequence
         others = [(arrays, plain(arrays)) for arrays in drawn]
     except SourceError:  # an operator that only the optimised form has a kernel for
         others = []
-    rng, steps, spread = np.random.default_rng(0), 0, 0.0
-    quanta = [_step(value) for value in model.graph.outputs]
+    rng = np.random.default_rng(0)
     pairs = [(reference(arrays), answers) for arrays, answers in others]
     pairs += [(reference(arrays), reference(_nudged(arrays, rng))) for arrays in drawn]
+    return apart(model, pairs)
+
+
+def apart(model: ir.Model, pairs: Sequence[tuple[Sequence[Array], Sequence[Array]]]) -> tuple[int, float]:
+    """Steps and part, as ``own_rounding``, of two right answers to each of several calls of a quantised model."""
+    steps, spread = 0, 0.0
+    quanta = [_step(value) for value in model.graph.outputs]
     for ours, theirs in pairs:
         for a, b, step in zip(ours, theirs, quanta, strict=True):
             if a.shape != b.shape or not a.size:

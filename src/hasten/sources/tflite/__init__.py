@@ -21,10 +21,11 @@ from hasten.records import digest
 from hasten.sources import Reference, Source, SourceRequest
 from hasten.sources.dims import resolve, rows_independent
 from hasten.sources.onnx import Settled, settle, work_folder
+from hasten.sources.rounding import apart, is_quantised
 from hasten.sources.samples import draw, index_limits
 from hasten.sources.tflite.convert import Emitter, to_graph
 from hasten.sources.tflite.hybrid import hybrid_operators
-from hasten.sources.tflite.interpreter import Opened, kernel_steps, open_interpreter
+from hasten.sources.tflite.interpreter import Opened, kernel_answers, open_interpreter
 from hasten.sources.tflite.lists import lower_lists
 from hasten.sources.tflite.model import Flat, parse
 from hasten.sources.tflite.pointwise import POINTWISE
@@ -74,6 +75,7 @@ def open_tflite(model: object, request: SourceRequest) -> Source:
         # A free dimension without a number fails here again, with the question to the user.
         note = f"not imported as a graph ({error}); only LiteRT runs this file"
         return _unimported(file, content, request, note)
+    steps, spread = (1, 0.0) if hybrid or file.states else _rounding(file, settled)
     return Source(
         framework="tflite",
         path=file.path,
@@ -84,14 +86,18 @@ def open_tflite(model: object, request: SourceRequest) -> Source:
         notes=(*file.notes, *notes, *settled.notes),
         fingerprint=_fingerprint(content, settled.inputs),
         rows_mix=settled.rows_mix,
-        steps=1 if hybrid or file.states else _steps(file, settled),
+        steps=steps,
+        spread=spread,
     )
 
 
-def _steps(file: _File, settled: Settled) -> int:
+def _rounding(file: _File, settled: Settled) -> tuple[int, float]:
+    """How far LiteRT's own kernels are apart, see ``rounding.own_rounding``."""
+    if not is_quantised(settled.model):
+        return 1, 0.0
     rng = np.random.default_rng(2)
     drawn = [draw(settled.inputs, index_limits(settled.model), rng) for _ in range(3)]
-    return kernel_steps(file.data, file.opened.call, drawn)
+    return apart(settled.model, kernel_answers(file.data, file.opened.call, drawn))
 
 
 def _prepare(path: Path, content: bytes, request: SourceRequest) -> _File:

@@ -14,9 +14,8 @@ from hasten.quiet import quiet_start
 from hasten.sources import Reference
 from hasten.sources.tflite.state import Variable
 from hasten.types import Array, TensorSpec
-from hasten.verify import MOST_STEPS
 
-__all__ = ["Opened", "kernel_steps", "open_interpreter"]
+__all__ = ["Opened", "kernel_answers", "open_interpreter"]
 
 _SLOW_S = 0.02  # its reference kernels take some twenty times as long
 
@@ -31,31 +30,27 @@ class Opened:
     call: Reference
 
 
-def kernel_steps(data: bytes, call: Reference, drawn: Sequence[Sequence[Array]]) -> int:
-    """Steps that answers of few bits may be off: as many as LiteRT's reference kernels are from those it runs, and 1.
+def kernel_answers(
+    data: bytes, call: Reference, drawn: Sequence[Sequence[Array]]
+) -> list[tuple[Sequence[Array], Sequence[Array]]]:
+    """Pairs of answers to the calls ``drawn``, by the kernels that LiteRT runs and by its reference kernels.
 
-    Either rounds as no graph can say (twice, or by tables), and what rounds once, as engines do, is right too.
+    Either rounds as no graph can say (twice, or by tables), and what rounds once, as engines do, is right too. Where
+    the reference kernels would take long, or lack an operator, an answer is paired with itself.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - optional library
 
     start = time.perf_counter()
-    answers = [call(drawn[0])]
-    if time.perf_counter() - start > _SLOW_S or not any(_is_narrow(y) for y in answers[0]):
-        return 1
-    answers += [call(arrays) for arrays in drawn[1:]]
+    first = call(drawn[0])
+    if time.perf_counter() - start > _SLOW_S:
+        return [(first, first)]
     try:
         plain = Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
         plain.allocate_tensors()
         others = [_invoke(plain, arrays, ()) for arrays in drawn]
     except (RuntimeError, ValueError):  # an operator that only the other set has
-        return 1
-    pairs = [(a, b) for ys, zs in zip(answers, others, strict=True) for a, b in zip(ys, zs, strict=True)]
-    apart = [int(np.abs(a.astype(np.int32) - b).max(initial=0)) for a, b in pairs if _is_narrow(a)]
-    return min(MOST_STEPS, 1 + max(apart))
-
-
-def _is_narrow(array: Array) -> bool:
-    return array.dtype.kind in "iu" and array.dtype.itemsize <= 2
+        return [(first, first)]
+    return list(zip([first, *map(call, drawn[1:])], others, strict=True))
 
 
 def open_interpreter(data: bytes, name: str, states: Sequence[Variable] = ()) -> Opened:
