@@ -11,6 +11,7 @@ pytest.importorskip("ai_edge_litert")
 from tflite_builder import FileOf, opened
 
 from hasten.graph.reference import run
+from hasten.sources import tflite as opener
 
 pytestmark = pytest.mark.frameworks
 
@@ -30,6 +31,20 @@ def multiplied(dtype: str, size: int = 4096, *, dequantised: bool = False) -> by
         given, y = y, file.tensor((1, size))
         file.operator("DEQUANTIZE", [given], [y], ("DequantizeOptions", {}))
     return file.to_bytes([a, b], [y])
+
+
+def leaky(scale: float, *, places: bool = False) -> bytes:
+    """LiteRT's kernels take a whole number for the slope; ``places``: of the largest of each row."""
+    file = FileOf()
+    x, y = (file.tensor((64, 64), dtype="int8") for _ in range(2))
+    file.quantise(x, 0.05, 3)
+    file.quantise(y, scale)
+    file.operator("LEAKY_RELU", [x], [y], ("LeakyReluOptions", {"alpha": 0.1}))
+    if places:
+        values, y = y, file.tensor((64,), dtype="int32")
+        axis = file.constant(np.array(1, np.int32))
+        file.operator("ARG_MAX", [values, axis], [y], ("ArgMaxOptions", {"outputType": 2}))
+    return file.to_bytes([x], [y])
 
 
 def looked_up() -> bytes:
@@ -59,6 +74,27 @@ def test_an_answer_that_is_dequantised_may_be_a_step_off(tmp_path: Path) -> None
     assert source.steps == 1
     assert 0.9 * STEP < source.spread * float(np.abs(answer).max()) < 2.1 * STEP
     assert opened(tmp_path, multiplied("float32")).spread == 0.0
+
+
+def test_a_step_off_is_little_however_near_to_zero_the_answers_are(tmp_path: Path) -> None:
+    source = opened(tmp_path, leaky(2.0))
+    assert source.model is not None, source.notes
+    x = np.random.default_rng(0).integers(-128, 128, (64, 64)).astype(np.int8)
+    (mine,), (theirs,) = run(source.model, [x]), source.reference([x])
+    assert np.abs(mine.astype(int) - theirs).max() == 1
+    assert np.abs(theirs).max() < 10
+
+
+def test_what_one_step_decides_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest of values of which several are equal but for a rounding, as in a heat map."""
+    source = opened(tmp_path, leaky(0.5, places=True))
+    assert source.model is not None, source.notes
+    x = np.random.default_rng(0).integers(-128, 128, (64, 64)).astype(np.int8)
+    (mine,), (theirs,) = run(source.model, [x]), source.reference([x])
+    assert (mine != theirs).any()
+
+    monkeypatch.setattr(opener, "_own_gap", lambda *_: 0.0)
+    assert opened(tmp_path, leaky(0.5, places=True)).model is None
 
 
 def test_the_graph_is_within_those_steps(tmp_path: Path) -> None:
