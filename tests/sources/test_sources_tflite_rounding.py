@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("ai_edge_litert")
+from ai_edge_litert.interpreter import Interpreter
 from tflite_builder import FileOf, opened
 
 from hasten.graph.reference import run
@@ -47,6 +48,28 @@ def leaky(scale: float, *, places: bool = False) -> bytes:
     return file.to_bytes([x], [y])
 
 
+def unknown_to_reference_kernels() -> bytes:
+    """A second answer by an operator that only the other sets of kernels have."""
+    file = FileOf()
+    x, y, z = (file.tensor((64, 64), dtype="int8") for _ in range(3))
+    for tensor, scale, zero in ((x, 0.05, 3), (y, 0.047, 0), (z, 0.05, 0)):
+        file.quantise(tensor, scale, zero)
+    file.operator("LEAKY_RELU", [x], [y], ("LeakyReluOptions", {"alpha": 0.1}))
+    file.operator("ELU", [x], [z])
+    return file.to_bytes([x], [y, z])
+
+
+def product(scale: float) -> bytes:
+    """A dense layer whose answers are in steps of ``scale``."""
+    file = FileOf()
+    x, y = file.tensor((1, 16), dtype="int8"), file.tensor((1, 8), dtype="int8")
+    file.quantise(x, 0.05, 3)
+    file.quantise(y, scale)
+    weights = np.random.default_rng(0).integers(-127, 128, (8, 16)).astype(np.int8)
+    file.operator("FULLY_CONNECTED", [x, file.constant(weights, scale=0.01)], [y], ("FullyConnectedOptions", {}))
+    return file.to_bytes([x], [y])
+
+
 def looked_up() -> bytes:
     """A function of one byte: both sets read it from the same table."""
     file = FileOf()
@@ -59,6 +82,20 @@ def looked_up() -> bytes:
 
 def test_sets_of_kernels_that_round_apart_widen_what_is_allowed(tmp_path: Path) -> None:
     assert opened(tmp_path, multiplied("int8")).steps == 2
+
+
+def test_where_reference_kernels_lack_an_operator_others_tell(tmp_path: Path) -> None:
+    assert opened(tmp_path, unknown_to_reference_kernels()).steps == 2
+
+
+def test_what_xnnpack_fails_to_prepare_is_run_without_it(tmp_path: Path) -> None:
+    """A layer whose answers were all but zero when their range was measured: in steps 256 times finer than its sums."""
+    data = product(1e-6)
+    with pytest.raises(RuntimeError, match="XNNPack"):
+        Interpreter(model_content=data).allocate_tensors()
+    source = opened(tmp_path, data)
+    x = np.random.default_rng(0).integers(-128, 128, (1, 16)).astype(np.int8)
+    assert set(np.unique(source.reference([x])[0])) <= {-128, 127}
 
 
 @pytest.mark.parametrize("data", [looked_up(), multiplied("float32")], ids=["looked up", "float"])

@@ -17,6 +17,7 @@ from hasten.types import Array, TensorSpec
 
 __all__ = ["Opened", "kernel_answers", "open_interpreter"]
 
+_PLAIN = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 _SLOW_S = 0.02  # its reference kernels take some twenty times as long
 
 
@@ -36,21 +37,35 @@ def kernel_answers(
     """Pairs of answers to the calls ``drawn``, by the kernels that LiteRT runs and by its reference kernels.
 
     Either rounds as no graph can say (twice, or by tables), and what rounds once, as engines do, is right too. Where
-    the reference kernels would take long, or lack an operator, an answer is paired with itself.
+    the reference kernels lack an operator it is those that LiteRT runs without XNNPACK; where either would take long,
+    an answer is paired with itself.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - optional library
-
     start = time.perf_counter()
     first = call(drawn[0])
     if time.perf_counter() - start > _SLOW_S:
         return [(first, first)]
-    try:
-        plain = Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
-        plain.allocate_tensors()
-        others = [_invoke(plain, arrays, ()) for arrays in drawn]
-    except (RuntimeError, ValueError):  # an operator that only the other set has
-        return [(first, first)]
-    return list(zip([first, *map(call, drawn[1:])], others, strict=True))
+    for kernels in ("BUILTIN_REF", _PLAIN):
+        try:
+            other = _allocated(data, kernels)
+            found = [_invoke(other, arrays, ()) for arrays in drawn]
+        except (RuntimeError, ValueError):  # an operator that only another set has
+            continue
+        return list(zip([first, *map(call, drawn[1:])], found, strict=True))
+    return [(first, first)]
+
+
+def _allocated(data: bytes, kernels: str) -> Any:
+    """An interpreter of one thread that runs one of LiteRT's sets of kernels.
+
+    Raises:  RuntimeError, ValueError: that set cannot run the file
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - optional library
+
+    made = Interpreter(
+        model_content=data, num_threads=1, experimental_op_resolver_type=getattr(OpResolverType, kernels)
+    )
+    made.allocate_tensors()
+    return made
 
 
 def open_interpreter(data: bytes, name: str, states: Sequence[Variable] = ()) -> Opened:
@@ -61,13 +76,12 @@ def open_interpreter(data: bytes, name: str, states: Sequence[Variable] = ()) ->
     Raises:  SourceError: LiteRT is absent or refuses the file; the message names an operator that it lacks
     """
     try:
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - optional library
+        import ai_edge_litert.interpreter  # noqa: F401, PLC0415 - optional library
     except ImportError as error:
         raise SourceError(f"cannot read TFLite model '{name}': install hasten[litert]") from error
     try:
         with quiet_start():
-            interpreter = Interpreter(model_content=data, num_threads=1)
-            interpreter.allocate_tensors()
+            interpreter = _default(data)
         inputs = (*map(_spec, interpreter.get_input_details()), *(state.input for state in states))
         outputs = (*map(_spec, interpreter.get_output_details()), *(state.output for state in states))
         by_name = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
@@ -82,6 +96,16 @@ def open_interpreter(data: bytes, name: str, states: Sequence[Variable] = ()) ->
             raise SourceError(f"cannot run TFLite model '{name}' in LiteRT: {_reason(error)}") from error
 
     return Opened(inputs, outputs, call)
+
+
+def _default(data: bytes) -> Any:
+    """As LiteRT comes; without XNNPACK where that takes the file's operators and then fails to prepare them."""
+    try:
+        return _allocated(data, "AUTO")
+    except RuntimeError as error:
+        if "XNNPack" not in str(error):
+            raise
+        return _allocated(data, _PLAIN)
 
 
 def _invoke(interpreter: Any, arrays: Sequence[Array], states: Sequence[int]) -> tuple[Array, ...]:
