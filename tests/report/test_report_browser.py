@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import report_samples as made
 
+from hasten.report import Peaks
 from hasten.report.html import write
 
 pytestmark = pytest.mark.browser
@@ -86,6 +87,25 @@ def test_every_plot_has_its_marks(full):
 def test_axes_are_labelled_in_human_units(full):
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", full.part("plot-matrix"))
     assert {"1 µs", "10 µs", "100 µs", "1 ms", "10 ms"} <= set(texts)
+
+
+@pytest.mark.parametrize(("width", "side"), [(1200, "start"), (400, "end")])
+def test_words_beside_a_bound_go_where_there_is_room(tmp_path, width, side):
+    path = tmp_path / "bounds.html"
+    write(replace(made.one_candidate(), tolerance={"absolute": 1e-5, "relative": 1e-4}), path)
+    before = visit(path, "--dump-dom", width=width).part("plot-error").partition("relative ≤ 1e-4")[0]
+    assert re.findall(r'text-anchor="(start|end)"', before)[-1] == side
+
+
+def test_memory_levels_too_close_for_a_name_between_share_one(tmp_path):
+    report = made.full_report()
+    peaks = Peaks(60.0, {"L1d": 190.0, "L2": 113.0, "L3": 97.0, "memory": 32.0}, "a test")
+    path = tmp_path / "levels.html"
+    write(replace(report, peaks=peaks), path)
+    drawn = visit(path, "--dump-dom").part("plot-roofline")
+    assert [t for t in re.findall(r"<text[^>]*>([^<]*)</text>", drawn) if t[0] in "Lm" and "add" not in t] == [
+        "L1d", "L2, L3", "memory",
+    ]  # fmt: skip
 
 
 def test_no_mark_is_drawn_nowhere(full):

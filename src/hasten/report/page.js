@@ -247,8 +247,9 @@
       const words = `${name} ≤ ${power(value)}`;
       const first = bounds.length > 1 && i === 0; // the lower bound's words to its left, the other's to its right
       marks.push(Plot.ruleX([value], { stroke: "var(--bad)", strokeDasharray: name === "absolute" ? null : "4 4", strokeWidth: 1.3 }));
-      const crowded = !first && at(value) + 4 + 6.6 * words.length > width - right + 44; // would meet the columns' heads
-      marks.push(Plot.text([value], { x: (d) => d, frameAnchor: "top", dy: narrow ? -12 - 13 * i : crowded ? -26 : -12, dx: first ? -4 : 4, text: () => words, fill: "var(--bad)", textAnchor: first ? "end" : "start" }));
+      const ends = at(value) + 4 + 6.6 * words.length, crowded = !first && ends > width - right + 44; // would meet the columns' heads
+      const leftwards = first || (narrow && ends > width); // no room to the right
+      marks.push(Plot.text([value], { x: (d) => d, frameAnchor: "top", dy: narrow ? -12 - 13 * i : crowded ? -26 : -12, dx: leftwards ? -4 : 4, text: () => words, fill: "var(--bad)", textAnchor: leftwards ? "end" : "start" }));
     });
     rows.forEach((r, i) => {
       const colour = r.status === "wrong" ? "var(--bad)" : tint(r), y = i, one = [r], weight = r.role === "winner" ? 700 : 400;
@@ -262,7 +263,7 @@
       );
       const text = { y: () => y, textAnchor: "start", frameAnchor: "left", fontWeight: weight, fill: r.status === "wrong" ? "var(--bad)" : "var(--ink)" };
       marks.push(Plot.text(one, { ...text, text: () => clip((sign[r.role] ?? "") + r.label, 36), dx: narrow ? 4 : 10 - left, dy: narrow ? -9 : 0 }));
-      const said = { ...text, frameAnchor: "right", textAnchor: "end", fontVariant: "tabular-nums", dy: narrow ? -9 : 0 };
+      const said = { ...text, frameAnchor: "right", textAnchor: "end", fontVariant: "tabular-nums", dy: narrow ? -9 : 0, stroke: "var(--page)", strokeWidth: 4 };
       marks.push(Plot.text(one, { ...said, text: () => r.texts[0], dx: narrow ? 0 : 74 }));
       if (!narrow) marks.push(Plot.text(one, { ...said, text: () => r.texts[1], dx: 142, fill: "var(--soft)" }));
     });
@@ -302,8 +303,16 @@
       const start = Math.max(x[0], y[0] / gb), ridge = Math.min(top / gb, x[1]);
       const roof = [{ x: start, y: start * gb }, { x: ridge, y: Math.min(top, ridge * gb) }];
       marks.push(Plot.line(roof, { x: "x", y: "y", stroke: "var(--soft)", strokeWidth: 1.3 }));
-      marks.push(Plot.text([roof[0]], { x: "x", y: "y", text: () => level, textAnchor: "start", dx: 5, dy: 4, fill: "var(--soft)", stroke: "var(--page)", strokeWidth: 4 }));
     }
+    // Names stand beside the feet of their lines; levels whose lines are too close for a name between share one.
+    const feet = Object.entries(levels).sort((a, b) => b[1] - a[1]), names = [];
+    feet.forEach(([level, gb], i) => {
+      names.push(level);
+      const next = feet[i + 1];
+      if (next && ((width - 64) * Math.log(gb / next[1])) / Math.log(x[1] / x[0]) < 30) return;
+      const up = Math.max(x[0] * gb, y[0]) * (y[1] / y[0]) ** 0.06, shared = names.splice(0).join(", ");
+      marks.push(Plot.text([gb], { x: () => up / gb, y: () => up, text: () => shared, textAnchor: "start", dx: 7, dy: 6, fill: "var(--soft)", stroke: "var(--page)", strokeWidth: 4 }));
+    });
     const flat = Math.min(...ridges, x[1]);
     marks.push(Plot.line([{ x: ridges.length ? flat : x[0], y: peak }, { x: x[1], y: peak }], { x: "x", y: "y", stroke: "var(--soft)", strokeWidth: 2 }));
     marks.push(Plot.text([peak], { x: () => x[1], y: () => peak, text: () => `peak ${digits(peak)} GMAC/s`, textAnchor: "end", dy: -9, fill: "var(--soft)" }));
