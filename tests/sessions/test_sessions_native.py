@@ -56,6 +56,17 @@ def test_answers_do_not_depend_on_where_weights_lie(tmp_path: Path, size: int) -
         np.testing.assert_allclose(session.call(x), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def test_a_memory_map_is_an_array(tmp_path: Path) -> None:
+    session = NativeSession(built(tmp_path, 40)[0])
+    x = np.random.default_rng(0).standard_normal((1, 40)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert type(mapped) is np.memmap
+    np.testing.assert_array_equal(session.call(mapped), session.call(x), strict=True)
+    with pytest.raises(EngineError, match="do not match"):
+        session.call(mapped[:, :39])
+
+
 def test_more_threads_than_a_team_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="at most 8 threads, received 9"):
         built(tmp_path, 64, threads=9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class NativeSession:
             self.call = _CtypesCall(self._run, weights, int(details["arena_bytes"]), self.inputs, self.outputs)
         else:
             self.call = _call.Call()
-            self.adopt(self.call, _refuse)
+            self.adopt(self.call, partial(_once_more, self.call))
 
     def adopt(self, model: Any, slow: Callable[..., Any]) -> None:
         """Makes calls of ``model`` (a ``hasten._call.Call``) run this library; what does not match goes to ``slow``."""
@@ -122,7 +123,10 @@ def _aligned(memory: mmap.mmap) -> int:
     return -(-start // _LARGE_PAGE) * _LARGE_PAGE
 
 
-def _refuse(*arrays: Any, **named: Any) -> Any:
+def _once_more(call: Callable[..., Any], *arrays: Any, **named: Any) -> Any:
+    """The answer to memory maps as the plain arrays that they also are; the call takes no subclass."""
+    if not named and any(isinstance(a, np.memmap) for a in arrays):
+        return call(*(np.asarray(a) for a in arrays))
     raise EngineError("the arrays do not match the compiled model: expected exactly its inputs' dtypes and shapes")
 
 
