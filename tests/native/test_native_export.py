@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import platform
 import re
 import shutil
@@ -335,6 +337,17 @@ def test_refusals_leave_nothing(tmp_path):
     with pytest.raises(UnsupportedOpError, match="NonZero"):
         export(odd, "odd", Target.named("c"), [], tmp_path / "odd")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["project"]
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("hasten.native.export._write", full)
+    model = MODELS["mlp"]()
+    with pytest.raises(SettingsError, match=r"cannot export to '.*lib': No space left on device"):
+        export(model, "mlp", Target.named("c"), checks(model), tmp_path / "lib")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_command_line(tmp_path):

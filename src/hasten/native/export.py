@@ -102,8 +102,10 @@ def export(
         if folder.exists():
             shutil.rmtree(folder)
         work.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise SettingsError(f"cannot export to '{folder}': {error.strerror}; name a folder with room") from None
         raise
     return tuple(sorted(folder.iterdir()))
 
