@@ -13,11 +13,12 @@ from int8_cases import layers
 from native_cases import HERE, graph
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+from hasten.api.explaining import op_times
 from hasten.host import Peaks
 from hasten.native.build import compile_library
 from hasten.native.compile import program_of
 from hasten.native.emit_timed import emit_profiled
-from hasten.native.explain import StepTime, _step_times, _typical, _without_stamps, profile
+from hasten.native.explain import Profile, StepTime, _step_times, _typical, _without_stamps, profile
 from hasten.native.kernels.winograd import Winograd
 
 # Bytes cost nothing here, or products nothing: a limit then is of one kind.
@@ -99,6 +100,14 @@ def test_what_stamps_cost_is_taken_off_the_steps() -> None:
     found, stamp_ns = _without_stamps(np.array([10.0, 20.0]), 33.0)
     assert stamp_ns == 0 and found.sum() == pytest.approx(33.0), "noise of the other sign is no cost"
     assert _without_stamps(np.zeros(0), 0.0)[1] == 0
+
+
+def test_a_step_of_less_than_half_a_stamp_has_no_rates() -> None:
+    """What is left of so short a time is noise: bytes over it came out above every cache."""
+    steps = [StepTime("f", "t", (), time_ns, 1.0, 64, 64) for time_ns in (0.0, 11.0, 12.0)]
+    stamped, bare = (Profile(tuple(steps), 23.0, 3.0, 0, 0, "", stamp_ns) for stamp_ns in (24.0, 0.0))
+    assert [op.gb_per_s is None for op in op_times(stamped)] == [True, True, False]
+    assert [op.gmacs_per_s is None for op in op_times(bare)] == [True, False, False]
 
 
 def chain() -> ir.Model:

@@ -154,8 +154,8 @@ def op_times(timed: Profile) -> tuple[OpTime, ...]:
             share=s.time_ns / total,
             macs=s.macs or None,
             bytes=s.bytes or None,
-            gmacs_per_s=s.macs / s.time_ns if s.macs and s.time_ns > 0 else None,
-            gb_per_s=s.bytes / s.time_ns if s.bytes and s.time_ns > 0 else None,
+            gmacs_per_s=s.macs / s.time_ns if s.macs and timed.has_rates(s) else None,
+            gb_per_s=s.bytes / s.time_ns if s.bytes and timed.has_rates(s) else None,
             kernel=_kernel(s),
             limit_ns=s.limit_ns,
         )

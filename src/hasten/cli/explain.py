@@ -114,10 +114,11 @@ def _show(found: Explanation) -> None:
         f"this machine's limit for these steps is {time_text(timed.limit_ns or 0)}: "
         f"{min(1.0, (timed.limit_ns or 0) / (timed.call_ns or 1)):.0%} of it is reached."
     )
-    if timed.stamp_ns > _TOLD * timed.call_ns / max(1, len(timed.steps)):
+    unknown = not all(map(timed.has_rates, timed.steps))
+    if unknown or timed.stamp_ns > _TOLD * timed.call_ns / max(1, len(timed.steps)):
         console.print(
             f"A time stamp costs about {time_text(timed.stamp_ns)}, which is taken off each step; the call was timed "
-            "without any inside it."
+            f"without any inside it.{' Steps of less than half a stamp have no rates.' if unknown else ''}"
         )
     whole = f", of integers {peaks.int8_gmac_per_s:.0f}" if any(s.is_integer and s.macs for s in timed.steps) else ""
     console.print(f"Limits: {peaks.gmac_per_s:.0f} GMAC/s{whole}, {rates} ({peaks.method}).")
@@ -139,12 +140,13 @@ def _show_steps(console: Console, found: Explanation) -> None:
         table.add_column(name, justify="left" if name in ("step", "what") else "right", overflow="fold")
     total = sum(s.time_ns for s in steps) or 1.0
     for step in steps:
+        known = found.profile.has_rates(step)
         table.add_row(
             step.function, step.title, time_text(step.time_ns), f"{step.time_ns / total:.0%}",
             "" if step.limit_ns is None else time_text(step.limit_ns),
             *([f"{step.macs:,}" if step.macs else "", bytes_text(step.bytes)] if roomy else []),
-            f"{step.macs / step.time_ns:.1f}" if step.macs and step.time_ns > 0 else "",
-            f"{step.bytes / step.time_ns:.1f}" if step.time_ns > 0 else "",
+            f"{step.macs / step.time_ns:.1f}" if step.macs and known else "",
+            f"{step.bytes / step.time_ns:.1f}" if known else "",
         )  # fmt: skip
     console.print(table)
 

@@ -77,6 +77,10 @@ class Profile:
     """The emitted C."""
     stamp_ns: float = 0.0
 
+    def has_rates(self, step: StepTime) -> bool:
+        """Whether a step took long enough to divide by: at least half of what was taken off it for its stamp."""
+        return step.time_ns > 0 and step.time_ns >= self.stamp_ns / 2
+
 
 def profile(
     model: ir.Model, isa: Isa, arrays: Sequence[Array], peaks: Peaks | None = None, *,
