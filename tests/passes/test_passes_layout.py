@@ -107,6 +107,19 @@ APPLIES: dict[str, tuple[ir.Model, tuple[Pass, ...], dict[str, int]]] = {
         (moves_of_integers, drop_noops),
         {"Slice": 1, "Split": 1, "DequantizeLinear": 1, "QuantizeLinear": 1},
     ),
+    "repeated pixels between integers": (
+        given(
+            """(uint8[1,2,3,3] x) => (y) { d = DequantizeLinear (x, s, z) r = Resize <mode = "nearest",
+            coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (d, region, twice) y =
+            QuantizeLinear (r, s, z) }""",
+            s=F(0.1),
+            z=np.uint8(3),
+            region=F([]),
+            twice=F([1, 1, 2, 2]),
+        ),
+        (moves_of_integers, drop_noops),
+        {"Resize": 1},
+    ),
     "a transpose through reductions": (
         given(
             """(float[2,4,4,3] x) => (y) { t = Transpose <perm=[0,3,1,2]> (x) r = Relu (t) y = ReduceMean
@@ -145,6 +158,20 @@ STAYS: dict[str, tuple[ir.Model, tuple[Pass, ...]]] = {
             z=np.int8(3),
             around=Q([0, 0, 2, 0, 0, 0]),
             edge=F(0.55),
+        ),
+        (moves_of_integers, drop_noops),
+    ),
+    "pixels between which values are taken, or beyond which there are none": (
+        given(
+            """(uint8[1,2,3,3] x) => (y, u) { d = DequantizeLinear (x, s, z) r = Resize <mode = "linear"> (d, region,
+            twice) y = QuantizeLinear (r, s, z) e = DequantizeLinear (x, t, z) c = Resize <mode = "nearest",
+            coordinate_transformation_mode = "tf_crop_and_resize"> (e, part, twice) u = QuantizeLinear (c, t, z) }""",
+            s=F(0.1),
+            t=F(0.2),
+            z=np.uint8(3),
+            region=F([]),
+            part=F([0, 0, 0, 0, 1, 1, 1.5, 1.5]),
+            twice=F([1, 1, 2, 2]),
         ),
         (moves_of_integers, drop_noops),
     ),

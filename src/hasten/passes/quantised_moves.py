@@ -1,4 +1,4 @@
-"""Slices, pieces, borders and picked rows are taken of integers, not of what they stand for.
+"""Slices, pieces, borders, picked rows and repeated pixels are taken of integers, not of what they stand for.
 
 ``DequantizeLinear → Slice → QuantizeLinear`` moves four bytes for every one, and hides from the layer behind it that it
 reads integers. Where the scale stays the same nothing is left but the move.
@@ -26,9 +26,16 @@ _INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 def _apply(model: ir.Model) -> int:
     editor = Editor(model)
     for node in list(all_nodes(model.graph)):
-        if is_op(node, *_MOVES):
+        if is_op(node, *_MOVES) or _repeats(node):
             _lower(editor, node)
     return editor.finish()
+
+
+def _repeats(node: ir.Node) -> bool:
+    """A Resize that gives every pixel the value of another one."""
+    if not is_op(node, "Resize") or attribute(node, "mode", "nearest") != "nearest":
+        return False
+    return bool(attribute(node, "coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize")
 
 
 def _serves_moves(value: ir.Value) -> bool:
