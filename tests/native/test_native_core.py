@@ -49,6 +49,42 @@ def test_dense_layers_of_odd_sizes(target, rows):
         check(mlp(sizes, rows), target)
 
 
+@pytest.mark.parametrize(
+    ("equation", "x", "w", "kernel"),
+    [
+        ("bi,eij->bej", (3, 17), (4, 17, 9), "dense"),
+        ("bti,ji->btj", (2, 5, 8), (6, 8), "dense"),
+        ("bi,hid->hbd", (3, 7), (2, 7, 20), "dense"),
+        ("bhd,hde->bhe", (3, 2, 7), (2, 7, 20), "product"),
+        ("bhd,hed->bhe", (3, 2, 7), (2, 20, 7), "product"),
+    ],
+)
+def test_weights_known_now_are_arranged_now(equation, x, w, kernel):
+    weight = np.random.default_rng(1).standard_normal(w).astype(np.float32)
+    y = np.einsum(equation, np.zeros(x), weight).shape
+    node = helper.make_node("Einsum", ["x", "w"], ["y"], equation=equation)
+    model = graph([node], {"x": x}, {"y": y}, {"w": weight})
+    steps = program_of(model, "case", HERE).steps
+    assert [s.kernel for s in steps if not isinstance(s, Elementwise)] == [kernel]
+    assert all(v.tensor.kind != "constant" for s in steps if isinstance(s, Elementwise) for v in s.reads())
+    for target in RUNNABLE:
+        check(model, target)
+
+
+def test_what_two_read_in_another_order_is_copied_once():
+    weights = {n: np.random.default_rng(k).standard_normal((6, 5)).astype(np.float32) for k, n in enumerate("ab")}
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 2, 0]),
+        helper.make_node("MatMul", ["t", "a"], ["c"]),
+        helper.make_node("MatMul", ["t", "b"], ["d"]),
+        helper.make_node("Concat", ["c", "d"], ["y"], axis=2),
+    ]
+    model = graph(nodes, {"x": (6, 4, 3)}, {"y": (4, 3, 10)}, weights)
+    steps = check(model, HERE.name).program.steps
+    assert [s.kernel for s in steps].count("dense") == 2
+    assert sum(any(v.tensor.kind == "input" for v in s.reads()) for s in steps) == 1
+
+
 @pytest.mark.parametrize("target", RUNNABLE)
 def test_rows_that_share_a_tensor_keep_to_their_part(target):
     """The last vector of a row is stored whole where nothing lies behind it, and only there."""

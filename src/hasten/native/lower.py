@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -57,6 +58,7 @@ class Lowering:
     _views: dict[int, View] = field(default_factory=dict)
     _known: dict[int, Array] = field(default_factory=dict)
     _wide: dict[int, View] = field(default_factory=dict)
+    _copies: dict[tuple[Any, ...], View] = field(default_factory=dict)
     _counter: int = 0
 
     @property
@@ -133,12 +135,28 @@ class Lowering:
         lower_nodes(self, graph)
 
     def contiguous(self, view: View, order: Sequence[int] | None = None) -> View:
-        """The view itself when dense in this dimension order, else a copy that is."""
+        """The view itself when dense in this dimension order, else a copy that is: one for all who ask.
+
+        What is known now is copied now, but not to more than it was.
+        """
         if view.is_contiguous(order):
             return view
-        copy = self.new(view.shape, view.dtype, order)
-        self.copy(view, copy)
-        return copy
+        order = tuple(range(view.rank) if order is None else order)
+        key = (view.tensor, view.shape, view.strides, view.offset, order)
+        if key not in self._copies:
+            data = view.tensor.data
+            if data is not None and 0 < view.size <= view.tensor.size:
+                self._copies[key] = self._arranged(view, data, order)
+            else:
+                self._copies[key] = self.new(view.shape, view.dtype, order)
+                self.copy(view, self._copies[key])
+        return self._copies[key]
+
+    def _arranged(self, view: View, data: Array, order: Sequence[int]) -> View:
+        strides = [n * data.itemsize for n in view.strides]
+        found = np.lib.stride_tricks.as_strided(data.reshape(-1)[view.offset :], view.shape, strides)
+        inverse = [int(i) for i in np.argsort(order)]
+        return self.data(found.transpose(order)).transpose(inverse)
 
     def copy(self, source: View, target: View) -> None:
         """Adds a step that copies ``source`` to ``target``."""

@@ -379,7 +379,14 @@ def _contract(
         view = view.transpose([names.index(c) for c in order]).broadcast(sized(order))
         return low.reshape(view, (*sized(batch), prod(sized(first)), prod(sized(second))))
 
-    y = product(low, arranged(a, an, rows, inner), arranged(b, bn, inner, columns))
+    one, other = arranged(a, an, rows, inner), arranged(b, bn, inner, columns)
+    if other.rank == 2 and other.tensor.data is not None:
+        other = low.contiguous(other)
+    data = other.tensor.data
+    if other.rank == 2 and data is not None and other.dtype == "float32" and other.is_whole:
+        y = constant_product(low, one, data.reshape(other.shape))
+    else:
+        y = product(low, one, other)
     names = [*batch, *rows, *columns]
     return low.reshape(y, sized(names)), names
 
