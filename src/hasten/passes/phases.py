@@ -29,6 +29,7 @@ from hasten.passes.recognise_unrolled import recognise_unrolled
 from hasten.passes.reroll import reroll
 from hasten.passes.simplify_recurrence import simplify_recurrence
 from hasten.passes.sink_views import sink_views
+from hasten.passes.spread_over_concat import spread_over_concat
 from hasten.passes.standard import (
     dead_nodes,
     inline_functions,
@@ -78,6 +79,7 @@ OPTIMISE: tuple[Pass, ...] = (
     moves_of_integers,
     cancel_transposes,
     fuse_padding,
+    spread_over_concat,
     fold_affine_after,
     fold_affine_before,
     views_into_weights,
