@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from hasten.errors import UnsupportedOpError
@@ -139,9 +140,11 @@ def _layer_norm(low: Lowering, node: ir.Node) -> None:
                 low.set(output, view)
     else:
         y = rms(low, x, axis, epsilon, centre=centre)
-    for index, op in ((1, "mul"), (2, "add")):
-        if len(node.inputs) > index and low.has(node.inputs[index]):
-            y = apply(low, op, y, cast(low, low.view(node.inputs[index]), y.dtype))
+    for index, op, without in ((1, "mul", 1), (2, "add", 0)):
+        given = node.inputs[index] if index < len(node.inputs) else None
+        known = low.constant(given)
+        if low.has(given) and (known is None or np.any(known != without)):
+            y = apply(low, op, y, cast(low, low.view(given), y.dtype))
     low.set(node.outputs[0], y)
 
 
