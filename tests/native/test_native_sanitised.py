@@ -28,6 +28,8 @@ from test_native_exact import kept, words
 from test_native_fuzz import Graph, random_model
 from test_native_fuzz_layers import Layers
 from test_native_integer import deep_pools
+from test_native_norm_channels import CASES as NORMALISED
+from test_native_norm_channels import normalised
 from test_native_realtime import MODELS as GUARDED
 from test_native_row_chain import MODELS as BY_ROWS
 from test_native_word_conv import conv as windows
@@ -73,6 +75,7 @@ MODELS: dict[str, Callable[[], ir.Model]] = {
     "bytes in depth": lambda: deep_pools(np.zeros((2, 67, 5, 7, 6), np.int8)),
     "bytes at run time": lambda: ir.from_proto(dynamic_layers()),
     "bytes throughout": lambda: ir.from_proto(small_net()),
+    **{f"normalised, {name}": partial(normalised, name) for name in NORMALISED},
     **{f"bytes, {name}": partial(shared_layer, name) for name in SHARED},
 }
 # Programs that an option, other caches or other processors ask for.

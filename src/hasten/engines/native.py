@@ -18,6 +18,7 @@ from hasten.native.isa import for_host
 from hasten.native.precision import STORED
 from hasten.native.program import Program
 from hasten.passes.contributed_rounding import contributed_rounding
+from hasten.passes.recognise_groups import recognise_groups
 from hasten.passes.recognise_normalisation import recognise_inner_normalisation
 from hasten.quiet import unlogged
 from hasten.records import Artefact, Candidate
@@ -58,6 +59,7 @@ def graph_of(request: BuildRequest) -> ir.Model:
         with unlogged("root"):  # where the quantiser tells of what was done to this graph already
             model = read(request.quantised or quantised_graph(request))
         contributed_rounding.apply(model)  # a quantised LSTM is an operator of ONNX Runtime's own
+    recognise_groups.apply(model)
     recognise_inner_normalisation.apply(model)
     return model
 

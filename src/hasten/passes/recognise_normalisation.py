@@ -32,7 +32,7 @@ from hasten.passes.surgery import (
     static_dims,
 )
 
-__all__ = ["recognise_inner_normalisation", "recognise_normalisation"]
+__all__ = ["Spelt", "recognise_inner_normalisation", "recognise_normalisation", "spelt_layer"]
 
 _LAYER_NORM_OPSET, _RMS_NORM_OPSET = 17, 23
 
@@ -72,12 +72,22 @@ class _Form:
     opset: int
 
 
+@dataclass(frozen=True)
+class Spelt:
+    """What steps normalise, and along which axes."""
+
+    source: ir.Value
+    axes: tuple[int, ...]
+    epsilon: float
+
+
+_BARE = _Form("LayerNormalization", _LAYER, _LAYER_NORM_OPSET)
 # Longest first: what has a scale and a shift also has the bare form inside.
 _FORMS = (
     _Form("LayerNormalization", _KERAS, _LAYER_NORM_OPSET),
     _Form("LayerNormalization", Op("Add", Op("Mul", _LAYER, "scale"), "shift"), _LAYER_NORM_OPSET),
     _Form("LayerNormalization", Op("Mul", _LAYER, "scale"), _LAYER_NORM_OPSET),
-    _Form("LayerNormalization", _LAYER, _LAYER_NORM_OPSET),
+    _BARE,
     _Form("RMSNormalization", Op("Mul", _RMS, "scale"), _RMS_NORM_OPSET),
     _Form("RMSNormalization", _RMS, _RMS_NORM_OPSET),
 )
@@ -115,6 +125,14 @@ def _fits(node: ir.Node, form: _Form, inner: bool) -> Match | None:
         return None
     parts = [match.values[name] for name in ("scale", "shift") if name in match.values]
     return match if all(_spans(part, axes, shape) for part in parts) else None
+
+
+def spelt_layer(node: ir.Node) -> Spelt | None:
+    """The layer normalisation, without scale and shift, whose last step this is."""
+    match = _fits(node, _BARE, inner=True)
+    axes = None if match is None else _axes(match["variance"])
+    epsilon = None if match is None else scalar(match["epsilon"])
+    return None if match is None or axes is None or epsilon is None else Spelt(match["x"], axes, epsilon)
 
 
 def _spans(part: ir.Value, axes: Sequence[int], shape: Sequence[Dim]) -> bool:

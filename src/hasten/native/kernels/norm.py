@@ -19,6 +19,7 @@ from hasten.native.epilogue import Finished
 from hasten.native.expr import ACC, Expr, call, const, load
 from hasten.native.kernels.arithmetic import apply, batch_norm, cast, compute
 from hasten.native.kernels.elementwise import Elementwise
+from hasten.native.kernels.norm_channels import by_channels
 from hasten.native.kernels.reduce import reduce
 from hasten.native.program import View
 
@@ -152,6 +153,10 @@ def rms(low: Lowering, x: View, axis: int, epsilon: float, *, centre: bool = Fal
     """Dimensions from ``axis`` on, normalised together."""
     if x.size == 0:
         return x
+    if centre and axis in (1, 2):
+        found = by_channels(low, x, 1 if axis == 1 else x.shape[1], epsilon)
+        if found is not None:
+            return found
     flat = low.reshape(low.contiguous(x), (prod(x.shape[:axis]), prod(x.shape[axis:])))
     return low.reshape(_rows(low, flat, epsilon, centre=centre), x.shape)
 
@@ -159,7 +164,10 @@ def rms(low: Lowering, x: View, axis: int, epsilon: float, *, centre: bool = Fal
 def _affine(low: Lowering, y: View, scale: View, bias: View) -> View:
     """y · scale + bias per channel, the second dimension."""
     channel = (1, y.shape[1], *(1,) * (y.rank - 2))
-    return apply(low, "add", apply(low, "mul", y, low.reshape(scale, channel)), low.reshape(bias, channel))
+    for op, part, without in (("mul", scale, 1), ("add", bias, 0)):
+        if part.tensor.data is None or np.any(part.tensor.data != without):
+            y = apply(low, op, y, low.reshape(part, channel))
+    return y
 
 
 def _instance_norm(low: Lowering, node: ir.Node) -> None:
@@ -172,10 +180,19 @@ def _group_norm(low: Lowering, node: ir.Node) -> None:
     x, scale, bias = (low.view(v) for v in node.inputs[:3])
     groups = node.attributes.get_int("num_groups", 1)
     shape = (x.shape[0], groups, x.size // (x.shape[0] * groups))
-    y = rms(low, low.reshape(x, shape), 2, node.attributes.get_float("epsilon", 1e-5), centre=True)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    y = by_channels(low, x, groups, epsilon)
+    if y is None:
+        y = low.reshape(rms(low, low.reshape(x, shape), 2, epsilon, centre=True), x.shape)
     if scale.shape[0] == groups != x.shape[1]:  # opset 18: one number a group
-        return low.set(node.outputs[0], low.reshape(_affine(low, y, scale, bias), x.shape))
-    return low.set(node.outputs[0], _affine(low, low.reshape(y, x.shape), scale, bias))
+        scale, bias = (_repeated(low, v, x.shape[1]) for v in (scale, bias))
+    return low.set(node.outputs[0], _affine(low, y, scale, bias))
+
+
+def _repeated(low: Lowering, of_groups: View, channels: int) -> View:
+    """Each group's number for each of its channels."""
+    each = low.reshape(of_groups, (of_groups.size, 1)).broadcast((of_groups.size, channels // of_groups.size))
+    return low.reshape(low.contiguous(each), (channels,))
 
 
 def _mean_variance(low: Lowering, node: ir.Node) -> None:
