@@ -253,6 +253,14 @@ def test_header_names_the_arguments_as_the_model_does(tmp_path):
         assert selftest(tmp_path / "lib", "two").returncode == 0
 
 
+def test_header_tells_how_many_bytes_the_weights_take(tmp_path):
+    model = MODELS["mlp"]()
+    export(model, "mlp", Target.named("c"), checks(model), tmp_path / "lib")
+    size = int(re.search(r"it takes (\d+) bytes of constant weights", (tmp_path / "lib" / "mlp.h").read_text())[1])
+    words = (tmp_path / "lib" / "mlp_weights.c").read_text().count("0x")
+    assert words * 8 - 8 < size <= words * 8
+
+
 def test_header_tells_what_quantised_values_stand_for(tmp_path):
     """An int8 model cannot be fed without its scales; an integer that is computed with as it is stands for itself."""
     weights = {name: np.float32(value) for name, value in (("s", 0.5), ("t", 0.25))}
