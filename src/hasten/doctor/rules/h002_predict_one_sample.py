@@ -79,10 +79,29 @@ def _is_handed_over(node: ast.Call, code: Code) -> bool:
     """True where a handler has another thread ask the model about one sample."""
     executor = isinstance(node.func, ast.Attribute) and node.func.attr == "run_in_executor"
     place = 1 if executor else _CALLERS.get(code.qualified(node.func))
-    if place is None or len(node.args) <= place or code.handler(node) is None or code.loop(node) is not None:
+    if place is None or len(node.args) <= place or not _answers(node, code):
+        return False
+    if not all(_waits_for_message(loop) for loop in code.loops(node)):
         return False
     asked = ast.Call(node.args[place], node.args[place + 1 :], node.keywords)
     return is_keras_predict(asked, code) and _is_one(first_argument(asked), code)
+
+
+def _answers(node: ast.AST, code: Code) -> bool:
+    """True in a handler, and in a function that a handler calls outside a loop over rows."""
+    if code.handler(node) is not None:
+        return True
+    function = code.function(node)
+    calls = code.callers(function) if function is not None else []
+    return any(code.handler(c) is not None and all(_waits_for_message(loop) for loop in code.loops(c)) for c in calls)
+
+
+def _waits_for_message(loop: ast.AST) -> bool:
+    """True for ``while True`` around a socket's or queue's next message: no batch can gather those beforehand."""
+    endless = isinstance(loop, ast.While) and isinstance(loop.test, ast.Constant) and bool(loop.test.value)
+    awaited = (n.value for n in ast.walk(loop) if isinstance(n, ast.Await) and isinstance(n.value, ast.Call))
+    named = (c.func.attr for c in awaited if isinstance(c.func, ast.Attribute))
+    return endless and any(n == "get" or n.startswith(("receive", "recv")) for n in named)
 
 
 def _is_beside_loop(node: ast.Call, code: Code) -> bool:
