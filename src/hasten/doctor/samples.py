@@ -15,6 +15,7 @@ from hasten.doctor.rule import argument, keyword
 __all__ = [
     "comes_from",
     "first_argument",
+    "handed_over",
     "input_of",
     "is_buffer",
     "is_chunked",
@@ -38,6 +39,15 @@ _KERAS_ONLY = frozenset(("verbose", "steps"))
 _KERAS_TAKES = _KERAS_ONLY | {"x", "batch_size", "callbacks", "max_queue_size", "workers", "use_multiprocessing"}
 _SAME_ROW = ("reshape", "astype", "unsqueeze", "to", "float", "view", "permute", "numpy", "cuda", "copy")
 _RENEWS = ("set_weights", "load_weights")
+
+# What calls a function that it is given, and where in its arguments that function stands.
+_CALLERS = {
+    "asyncio.to_thread": 0,
+    "anyio.to_thread.run_sync": 0,
+    "fastapi.concurrency.run_in_threadpool": 0,
+    "functools.partial": 0,
+    "starlette.concurrency.run_in_threadpool": 0,
+}
 
 
 def is_keras_predict(call: ast.Call, code: Code, *names: str) -> bool:
@@ -316,3 +326,12 @@ def _is_number(node: ast.expr | None) -> bool:
 def _number(node: ast.expr | None) -> int:
     assert isinstance(node, ast.Constant) and isinstance(node.value, int)
     return node.value
+
+
+def handed_over(node: ast.Call, code: Code) -> ast.Call | None:
+    """The call that another thread, or a ``functools.partial``, is handed here, as if it were written out."""
+    executor = isinstance(node.func, ast.Attribute) and node.func.attr == "run_in_executor"
+    place = 1 if executor else _CALLERS.get(code.qualified(node.func))
+    if place is None or len(node.args) <= place:
+        return None
+    return ast.Call(node.args[place], node.args[place + 1 :], node.keywords)

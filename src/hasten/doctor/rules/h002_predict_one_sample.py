@@ -41,18 +41,9 @@ from hasten.doctor.once import answers_once, draws, shows_few
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.rules.h001_predict_in_loop import check as in_loop
 from hasten.doctor.rules.h001_predict_in_loop import direct_call, is_measured, is_passed_one
-from hasten.doctor.samples import first_argument, is_keras_predict, is_one_sample, value_of
+from hasten.doctor.samples import first_argument, handed_over, is_keras_predict, is_one_sample, value_of
 
 _MESSAGE = "`predict` on one sample spends its time on preparation"
-
-# What calls a function that it is given, and where in its arguments that function stands.
-_CALLERS = {
-    "asyncio.to_thread": 0,
-    "anyio.to_thread.run_sync": 0,
-    "fastapi.concurrency.run_in_threadpool": 0,
-    "functools.partial": 0,
-    "starlette.concurrency.run_in_threadpool": 0,
-}
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -77,13 +68,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 def _is_handed_over(node: ast.Call, code: Code) -> bool:
     """True where a handler has another thread ask the model about one sample."""
-    executor = isinstance(node.func, ast.Attribute) and node.func.attr == "run_in_executor"
-    place = 1 if executor else _CALLERS.get(code.qualified(node.func))
-    if place is None or len(node.args) <= place or not _answers(node, code):
+    asked = handed_over(node, code)
+    if asked is None or not _answers(node, code):
         return False
     if not all(_waits_for_message(loop) for loop in code.loops(node)):
         return False
-    asked = ast.Call(node.args[place], node.args[place + 1 :], node.keywords)
     return is_keras_predict(asked, code) and _is_one(first_argument(asked), code)
 
 

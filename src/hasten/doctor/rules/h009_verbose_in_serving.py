@@ -35,7 +35,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
-from hasten.doctor.samples import is_keras_predict
+from hasten.doctor.samples import handed_over, is_keras_predict
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -52,15 +52,16 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
                 safe=True,
             )
         return
-    if not is_keras_predict(node, code, "predict", "evaluate") or not _serves(node, code):
+    handed = handed_over(node, code)
+    asked = handed or node
+    if not is_keras_predict(asked, code, "predict", "evaluate") or not _serves(node, code):
         return
     verbose = keyword(node, "verbose")
-    if any(k.arg is None for k in node.keywords) or len(node.args) > 2:
+    if any(k.arg is None for k in node.keywords) or len(asked.args) > 2:
         return
     if verbose is None or (isinstance(verbose, ast.Constant) and verbose.value not in (0, False)):
-        yield hit(
-            node, "`predict` prints a progress bar for each request", Edit("argument", node, "0", "verbose"), safe=True
-        )
+        edits = [Edit("argument", node, "0", "verbose")] if handed is None else []  # (not all hand keywords on)
+        yield hit(node, "`predict` prints a progress bar for each request", *edits, safe=True)
 
 
 def _serves(node: ast.AST, code: Code) -> bool:
