@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,6 +18,7 @@ from onnx import helper
 
 from hasten.errors import UnsupportedOpError
 from hasten.graph import reference
+from hasten.native import build as building
 from hasten.native.build import compile_library, compiler
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
@@ -354,3 +357,19 @@ def test_turned_images_merge_height_and_width():
     (step,) = program_of(model, "case", HERE).steps
     assert step.title == "480 x 3, turned"
     check(model, HERE.name, tolerance=0)
+
+
+def test_a_disk_that_fills_up_leaves_no_piece_of_a_library_in_the_cache(tmp_path, monkeypatch):
+    copied, cache = shutil.copyfile, tmp_path / "cache"
+
+    def half(source, target):
+        if cache not in Path(target).parents:
+            return copied(source, target)
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(building.platformdirs, "user_cache_dir", lambda _: str(cache))
+    monkeypatch.setattr(building.shutil, "copyfile", half)
+    emitted = emit(program_of(mlp([3, 4, 1]), "disk", HERE), HERE)
+    assert compile_library(emitted, HERE, tmp_path).exists()
+    assert cache.is_dir() and not [path for path in cache.rglob("*") if path.is_file()]

@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import platformdirs
 
@@ -131,10 +133,10 @@ def _compile(tool: Compiler, flags: tuple[str, ...], emitted: Emitted, work: Pat
 
 def _keep(library: Path, cached: Path) -> None:
     """Adds the library to the cache; a cache that cannot be written is only slower."""
-    try:
+    temporary = cached.with_suffix(f".{uuid4().hex}.part")
+    with suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(f".{os.getpid()}.part")
         shutil.copyfile(library, temporary)
         temporary.replace(cached)
-    except OSError:
-        return
+    with suppress(OSError):  # where the disk filled up halfway
+        temporary.unlink(missing_ok=True)

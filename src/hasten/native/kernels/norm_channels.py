@@ -97,25 +97,30 @@ class NormaliseChannels(Finished):
 
     def _block(self, into: str, form: str, minus: str, width: int, count: int | None = None) -> Iterator[str]:
         rows, channels = min(_SUMS // width, self._positions), self.x.shape[1]
-        place = f"x + p * {channels} + c" + (" + j * VL" if width > 1 else "")
+        beside = " + j * VL" if width > 1 else ""
+        place = f"x + p * {channels} + c{beside}"
         value = f"v_load({place})" if count is None else f"v_load_n({place}, {count})"
-        value += f" - v_load({minus} + c + j * VL)" if minus else ""
+        value += f" - v_load({minus} + c{beside})" if minus else ""
+        vectors = f"UNROLL for (int j = 0; j < {width}; j++) " if width > 1 else ""
+        at, of = (f"i / {width}", f", j = i % {width}") if width > 1 else ("i", "")
         yield f"            vf sum[{rows * width}]; /* {rows} positions x {width} vectors of channels */"
         yield f"            UNROLL for (int i = 0; i < {rows * width}; i++) sum[i] = v_set1(0.0f);"
         yield f"            for (int p0 = 0; p0 < {self._positions // rows * rows}; p0 += {rows})"
         yield f"                UNROLL for (int i = 0; i < {rows * width}; i++) {{"
-        yield f"                    const int p = p0 + i / {width}, j = i % {width};"
+        yield f"                    const int p = p0 + {at}{of};"
         yield f"                    const vf v = {value};"
         yield f"                    sum[i] += {form.format('v')};"
         yield "                }"
         if self._positions % rows:
             yield f"            for (int p = {self._positions // rows * rows}; p < {self._positions}; p++)"
-            yield f"                UNROLL for (int j = 0; j < {width}; j++) {{"
+            yield f"                {vectors}{{"
             yield f"                    const vf v = {value};"
-            yield f"                    sum[j] += {form.format('v')};"
+            yield f"                    sum[{'j' if width > 1 else '0'}] += {form.format('v')};"
             yield "                }"
-        yield f"            UNROLL for (int i = {width}; i < {rows * width}; i++) sum[i % {width}] += sum[i];"
-        yield f"            UNROLL for (int j = 0; j < {width}; j++) v_store({into} + c + j * VL, sum[j]);"
+        if rows > 1:
+            first = f"i % {width}" if width > 1 else "0"
+            yield f"            UNROLL for (int i = {width}; i < {rows * width}; i++) sum[{first}] += sum[i];"
+        yield f"            {vectors}v_store({into} + c{beside}, sum[{'j' if width > 1 else '0'}]);"
 
     def _grouped(self, out: Emitter, sums: str, scaled: str) -> Iterator[str]:
         """Each channel gets the sum of its group's channels."""
