@@ -2,8 +2,9 @@
 
 ## What it does
 Finds `model.predict(x[None])`, `model.predict(np.expand_dims(x, 0))` and other ways to hand `predict` one sample; also
-in a function that is only ever called with one, and in a handler where a thread is handed the method
-(`asyncio.to_thread(model.predict, x[None])`, `run_in_executor`, `functools.partial`). Left alone are a script's one
+in a function that is only ever called with one, and where a thread is handed the method
+(`asyncio.to_thread(model.predict, x[None])`, `run_in_executor`, `functools.partial`) by a handler, by its endless loop
+over messages, or by a function that it calls. Left alone are a script's one
 answer (about a file that it reads, about numbers written out, about a row picked by its number, of a model that it has
 just trained), and one sample beside a loop that asks the same model again and again: that loop is what H001 names;
 functions that draw what they ask about, loops that print a handful of answers, look now and then or time single calls,

@@ -1,7 +1,8 @@
 """A progress bar in serving code.
 
 ## What it does
-Finds Keras' `predict` without `verbose=0` in a request handler, and `tqdm` around a handler's loop over a model.
+Finds Keras' `predict` without `verbose=0` in a request handler, also where the handler has a thread call it
+(`asyncio.to_thread(model.predict, x)`), and `tqdm` around a handler's loop over a model.
 
 ## Why is this bad
 By default `predict` draws a progress bar for every call. Terminal output is slow, locks, and fills the logs.
@@ -25,7 +26,8 @@ def score():
 ```
 
 ## Fix safety
-Safe: `verbose=0` changes nothing but what is printed.
+Safe: `verbose=0` changes nothing but what is printed. Not offered where a thread is handed the method: not every way to
+hand it over passes keywords on.
 """
 
 from __future__ import annotations
