@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `softmax(softmax(x))`, a cross-entropy loss of torch on what already went through softmax (in the expression, in
-the model's `forward`, at the end of a `Sequential`), and Keras' `from_logits=True` after a softmax layer.
+the model's `forward`, at the end of a `Sequential`), Keras' `from_logits=True` after a softmax layer, and a softmax of
+what a Keras model answers whose last layer is one: `tf.nn.softmax(model.predict(x)[0])`, a `Softmax` layer behind it.
 
 ## Why is this bad
 `CrossEntropyLoss` takes logits and applies log-softmax itself. A second softmax squeezes the answers together: training
@@ -30,6 +31,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
@@ -91,8 +93,12 @@ def _is_softmax(node: ast.expr, code: Code, depth: int = 4) -> bool:
     value = value_of(node, code)
     if value is not node and isinstance(node, ast.Name) and _is_one_of_many(node, code):
         return False
+    if isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant) and depth:
+        return _is_softmax(value.value, code, depth - 1)  # one row of many
     if not isinstance(value, ast.Call) or not depth:
         return False
+    if _is_answer_of_softmax(value, code):
+        return True
     name = code.qualified(value.func)
     if name in _SOFTMAX:
         return True
@@ -129,42 +135,67 @@ def _ends_in_softmax(made: ast.Call, code: Code) -> bool:
     return isinstance(last, ast.Call) and _ends_in_softmax(last, code)
 
 
+def _is_answer_of_softmax(call: ast.Call, code: Code) -> bool:
+    """True for what a Keras model answers whose last layer is seen to be a softmax."""
+    asked = call.func
+    if isinstance(asked, ast.Attribute) and asked.attr in ("predict", "predict_on_batch"):
+        asked = asked.value
+    return _model_ends_in_softmax(asked, code)
+
+
 def _keras(node: ast.Call, code: Code) -> Iterator[Hit]:
-    """`from_logits=True` in the compile of a Sequential that ends in softmax."""
+    """`from_logits=True` in the compile of a model that ends in softmax, and a Softmax layer behind such a model."""
+    if code.qualified(node.func).endswith("keras.Sequential") and node.args and isinstance(node.args[0], ast.List):
+        for before, layer in pairwise(node.args[0].elts):
+            softmax = isinstance(layer, ast.Call) and code.qualified(layer.func).endswith(".Softmax")
+            if softmax and isinstance(before, ast.Name) and _model_ends_in_softmax(before, code):
+                yield hit(layer, "softmax of a softmax")
+        return
     if not isinstance(node.func, ast.Attribute) or node.func.attr != "compile":
         return
     loss = value_of(argument(node, 1, "loss"), code)
     if not isinstance(loss, ast.Call) or code.qualified(loss.func).rsplit(".", 1)[-1] not in _KERAS_LOSSES:
         return
     logits = keyword(loss, "from_logits")
-    kind = code.kind(node.func.value)
-    if not (isinstance(logits, ast.Constant) and logits.value is True) or kind is None or kind.made is None:
+    if not (isinstance(logits, ast.Constant) and logits.value is True):
         return
-    if _keras_ends_in_softmax(kind.made, node.func.value, code):
+    if _model_ends_in_softmax(node.func.value, code):
         yield hit(logits, "`from_logits=True` after a softmax layer applies softmax twice")
 
 
-def _keras_ends_in_softmax(made: ast.Call, model: ast.expr, code: Code) -> bool:
+def _model_ends_in_softmax(model: ast.expr, code: Code) -> bool:
+    """True for a Keras model that is built in sight, and whose one answer comes out of a softmax."""
+    kind = code.kind(model)
+    if kind is None or kind.name != makers.KERAS_MODEL or kind.made is None:
+        return False
+    made = kind.made
+    if code.qualified(made.func).endswith("keras.Model"):
+        answer = value_of(argument(made, 1, "outputs"), code)
+        return isinstance(answer, ast.Call) and _is_softmax_layer(answer.func, code)
     if not code.qualified(made.func).endswith("Sequential"):
         return False
     if made.args and isinstance(made.args[0], ast.List) and made.args[0].elts:
-        last: ast.expr = made.args[0].elts[-1]
-    else:
-        name = code.names.dotted(model)
-        added = [
-            c
-            for c in code.calls_named("add")
-            if isinstance(c.func, ast.Attribute) and code.names.dotted(c.func.value) == name
-        ]
-        if not added or not added[-1].args:
-            return False
-        last = added[-1].args[0]
-    if not isinstance(last, ast.Call):
+        return _is_softmax_layer(made.args[0].elts[-1], code)
+    name = code.names.dotted(model)
+    added = [
+        c
+        for c in code.calls_named("add")
+        if isinstance(c.func, ast.Attribute) and code.names.dotted(c.func.value) == name
+    ]
+    return bool(added and added[-1].args) and _is_softmax_layer(added[-1].args[0], code)
+
+
+def _is_softmax_layer(layer: ast.expr, code: Code) -> bool:
+    if not isinstance(layer, ast.Call):
         return False
-    name = code.qualified(last.func)
-    activation = keyword(last, "activation") or (last.args[0] if name.endswith(".Activation") and last.args else None)
-    spelled = isinstance(activation, ast.Constant) and activation.value == "softmax"
-    return name.endswith(".Softmax") or spelled or (activation is not None and code.qualified(activation) in _SOFTMAX)
+    name = code.qualified(layer.func)
+    given = keyword(layer, "activation")
+    if given is None and name.endswith(".Activation") and layer.args:
+        given = layer.args[0]
+    elif given is None and name.endswith(".Dense") and len(layer.args) > 1:
+        given = layer.args[1]
+    spelled = isinstance(given, ast.Constant) and given.value == "softmax"
+    return name.endswith(".Softmax") or spelled or (given is not None and code.qualified(given) in _SOFTMAX)
 
 
 RULE = Rule(
