@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -87,6 +88,18 @@ last_is_best = partial(other_is_best, -1)
 )
 def test_only_what_is_clearly_faster_in_most_rounds_is_taken(rounds, chosen):
     assert fastest(rounds) == chosen
+
+
+@pytest.mark.parametrize(
+    ("caches", "filtered"), [((1 << 20, 32 << 20), True), ((8 << 20, 0), True), ((1 << 20, 0), False)]
+)
+def test_minimal_filtering_of_deep_layers_needs_a_cache_for_their_weights(caches, filtered):
+    second, last = caches
+    target = replace(isa("zen4"), second_bytes=second, last_bytes=last)
+    weights = {"w": np.zeros((256, 256, 3, 3), np.float32)}
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    model = graph([node], {"x": (1, 256, 4, 4)}, {"y": (1, 256, 4, 4)}, weights)
+    assert any(isinstance(step, Winograd) for step in program_of(model, "case", target).steps) is filtered
 
 
 @pytest.mark.parametrize("target", ["x86-64-v4", "zen4", "x86-64-v3", "aarch64", "c"])

@@ -39,6 +39,10 @@ class Isa:
     The size of the second cache; of the first, where shifts that take in another word's bits make these so cheap. Of
     a target that is not at hand, what many have.
     """
+    second_bytes: int = field(default=1 << 20, compare=False)
+    """The second cache of a core."""
+    last_bytes: int = field(default=8 << 20, compare=False)
+    """The last cache, which cores share; none where the second is the last."""
 
     @cached_property
     def half(self) -> Isa | None:
@@ -93,10 +97,13 @@ ISAS: dict[str, Isa] = {
         Isa("x86-64-v4-base", 16, 32, "x86_64", "x86_64_v4", "x86-64-v4", frozenset({"fma"}), _V4),
         Isa("x86-64-v3", 8, 16, "x86_64", "x86_64_v3", "x86-64-v3", frozenset({"fma"}), _V3),
         Isa("x86-64-v2", 4, 16, "x86_64", "x86_64_v2", "x86-64-v2", headers=_V2),
-        Isa("aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a", frozenset({"fma"}), ("lanes.h", "aarch64.h")),
+        Isa(
+            "aarch64", 4, 32, "aarch64", "generic+neon", "armv8-a",
+            frozenset({"fma"}), ("lanes.h", "aarch64.h"), last_bytes=0,
+        ),
         Isa(
             "aarch64-dotprod", 4, 32, "aarch64", "generic+neon+dotprod", "armv8.2-a+dotprod",
-            frozenset({"fma", "dotprod"}), ("lanes.h", "aarch64.h"),
+            frozenset({"fma", "dotprod"}), ("lanes.h", "aarch64.h"), last_bytes=0,
         ),
         # vectors as gcc and clang write them, for any processor
         Isa("c-vector", 4, 16, "any", "", "", headers=("lanes.h", "c_vector.h")),
@@ -119,7 +126,13 @@ def for_host() -> Isa:
     """The widest instruction set that this machine runs, with its caches."""
     found = _widest()
     level = "L1d" if "vbmi2" in found.features else "L2"
-    return replace(found, near_bytes=host.host().caches.get(level, found.near_bytes))
+    caches = host.host().caches
+    return replace(
+        found,
+        near_bytes=caches.get(level, found.near_bytes),
+        second_bytes=caches.get("L2", found.second_bytes),
+        last_bytes=caches.get("L3", 0) if caches else found.last_bytes,
+    )
 
 
 def _widest() -> Isa:

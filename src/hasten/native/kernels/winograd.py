@@ -39,7 +39,8 @@ _SIZES = {3: (2, 4), 4: (3,), 5: (2,)}
 """Taps along a side → outputs there that four or six products make."""
 
 _FEW_TILES = 8  # of each part of a team
-_L2_BYTES = 700 * 1024  # weights that may stay in the second cache
+_OF_SECOND = 0.7  # of the second cache may hold weights
+_SECOND, _LAST, _MEMORY = 24, 16, 6  # bytes a cycle from either cache and from memory, beside the products
 
 
 @dataclass(eq=False)
@@ -197,7 +198,7 @@ def relative_costs(x: View, y: View, weight: Array, window: Window, isa: Isa) ->
         costs = []
         for unit in isa.widths(columns):
             vin, vout = unit.turns(channels), unit.turns(columns)
-            loads = reading(-(-tiles // TILES), points * channels, columns, unit) * isa.passes
+            loads = reading(-(-tiles // TILES), points * channels, columns, unit)
             products = max(points * tiles * channels * vout / 2 * 1.1, loads)
             costs.append(((products + tiles * (vin * around[0] + vout * around[1])) / direct, unit.lanes))
         found[size] = min(costs)
@@ -205,11 +206,13 @@ def relative_costs(x: View, y: View, weight: Array, window: Window, isa: Isa) ->
 
 
 def reading(blocks: int, products: int, columns: int, unit: Isa) -> float:
-    """Cycles in which every block of tiles reads all transformed weights: from the second cache while they fit, else
-    from further away.
+    """Cycles in which every block of tiles reads all transformed weights: from the second cache while they fit, from
+    the last, of which others have a part, or from memory.
     """
     weights = products * -(-columns // unit.lanes) * unit.lanes * 4
-    return blocks * weights / (24 if weights < _L2_BYTES else 8)
+    if weights < unit.second_bytes * _OF_SECOND:
+        return blocks * weights / _SECOND
+    return blocks * weights / (_LAST if weights < unit.last_bytes / 2 else _MEMORY)
 
 
 def least_channels(isa: Isa) -> int:

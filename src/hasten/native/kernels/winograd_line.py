@@ -181,7 +181,7 @@ def relative_cost(
         pieces = -(-window.kernel[i] // (_REACH + 1 - size))
         for unit in isa.widths(columns):
             vin, vout = pieces * unit.turns(channels), unit.turns(columns)
-            loads = reading(-(-tiles // TILES), _REACH * pieces * channels, columns, unit) * isa.passes
+            loads = reading(-(-tiles // TILES), _REACH * pieces * channels, columns, unit)
             products = max(_REACH * tiles * pieces * channels * vout / 2 * 1.1, loads)
             costs.append(((products + tiles * (vin * 16 + vout * 14)) / direct, unit.lanes, size))
     cost, lanes, size = min(costs)
