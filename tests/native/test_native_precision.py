@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
-from native_cases import RUNNABLE, Built, mlp, recurrent
+from native_cases import RUNNABLE, Built, graph, mlp, recurrent
+from onnx import helper
 
 from hasten.errors import SettingsError
 from hasten.graph import reference
 from hasten.native.compile import program_of
 from hasten.native.emit import emit
 from hasten.native.isa import isa
+from hasten.native.kernels.conv import Conv
+from hasten.native.kernels.dense import Dense
+from hasten.native.kernels.recurrent import Recurrent
+from hasten.native.kernels.word_conv import WordConv
+from hasten.native.kernels.word_product import WordProduct
 from hasten.native.precision import STORED, reduce_weights
+
+
+def filtered(kernel: int, stride: int = 1, channels: int = 24, columns: int = 33) -> ir.Model:
+    """A convolution with a bias over an image, channels last."""
+    rng = np.random.default_rng(kernel)
+    weight = rng.standard_normal((columns, channels, kernel, kernel)) / (kernel * np.sqrt(channels))
+    weights = {"w": weight.astype(np.float32), "b": rng.standard_normal(columns).astype(np.float32)}
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["n"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["n", "w", "b"], ["c"], auto_pad="SAME_UPPER", strides=[stride, stride]),
+        helper.make_node("Transpose", ["c"], ["y"], perm=[0, 2, 3, 1]),
+    ]
+    sizes = -(-11 // stride), -(-9 // stride)
+    return graph(nodes, {"x": (1, 11, 9, channels)}, {"y": (1, *sizes, columns)}, weights)
+
 
 BOUNDS = {"bfloat16": 1e-2, "float16": 2e-3, "int8-weights": 2e-2}
 MODELS = {
@@ -19,6 +41,9 @@ MODELS = {
     "wide": mlp([301, 97, 131, 7], activation="Tanh"),
     "rows": mlp([19, 33, 8], rows=7),
     "LSTM": recurrent("LSTM", 5, 9, 37),
+    "LSTM, large state": recurrent("LSTM", 5, 30, 67, batch=2),
+    "windows": filtered(3, 2),
+    "pointwise": filtered(1),
     "GRU": recurrent("GRU", 4, 9, 21, linear_before_reset=1),
     "GRU before": recurrent("GRU", 4, 9, 21),
     "RNN": recurrent("RNN", 4, 3, 17, direction="bidirectional"),
@@ -48,13 +73,44 @@ def test_weights_take_less_room(precision):
     assert len(less.weights) < len(whole.weights) * (0.45 if precision == "int8-weights" else 0.65)
 
 
+def kinds(model: ir.Model, target: str) -> list[type]:
+    """Of the steps that multiply."""
+    steps = program_of(model, "m", isa(target), precision="int8-weights").steps
+    return [type(s) for s in steps if isinstance(s, (Dense, Conv, Recurrent, WordConv, WordProduct))]
+
+
+def test_many_int8_weights_are_multiplied_as_whole_numbers():
+    assert kinds(MODELS["wide"], "zen4") == kinds(MODELS["wide"], "c") == [WordProduct, WordProduct, Dense]
+    assert kinds(filtered(3, 2), "zen4") == [WordConv]
+    assert kinds(filtered(3), "zen4") == []  # minimal filtering of float32 needs no more arithmetic
+    assert kinds(filtered(1), "zen4") == [WordProduct]
+    program = program_of(MODELS["LSTM, large state"], "m", isa("zen4"), precision="int8-weights")
+    assert [s.scale is not None for s in program.steps if isinstance(s, Recurrent)] == [True]
+
+
+def test_int8_that_gains_nothing_is_not_rounded():
+    for target in ("x86-64-v3", "aarch64", "c"):
+        step, plain = (
+            next(s for s in program_of(filtered(3, 2), "m", isa(target), precision=p).steps if isinstance(s, Conv))
+            for p in ("int8-weights", "float32")
+        )
+        assert np.array_equal(step.weight, plain.weight)
+
+
+def test_weights_that_are_not_finite_are_not_rounded():
+    program = program_of(mlp([301, 97]), "m", isa("c"))
+    program.steps[0].weight = np.where(program.steps[0].weight > 0.15, np.inf, program.steps[0].weight)
+    kept = reduce_weights(program, "int8-weights", isa("c")).steps[0]
+    assert type(kept) is Dense and kept.storage == "float32"
+
+
 def test_weights_beyond_float16_stay_float32():
     model = mlp([4, 3])
     program = program_of(model, "m", isa("c"))
     program.steps[0].weight = program.steps[0].weight * 1e6
-    assert reduce_weights(program, "float16").steps[0].storage == "float32"
+    assert reduce_weights(program, "float16", isa("c")).steps[0].storage == "float32"
 
 
 def test_unknown_precision_is_named():
     with pytest.raises(SettingsError, match="int3"):
-        reduce_weights(program_of(MODELS["mlp"], "m", isa("c")), "int3")
+        reduce_weights(program_of(MODELS["mlp"], "m", isa("c")), "int3", isa("c"))

@@ -105,6 +105,7 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
     "bfloat16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="bfloat16"),
     "float16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="float16"),
     "int8-weights": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="int8-weights"),
+    "few int8-weights": lambda target: program_of(mlp([37, 31, 5]), "case", target, precision="int8-weights"),
 }
 
 

@@ -59,7 +59,7 @@ def program_of(
     ``activations``: "int16" rounds them to 16 bits where they meet weights that are exactly int8; ``schedule``: one of
     ``schedule.SCHEDULES``, but "model" for a team, whose shares depend on the tiles.
     """
-    stored = reduce_weights(_fused(model, name, isa), precision)
+    stored = reduce_weights(_fused(model, name, isa), precision, isa, threads)
     if precision == "float32":
         stored = as_they_are(in_words(stored, isa, threads) if activations == "int16" else stored, isa)
         stored = kept_far(stored, isa, threads)

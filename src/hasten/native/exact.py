@@ -14,7 +14,7 @@ import numpy as np
 
 from hasten.types import Array
 
-__all__ = ["Int8", "blocks_of", "half_of", "int8_of"]
+__all__ = ["Int8", "blocks_of", "half_of", "int8_of", "nearest_int8"]
 
 _STEPS = np.array([127, 128, *range(126, 0, -1)])
 """What the largest weight of a column may be as an integer, the likeliest first."""
@@ -59,6 +59,16 @@ def int8_of(weight: Array) -> Int8 | None:
             return None
         values[:, column], scale[column] = found
     return Int8(values, scale)
+
+
+def nearest_int8(weight: Array) -> Int8:
+    """The weights rounded to int8 with one scale a column.
+
+    Shapes:  weight (K, N) float32, finite
+    """
+    largest = np.abs(weight).max(axis=0, initial=0)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return Int8(np.rint(weight / scale).astype(np.int8), scale)
 
 
 def blocks_of(weight: Array) -> Int8 | None:

@@ -1,9 +1,9 @@
 """A program in float32 enters; the same with its weights stored narrower leaves. Activations and sums stay float32.
 
-Weights are widened while they are loaded, so that a product that waits for its weights takes half or a quarter of the
-time. int8 weights carry one scale an output channel, applied to the sum. Where weights *are* narrower, as in files that
-were shrunk, ``as_they_are`` keeps them so and loses nothing; ``in_words`` also rounds the activations they meet to 16
-bits.
+Weights of 16 bits are widened while they are loaded, so that a product that waits for its weights takes half the time.
+int8 weights carry one scale an output channel, applied to the sum; widening them costs more than it saves, so where
+they are many they meet activations of 16 bits, whose rounding theirs hides. Where weights *are* narrower, as in files
+that were shrunk, ``as_they_are`` keeps them so and loses nothing; ``in_words`` also rounds the activations they meet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hasten.errors import SettingsError
-from hasten.native.exact import Int8, blocks_of, half_of, int8_of
+from hasten.native.exact import Int8, blocks_of, half_of, int8_of, nearest_int8
 from hasten.native.expr import ACC, Expr, call, load, substitute
 from hasten.native.kernels.block_dense import BlockDense
 from hasten.native.kernels.conv import Conv
@@ -47,9 +47,8 @@ def _dense(step: Dense, storage: str) -> Step:
     if storage == "float16" and np.abs(weight).max(initial=0) > _F16_LARGEST:
         return step
     if storage == "int8":
-        largest = np.abs(weight).max(axis=0, initial=0)
-        scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-        weight = np.rint(weight / scale)
+        found = nearest_int8(weight)
+        weight, scale = found.values.astype(np.float32), found.scale
     epilogue = _scaled(step, scale)
     return replace(step, weight=weight, bias=np.zeros_like(step.bias), storage=storage, epilogue=epilogue)
 
@@ -65,10 +64,39 @@ def _scaled(step: Dense | Conv, scale: Array | None) -> Expr:
 
 
 def _recurrent(step: Recurrent, storage: str) -> Step:
-    """The weights of the state. A scale a unit would have to be applied gate by gate: int8 leaves them as they are."""
-    if storage == "int8" or (storage == "float16" and np.abs(step.hidden).max(initial=0) > _F16_LARGEST):
+    """The weights of the state."""
+    if storage == "float16" and np.abs(step.hidden).max(initial=0) > _F16_LARGEST:
         return step
     return replace(step, storage=storage)
+
+
+def _rounded(step: Step, isa: Isa, threads: int) -> Step:
+    """int8 weights, in words where those are quick; what would only lose by them stays as it is."""
+    fast = "vnni" in isa.features
+    if type(step) is Recurrent and fast:
+        state = replace(step, hidden=_near(step.hidden.reshape(len(step.hidden), -1)).reshape(step.hidden.shape))
+        return _or_else(_state_as_it_is(state), state, step)
+    if type(step) is Conv and fast:
+        taps = _near(step.weight.reshape(len(step.weight), -1).T).T
+        filtered = replace(step, weight=taps.reshape(step.weight.shape))
+        return _or_else(_word(filtered, isa, threads), filtered, step)
+    if type(step) is not Dense or not np.isfinite(step.weight).all():
+        return step
+    near = replace(step, weight=_near(step.weight))
+    found = _in_words(near) if fast or step.rows == 1 else near
+    return _or_else(found, near, _dense(step, "int8"))
+
+
+def _or_else(found: Step, near: Step, other: Step) -> Step:
+    return other if found is near else found
+
+
+def _near(weight: Array) -> Array:
+    """Every column as int8 times a scale; what is not finite stays."""
+    if not np.isfinite(weight).all():
+        return weight
+    found = nearest_int8(weight.astype(np.float32))
+    return np.asarray(found.values * found.scale)
 
 
 def _column(values: Array, y: View, name: str) -> Expr:
@@ -87,7 +115,7 @@ STORED: Mapping[str, str] = {"bfloat16": "bfloat16", "float16": "float16", "int8
 """Precision → how weights are stored."""
 
 
-def reduce_weights(program: Program, precision: str) -> Program:
+def reduce_weights(program: Program, precision: str, isa: Isa, threads: int = 1) -> Program:
     """The program with the weights of its products stored in that precision; "float32": as it is.
 
     Raises:  SettingsError: no such precision
@@ -99,6 +127,8 @@ def reduce_weights(program: Program, precision: str) -> Program:
     storage = STORED[precision]
 
     def reduced(step: Step) -> Step:
+        if storage == "int8":
+            return _rounded(step, isa, threads)
         if type(step) is Dense:
             return _dense(step, storage)
         return _recurrent(step, storage) if type(step) is Recurrent else step
@@ -158,11 +188,12 @@ def _in_blocks(step: Dense, found: Int8) -> BlockDense:
 def in_words(program: Program, isa: Isa, threads: int = 1) -> Program:
     """The program with activations rounded to 16 bits wherever they meet many weights that are exactly int8."""
 
-    def rounded(step: Step) -> Step:
-        found = _in_words(step) if isinstance(step, (Dense, Conv)) else step
-        return _sliding(step, isa, threads) if found is step and isinstance(step, Conv) else found
+    return replace(program, steps=[_word(step, isa, threads) for step in program.steps])
 
-    return replace(program, steps=[rounded(step) for step in program.steps])
+
+def _word(step: Step, isa: Isa, threads: int) -> Step:
+    found = _in_words(step) if isinstance(step, (Dense, Conv)) else step
+    return _sliding(step, isa, threads) if found is step and isinstance(step, Conv) else found
 
 
 def _sliding(step: Conv, isa: Isa, threads: int) -> Step:

@@ -132,7 +132,7 @@ class Recurrent(Step):
         back = ", backwards" if self.cell.reverse else ""
         kept = ", weights in 24 bits" if self.storage == "int24" else ""
         if self.scale is not None:
-            kept = ", int8 weights, exact"
+            kept = ", int8 weights"
         return f"{steps} steps x {batch} rows, {self.units} units{back}{kept}"
 
     def accepts(self, name: str, view: View) -> bool:
