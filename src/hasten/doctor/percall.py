@@ -168,21 +168,28 @@ def _trains_in(loop: ast.AST) -> bool:
 
 
 def is_guarded(node: ast.AST, code: Code) -> bool:
-    """True beneath ``if model is None``, ``if name not in cache`` and their like."""
+    """True beneath ``if model is None``, ``if name not in cache`` and their like; a test itself always runs."""
+    inner = node
     for around in code.ancestors(node):
         if isinstance(around, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return False
-        if isinstance(around, ast.If) and not _is_of_request(around.test):
+        if isinstance(around, ast.If) and inner is not around.test and not _is_always_true(around.test):
             return True
-        if isinstance(around, (ast.IfExp, ast.BoolOp, ast.ExceptHandler)):
+        if isinstance(around, ast.IfExp) and inner is not around.test:
             return True
+        if isinstance(around, ast.BoolOp) and inner is not around.values[0]:
+            return True
+        if isinstance(around, ast.ExceptHandler):
+            return True
+        inner = around
     return False
 
 
-def _is_of_request(test: ast.expr) -> bool:
-    """True for ``request.method == "POST"`` and its like: every request of that kind comes this way."""
+def _is_always_true(test: ast.expr) -> bool:
+    """True for ``__name__ == "__main__"``, and ``request.method == "POST"``: every run, or request, comes this way."""
     roots = (n.value for n in ast.walk(test) if isinstance(n, ast.Attribute))
-    return any(isinstance(r, ast.Name) and r.id == "request" for r in roots)
+    named = any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(test))
+    return named or any(isinstance(r, ast.Name) and r.id == "request" for r in roots)
 
 
 def _is_cached(function: Function, code: Code) -> bool:

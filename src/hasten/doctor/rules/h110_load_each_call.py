@@ -1,9 +1,10 @@
 """A model loaded at every call.
 
 ## What it does
-Finds `load_model`, `torch.load`, `from_pretrained`, `torch.hub.load`, `tf.saved_model.load` and `pipeline(...)` in a
-loop, a request handler, a function that pandas applies to each row, the own lines of a Streamlit script (they run again
-at each click), or a function that loads a fixed file, runs it on its argument and throws it away.
+Finds `load_model`, `torch.load`, `from_pretrained` (of models, tokenizers and processors), `torch.hub.load`,
+`tf.saved_model.load` and `pipeline(...)` in a loop, a request handler, a function that pandas applies to each row, the
+own lines of a Streamlit script (they run again at each click), or a function that loads a fixed file, runs it on its
+argument and throws it away.
 
 ## Why is this bad
 Loading reads the file, rebuilds every layer and compiles again at the first call after it.
@@ -50,13 +51,19 @@ _NAMES = words(
     "sentence_transformers.SentenceTransformer whisper.load_model spacy.load timm.create_model"
 )
 
+_BEFORE_MODELS = {
+    "Tokenizer": "tokenizer",
+    "TokenizerFast": "tokenizer",
+    "Processor": "processor",
+    "FeatureExtractor": "feature extractor",
+}
+
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Models loaded where the line runs many times."""
     assert isinstance(node, ast.Call)
     name = code.qualified(node.func)
-    # Configurations and tokenizers are small; models are what costs.
-    pretrained = name.endswith(".from_pretrained") and _is_model(name)
+    pretrained = _pretrained(name) if name.endswith(".from_pretrained") else ""
     if name not in _NAMES and not pretrained:
         return
     if node.args and is_buffer(node.args[0], code):
@@ -65,7 +72,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     reason = repeats_needlessly(node, code)
     if reason:
-        yield hit(node, f"the same model is loaded again, {reason}", *hoist(node, code))
+        yield hit(node, f"the same {pretrained or 'model'} is loaded again, {reason}", *hoist(node, code))
 
 
 def _is_next_of_file(node: ast.Call, code: Code) -> bool:
@@ -90,8 +97,14 @@ def _is_deployed(node: ast.Call, code: Code) -> bool:
     return not any(name == kept or name.startswith(f"{kept}.") for name in called)
 
 
-def _is_model(name: str) -> bool:
-    return name.startswith("transformers.") and bool(made_by_class(name.rpartition(".")[0]))
+def _pretrained(name: str) -> str:
+    """What a class of transformers loads: a model, or what goes before one; '' for configurations, which are small."""
+    made = name.rpartition(".")[0]
+    if not made.startswith("transformers."):
+        return ""
+    if made_by_class(made):
+        return "model"
+    return next((said for ending, said in _BEFORE_MODELS.items() if made.endswith(ending)), "")
 
 
 RULE = Rule(
