@@ -1,9 +1,9 @@
 """An unbounded cache in a `Dataset`.
 
 ## What it does
-Finds a torch `Dataset` whose `__getitem__` (or a method it has) stores each sample in a dictionary that is never
-bounded or emptied, or is wrapped in `functools.cache` / `lru_cache(maxsize=None)`. A cache that the user switches on by
-a flag, or by taking the class that caches another dataset, is left alone.
+Finds a torch `Dataset` or Keras `Sequence` whose `__getitem__` (or a method it has) stores each sample in a dictionary
+that is never bounded or emptied, or is wrapped in `functools.cache` / `lru_cache(maxsize=None)`. A cache that the user
+switches on by a flag, or by taking the class that caches another dataset, is left alone.
 
 ## Why is this bad
 Memory grows by every sample seen until the process is killed, and each worker of a `DataLoader` fills a copy of its
@@ -36,16 +36,19 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.names import Binding
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 
 _WRAPPED = frozenset(("dataset", "ds", "base", "base_dataset", "inner", "original", "source", "wrapped"))
+_SEQUENCES = ("keras.utils.Sequence", "keras.utils.PyDataset", "keras.utils.data_utils.Sequence")
+_EMPTIED = (".pop", ".clear", ".maxsize")
 _BOUNDS = ("pop", "popitem", "clear", "maxsize", "max_size", "capacity", "evict", "limit", "max_cache")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Dictionaries that a dataset fills and never empties."""
     assert isinstance(node, ast.ClassDef)
-    if code.definitions.class_kind(node) != makers.TORCH_DATASET:
+    if code.definitions.class_kind(node) != makers.TORCH_DATASET and not _is_sequence(node, code):
         return
     if _is_chosen(node, code):
         return
@@ -63,6 +66,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         for statement in ast.walk(method):
             if isinstance(statement, ast.Assign) and not any(word in text for word in _BOUNDS):
                 yield from _stores(statement, node, method, code)
+
+
+def _is_sequence(node: ast.ClassDef, code: Code) -> bool:
+    """True for what Keras takes batches from: its workers call `__getitem__` too."""
+    return any(code.qualified(b) in _SEQUENCES for b in node.bases)
 
 
 def _is_chosen(node: ast.ClassDef, code: Code) -> bool:
@@ -92,26 +100,24 @@ def _caches_all(decorator: ast.expr, method: ast.FunctionDef | ast.AsyncFunction
 
 def _stores(statement: ast.Assign, node: ast.ClassDef, method: ast.AST, code: Code) -> Iterator[Hit]:
     for target in statement.targets:
-        if not isinstance(target, ast.Subscript) or not isinstance(target.value, ast.Attribute):
+        if not isinstance(target, ast.Subscript) or not _by_parameter(target.slice, method):
             continue
-        held = target.value
-        if not isinstance(held.value, ast.Name) or held.value.id != "self" or not _by_parameter(target.slice, method):
+        held = code.names.dotted(target.value)
+        if not held or not _gives_back(statement, held, method, code):
             continue
-        if not _gives_back(statement, held.attr, method, code):
-            continue
-        if _starts_empty(node, held.attr, code) and not _is_optional(statement, held.attr, code):
-            yield hit(statement, f"`self.{held.attr}` keeps every sample ever read, in each worker")
+        if _starts_empty(node, target.value, code) and not _is_optional(statement, held, code):
+            yield hit(statement, f"`{held}` keeps every sample ever read, in each worker")
 
 
-def _gives_back(statement: ast.Assign, attr: str, method: ast.AST, code: Code) -> bool:
+def _gives_back(statement: ast.Assign, held: str, method: ast.AST, code: Code) -> bool:
     """True where the method returns what it stores, or what the dictionary holds: samples, not book-keeping."""
     assert isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef))
     value = statement.value
     stored = [*statement.targets, *(value.elts if isinstance(value, (ast.Tuple, ast.List)) else [value])]
-    kept = {f"self.{attr}"} | {n.id for n in stored if isinstance(n, ast.Name)}
+    kept = {held} | {n.id for n in stored if isinstance(n, ast.Name)}
     for inner in ast.walk(method):  # `sample = self.cache[i]` before `return sample`
         if isinstance(inner, ast.Assign) and any(
-            isinstance(n, ast.Attribute) and code.names.dotted(n) == f"self.{attr}" for n in ast.walk(inner.value)
+            isinstance(n, (ast.Attribute, ast.Name)) and code.names.dotted(n) == held for n in ast.walk(inner.value)
         ):
             kept.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
     returned = [r for r in code.definitions.returns(method) if r is not None]
@@ -130,51 +136,57 @@ def _by_parameter(index: ast.expr, method: ast.AST) -> bool:
     return any(isinstance(n, ast.Name) and n.id in derived for n in ast.walk(index))
 
 
-def _starts_empty(node: ast.ClassDef, attr: str, code: Code) -> bool:
-    """True for `self.cache = {}` and its like in the class."""
-    for binding in code.names.attributes.get(node, {}).get(attr, []):
-        value = binding.value
-        for place in binding.path:  # `self.files, self.cache = files, {}`
-            value = value.elts[place] if isinstance(value, ast.Tuple) and place < len(value.elts) else None
-        if isinstance(value, ast.Dict) and not value.keys:
-            return True
-        if (
-            isinstance(value, ast.Call)
-            and not value.args
-            and code.names.dotted(value.func).rsplit(".", 1)[-1] in ("dict", "OrderedDict")
-        ):
-            return True
-    return False
+def _starts_empty(node: ast.ClassDef, held: ast.expr, code: Code) -> bool:
+    """True for `self.cache = {}` and its like in the class or its body, and for the module's own `CACHE = {}`."""
+    bindings: list[Binding] = []
+    if isinstance(held, ast.Attribute) and code.names.dotted(held.value) in ("self", "cls", node.name):
+        own = code.names.own_scope(node).names.get(held.attr, [])
+        bindings = [*code.names.attributes.get(node, {}).get(held.attr, []), *own]
+    elif isinstance(held, ast.Name) and not code.mentions(*(f"{held.id}{end}" for end in _EMPTIED)):
+        scope, found = code.names.find(held.id, held)
+        bindings = found if scope is code.names.module else []
+    return any(_is_empty_dict(b) for b in bindings)
 
 
-def _is_optional(statement: ast.AST, attr: str, code: Code) -> bool:
+def _is_empty_dict(binding: Binding) -> bool:
+    value = binding.value
+    for place in binding.path:  # `self.files, self.cache = files, {}`
+        value = value.elts[place] if isinstance(value, ast.Tuple) and place < len(value.elts) else None
+    if isinstance(value, ast.Dict):
+        return not value.keys
+    made = value.func if isinstance(value, ast.Call) and not value.args else None
+    return getattr(made, "attr", getattr(made, "id", "")) in ("dict", "OrderedDict")
+
+
+def _is_optional(statement: ast.AST, held: str, code: Code) -> bool:
     """True beneath a flag: anything but the question whether the key is there yet, or how full it is."""
     for around in code.ancestors(statement):
         if isinstance(around, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return False
         if isinstance(around, ast.If):
             text = ast.unparse(around.test)
-            asked = re.search(rf"\bself\.{attr}\b", text) is not None and "len(" not in text and " and " not in text
-            if not asked and not text.endswith(("is None", "is not None")) and not _stores_in_both(around, attr, code):
+            asked = re.search(rf"\b{re.escape(held)}\b", text) is not None
+            plain = asked and "len(" not in text and " and " not in text
+            if not plain and not text.endswith(("is None", "is not None")) and not _stores_in_both(around, held, code):
                 return True
     return False
 
 
-def _stores_in_both(branch: ast.If, attr: str, code: Code) -> bool:
+def _stores_in_both(branch: ast.If, held: str, code: Code) -> bool:
     """True where either arm keeps what it has read: the question is what to read, not whether to keep it."""
     arms = (
         {code.names.dotted(n.value) for s in arm for n in ast.walk(s)
          if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)}
         for arm in (branch.body, branch.orelse)
     )  # fmt: skip
-    return all(f"self.{attr}" in arm for arm in arms)
+    return all(held in arm for arm in arms)
 
 
 RULE = Rule(
     code="H404",
     name="unbounded-cache",
     on=(ast.ClassDef,),
-    words=("torch",),
+    words=("Dataset", "Sequence"),
     remedy="Load once in __init__, memory-map, or bound the cache.",
     check=check,
 )
