@@ -11,7 +11,7 @@ from hasten.doctor.rule import argument
 from hasten.doctor.samples import value_of
 from hasten.doctor.words import words
 
-__all__ = ["has_workers", "is_loader", "needs_reading"]
+__all__ = ["has_workers", "is_given_each_epoch", "is_loader", "needs_reading"]
 
 _IN_MEMORY = ("torch.utils.data.TensorDataset", "list", "range", "zip")
 _PARTS = ("torch.utils.data.random_split", "torch.utils.data.Subset", "torch.utils.data.dataset.random_split")
@@ -35,6 +35,7 @@ _PREPARES = re.compile(
     r"|librosa|soundfile|resampl|mel|stft|spec|noise|image|img|frame|video|audio|wav|photo|cv2|pil|pickle|h5py|sql"
 )
 
+_GIVES_LOADERS = ("train_dataloader", "val_dataloader")
 _RUNS_EPOCHS = words("fit train validate test predict")
 _CPU = re.compile(r"['\"]cpu['\"]|gpus=0|use_cpu|no_cuda=True")
 _DTYPES = re.compile(r"^([a-z]+\.)?(float|half|int|long|bool|double|bfloat|complex|uint)\w*$|dtype$")
@@ -65,8 +66,23 @@ def _is_told_device(code: Code) -> bool:
     return any(told in _given(c) and any(True for _ in code.loops(c)) for c in moves)
 
 
+def is_given_each_epoch(node: ast.Call, code: Code) -> bool:
+    """True for what Lightning asks a module for once, and goes through in each epoch: ``train_dataloader`` returns it.
+
+    (Lightning takes a GPU where one is, unless the file tells it not to.)
+    """
+    function, owner = code.function(node), code.klass(node)
+    if function is None or owner is None or function.name not in _GIVES_LOADERS or code.finds(_CPU):
+        return False
+    if not any(code.names.dotted(b).endswith(("LightningModule", "LightningDataModule")) for b in owner.bases):
+        return False
+    return isinstance(code.parent(node), ast.Return)
+
+
 def _is_for_trainer(node: ast.Call, code: Code) -> bool:
     """True for a loader that a trainer of another file is handed: it takes a GPU where one is, unless told not to."""
+    if is_given_each_epoch(node, code):
+        return True
     for taken in (node, *code.uses_of(node)):
         call = code.parent(taken)
         if isinstance(call, ast.keyword):

@@ -1,8 +1,9 @@
 """A `DataLoader` whose workers start anew each epoch.
 
 ## What it does
-Finds `DataLoader(..., num_workers=n)` without `persistent_workers` that is iterated inside a loop of epochs, by
-itself or by a function or method of the file, in a file that uses CUDA.
+Finds `DataLoader(..., num_workers=n)` without `persistent_workers` that is iterated inside a loop of epochs, by itself
+or by a function or method of the file, in a file that uses CUDA; so too one that a Lightning module's
+`train_dataloader` or `val_dataloader` returns.
 
 ## Why is this bad
 At the end of each epoch all workers stop, and new ones start: processes, imports and the dataset's copy once more.
@@ -34,7 +35,7 @@ from collections.abc import Iterator
 
 from hasten.doctor.clocks import is_clock
 from hasten.doctor.code import Code
-from hasten.doctor.loaders import has_workers, is_loader
+from hasten.doctor.loaders import has_workers, is_given_each_epoch, is_loader
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 
 
@@ -47,7 +48,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         or argument(node, 14, "persistent_workers") is not None
     ):
         return
-    if _is_iterated_often(node, code):
+    if is_given_each_epoch(node, code) or _is_iterated_often(node, code):
         edit = Edit("argument", node, "True", "persistent_workers")
         yield hit(node, "all workers are stopped and started again at each epoch", edit, safe=True)
 
