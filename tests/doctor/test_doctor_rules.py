@@ -64,3 +64,9 @@ def test_documentation_has_every_section_and_its_example_is_found(rule) -> None:
     assert headings == list(SECTIONS)
     assert CODE_RULES[rule.code] == f"{rule.code.lower()}_{rule.name.replace('-', '_')}"
     assert rule.remedy.endswith((".", ")"))
+
+
+@pytest.mark.parametrize(("file", "found"), [("jit_notes.py", 1), ("export_jit.py", 0), ("to_torchscript.py", 0)])
+def test_a_file_named_after_torchscript_only_has_to_do_with_it_and_its_exporter_is_left_alone(file, found) -> None:
+    text = "import torch\nnet = torch.nn.Linear(2, 2)\ntorch.jit.trace(net, torch.rand(1, 2)).save('net.pt')\n"
+    assert len(list(check_text(text, Job(Path(file), file, Settings(select=("H206",)))))) == found

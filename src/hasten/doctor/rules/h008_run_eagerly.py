@@ -30,12 +30,18 @@ Unsafe: Python side effects inside the model (prints, breakpoints, numpy in `cal
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 _SWITCHES = ("tensorflow.config.run_functions_eagerly", "tensorflow.config.experimental_run_functions_eagerly")
+
+# What a reason says, and a mere name of the switch does not.
+_WHY = re.compile(
+    r"\b(because|since|for|to|so|as|needs?|needed|requires?d?|otherwise|must|only|supports?|works?|can)\b|n't"
+)
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -115,11 +121,11 @@ def _is_explained(node: ast.AST, code: Code) -> bool:
     """
     first = code.statement(node).lineno
     comments = [line.partition("#")[2].lower() for line in code.lines[max(0, first - 4) : first]]
-    if any("eager" in c and "debug" not in c and "=" not in c for c in comments):
+    if any("eager" in c and "debug" not in c and "=" not in c and _WHY.search(c) for c in comments):
         return True
     function = code.function(node)
     texts = (n.value for n in ast.walk(function) if isinstance(n, ast.Constant)) if function is not None else iter(())
-    return any(isinstance(t, str) and "eager" in t.lower() and " " in t for t in texts)
+    return any(isinstance(t, str) and "eager" in t.lower() and _WHY.search(t.lower()) for t in texts)
 
 
 def _is_true(node: ast.expr | None) -> bool:

@@ -49,7 +49,9 @@ _SETS_UP = re.compile(
     "load|save|restore|quant|prun|compile|prepare|convert|replace|attr|isinstance|print|log|init|freeze|count|optim"
 )
 # Schedules of the learning rate, and fits that go on from the last, warm nothing up here.
-_WARM = re.compile("warm(?!_?(?:restart|start|up_?(?:ratio|epoch)))", re.IGNORECASE)
+_WARM = re.compile(
+    "(?<!no )(?<!no[-_])(?<!without )(?<!without[-_])warm(?!_?(?:restart|start|up_?(?:ratio|epoch)))", re.IGNORECASE
+)
 
 _GATHERS = frozenset(("append", "extend", "insert", "add", "update", "record", "put", "write", "writerow", "observe"))
 
@@ -116,9 +118,11 @@ def _is_benchmark(loop: ast.AST) -> bool:
 
 
 def _reads(loop: ast.For, name: str) -> bool:
-    return any(
-        isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for s in loop.body for n in ast.walk(s)
-    )
+    """True where a round asks which it is, other than to find the place of its time: ``times[i] = …``."""
+    inside = [n for s in loop.body for n in ast.walk(s)]
+    places = {n.slice for n in inside if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)}
+    named = (n for n in inside if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load))
+    return any(n not in places for n in named)
 
 
 def _is_made_here(run: ast.Call, code: Code) -> bool:
