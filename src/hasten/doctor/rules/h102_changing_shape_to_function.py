@@ -2,7 +2,7 @@
 
 ## What it does
 Finds a `tf.function` called in a loop on `x[:i]`, `x[i:]`, an array whose size follows the rounds (`tf.zeros((i, 8))`)
-or one made of a list that grows, without `input_signature` or `reduce_retracing`.
+one made of a list that grows or joined on in each round, without `input_signature` or `reduce_retracing`.
 
 ## Why is this bad
 Each new shape traces and optimises the graph again, and every trace is kept.
@@ -38,9 +38,12 @@ from hasten.doctor.code import Code
 from hasten.doctor.functions_tf import bends_to_shapes, traced_call
 from hasten.doctor.rule import Hit, Rule, argument, hit, keyword
 from hasten.doctor.samples import value_of
+from hasten.doctor.words import words
 
 _FILLED = ("zeros", "ones", "empty", "full", "fill", "rand", "randn", "normal", "uniform", "random", "range", "arange")
 _ARRAYS = ("array", "asarray", "constant", "convert_to_tensor", "stack", "concat", "concatenate", "expand_dims")
+
+_JOINS = words("tensorflow.concat numpy.concatenate numpy.append numpy.vstack numpy.hstack keras.ops.concatenate")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -55,6 +58,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 
 
 def _grows(value: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
+    if isinstance(value, ast.Name) and _is_joined_on(value, loop, code):
+        return True
     value = value_of(value, code) or value
     if isinstance(value, ast.Subscript):
         index = value.slice.elts[0] if isinstance(value.slice, ast.Tuple) and value.slice.elts else value.slice
@@ -73,6 +78,17 @@ def _grows(value: ast.expr, loop: ast.AST, code: Code, depth: int = 3) -> bool:
     if name not in _ARRAYS or not value.args:
         return False
     return _list_grows(value.args[0], loop) or _grows(value.args[0], loop, code, depth - 1)
+
+
+def _is_joined_on(name: ast.Name, loop: ast.AST, code: Code) -> bool:
+    """True for ``tokens`` where each round does ``tokens = tf.concat([tokens, token], 1)`` and nothing else to it."""
+    bindings = code.bound_in(name, loop)
+    made = bindings[0].value if len(bindings) == 1 and bindings[0].role == "value" else None
+    if not isinstance(made, ast.Call) or not made.args or code.qualified(made.func) not in _JOINS:
+        return False
+    first = made.args[0]
+    parts = first.elts if isinstance(first, (ast.List, ast.Tuple)) else made.args[:2]
+    return len(parts) > 1 and any(isinstance(p, ast.Name) and p.id == name.id for p in parts)
 
 
 def _is_sized_by_round(made: ast.Call, loop: ast.AST, code: Code) -> bool:

@@ -39,10 +39,16 @@ from hasten.doctor.code import Code
 from hasten.doctor.functions_tf import bends_to_shapes, definition
 from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.samples import value_of
+
+_OF_ARRAYS = ("tensorflow.constant", "tensorflow.convert_to_tensor")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
-    """Decorated functions without a signature that serve outside data."""
+    """Traced functions without a signature that serve outside data."""
+    if isinstance(node, ast.Call):
+        yield from _wrapped(node, code)
+        return
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     decorator = next((d for d in node.decorator_list if _is_function(d, code)), None)
     if decorator is None or not _takes_data(node) or code.mentions("get_concrete_function") or _trains(node):
@@ -54,6 +60,22 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             yield hit(
                 decorator, f"'{node.name}' is called with outside data on line {call.lineno} and has no input_signature"
             )
+            return
+
+
+def _wrapped(node: ast.Call, code: Code) -> Iterator[Hit]:
+    """`tf.function(model)` that is kept and serves; made anew at each request, H103 says it."""
+    if code.qualified(node.func) != "tensorflow.function" or not node.args or code.mentions("get_concrete_function"):
+        return
+    wrapped = code.definitions.function_named(node.args[0])
+    if code.hot(node) is not None or (wrapped is not None and _trains(wrapped)):
+        return
+    for call in code.calls:
+        kind = code.kind(call.func) if call.args else None
+        if kind is None or kind.name != makers.TF_FUNCTION or kind.made is not node:
+            continue
+        if not bends_to_shapes(call, code) and _serves(call, code):
+            yield hit(node, f"it is called with outside data on line {call.lineno} and has no input_signature")
             return
 
 
@@ -75,13 +97,21 @@ def _serves(call: ast.Call, code: Code) -> bool:
     loop = code.loop(call)
     if loop is None:
         return False
-    return any(code.is_a(a, makers.NUMPY) and code.depends_on_round(a, loop) for a in call.args)
+    return any(_is_array(a, code) and code.depends_on_round(a, loop) for a in call.args)
+
+
+def _is_array(given: ast.expr, code: Code) -> bool:
+    """True for a numpy array, and for a tensor made of one: it is of the same shape."""
+    value = value_of(given, code) or given
+    if isinstance(value, ast.Call) and value.args and code.qualified(value.func) in _OF_ARRAYS:
+        value = value.args[0]
+    return code.is_a(value, makers.NUMPY)
 
 
 RULE = Rule(
     code="H104",
     name="no-input-signature",
-    on=(ast.FunctionDef, ast.AsyncFunctionDef),
+    on=(ast.Call, ast.FunctionDef, ast.AsyncFunctionDef),
     words=("tf.function", "tensorflow"),
     remedy="Add input_signature=[tf.TensorSpec(shape, dtype)], None for each free dimension.",
     check=check,

@@ -2,7 +2,7 @@
 
 ## What it does
 Finds `torch.compile(model)` (and `torch.jit.trace`/`script`) where it runs again and again with the same model, and
-`torch.compile(f)(x)` in a function, which throws away what it compiled.
+`torch.compile(f)(x)` in a function, which throws away what it compiled; so too a function decorated with it there.
 
 ## Why is this bad
 Compiling takes seconds; a new wrapper looks up and guards everything again, and past the cache limit falls back to
@@ -36,6 +36,7 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
+from hasten.doctor.names import Function
 from hasten.doctor.percall import hoist, is_guarded, is_used, tainted
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import value_of
@@ -46,6 +47,9 @@ _COMPILERS = ("torch.compile", "torch.jit.trace", "torch.jit.script")
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Compilations of one model, many times."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        yield from _decorated(node, code)
+        return
     assert isinstance(node, ast.Call)
     if code.qualified(node.func) not in _COMPILERS or not node.args or is_guarded(node, code):
         return
@@ -73,6 +77,17 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         yield hit(node, f"the model is compiled again, {hot.reason}", *hoist(node, code), safe=True)
     elif at_once and function is not None and not _ONCE.match(function.name):
         yield hit(node, f"the model is compiled again, at every call of '{function.name}'")
+
+
+def _decorated(node: Function, code: Code) -> Iterator[Hit]:
+    """Functions decorated where they are defined again and again, of nothing that the round changes."""
+    for decorator in node.decorator_list:
+        target = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if code.qualified(target) != "torch.compile" or is_guarded(node, code):
+            continue
+        loop, hot = code.loop(node), code.hot(node)
+        if hot is not None and not (loop is not None and code.depends_on_round(node, loop)):
+            yield hit(decorator, f"'{node.name}' is compiled again, {hot.reason}")
 
 
 def _is_called_at_once(node: ast.Call, code: Code) -> bool:
@@ -116,7 +131,7 @@ def _from_outside(node: ast.Call, code: Code) -> bool:
 RULE = Rule(
     code="H105",
     name="compile-in-loop",
-    on=(ast.Call,),
+    on=(ast.Call, ast.FunctionDef, ast.AsyncFunctionDef),
     words=("torch.compile", "torch.jit", "compile(", "import compile"),
     remedy="Compile once, before the loop or when the program starts.",
     check=check,
