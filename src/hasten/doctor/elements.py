@@ -29,6 +29,8 @@ class Elements:
         while isinstance(iterable, ast.Call):
             name = self.names.dotted(iterable.func)
             called = name.rsplit(".", 1)[-1]
+            if self.names.qualified(iterable.func) == "tensorflow.range":
+                break  # rounds of tensors
             if name == "range" or called == "trange":
                 return Kind(makers.NUMBER)
             if called == "enumerate" and path and iterable.args:

@@ -147,8 +147,10 @@ def _is_passed_on(node: ast.Call, loop: ast.AST, code: Code) -> bool:
     """True where an array that the tensor is made of is also given to calls that might fill it."""
     arrays = {n.id for a in node.args for n in ast.walk(a) if isinstance(n, ast.Name)}
     arrays = {a for a in arrays if a not in ("np", "torch", "tf")}
+    held = [n for a in node.args for n in ast.walk(a) if isinstance(n, ast.Attribute) and not code.qualified(n)]
+    arrays -= {"self"}
     if not arrays:
-        return any(isinstance(n, ast.Attribute) for a in node.args for n in ast.walk(a) if not code.qualified(n))
+        return not all(_is_made_once(n, code) for n in held)
     inside = {id(n) for n in ast.walk(node)}
     for inner in ast.walk(loop):
         if isinstance(inner, ast.Call) and id(inner) not in inside:
@@ -157,7 +159,32 @@ def _is_passed_on(node: ast.Call, loop: ast.AST, code: Code) -> bool:
                 given.append(inner.func.value)
             if any(isinstance(g, ast.Name) and g.id in arrays for g in given):
                 return True
-    return any(isinstance(n, ast.Attribute) for a in node.args for n in ast.walk(a) if not code.qualified(n))
+    return bool(held)
+
+
+def _is_made_once(attribute: ast.Attribute, code: Code) -> bool:
+    """True for ``self.window`` that ``__init__`` makes by a call, and that the class only reads from there on."""
+    owner = code.names.class_of_self(attribute.value)
+    bindings = code.names.attributes.get(owner, {}).get(attribute.attr, []) if owner is not None else []
+    if owner is None or len(bindings) != 1 or not isinstance(bindings[0].value, ast.Call):
+        return False
+    made = code.function(bindings[0].node)
+    if made is None or made.name != "__init__":
+        return False
+    written = f"self.{attribute.attr}"
+    for other in ast.walk(owner):
+        if not isinstance(other, ast.Attribute) or code.names.dotted(other) != written or _is_inside(other, made, code):
+            continue
+        parent = code.parent(other)
+        builds = isinstance(parent, ast.Call) and code.qualified(parent.func) in _BUILDERS
+        reads = isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Load)
+        if not builds and not reads and not isinstance(parent, ast.BinOp):
+            return False
+    return True
+
+
+def _is_inside(node: ast.AST, function: Function, code: Code) -> bool:
+    return any(a is function for a in code.ancestors(node))
 
 
 def _is_traced(node: ast.Call, code: Code) -> bool:

@@ -44,6 +44,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     value = keyword(node, "allow_pickle")
     if node.args and comes_from(node.args[0], code, _is_source):
         return
+    if name == "functools.partial" and node.args:
+        name = code.qualified(node.args[0])
     if name in _LOADS and value is not None and isinstance(value, ast.Constant) and value.value is True:
         if _is_just_written(node, code):
             return
