@@ -42,6 +42,8 @@ MODELS = {
     "rows": mlp([19, 33, 8], rows=7),
     "LSTM": recurrent("LSTM", 5, 9, 37),
     "LSTM, large state": recurrent("LSTM", 5, 30, 67, batch=2),
+    "GRU, large state": recurrent("GRU", 4, 9, 75, linear_before_reset=1),
+    "LSTM backwards": recurrent("LSTM", 5, 8, 66, direction="reverse"),
     "windows": filtered(3, 2),
     "pointwise": filtered(1),
     "GRU": recurrent("GRU", 4, 9, 21, linear_before_reset=1),
@@ -86,6 +88,19 @@ def test_many_int8_weights_are_multiplied_as_whole_numbers():
     assert kinds(filtered(1), "zen4") == [WordProduct]
     program = program_of(MODELS["LSTM, large state"], "m", isa("zen4"), precision="int8-weights")
     assert [s.scale is not None for s in program.steps if isinstance(s, Recurrent)] == [True]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_wide_weights_that_gain_nothing_stay_whole(precision):
+    def stored(name, target="x86-64-v3"):
+        steps = program_of(MODELS[name], "m", isa(target), precision=precision).steps
+        return {s.storage for s in steps if isinstance(s, Recurrent) or type(s) is Dense}
+
+    assert stored("rows") == stored("LSTM") == {"float32"}  # few weights, or several rows of them
+    assert stored("mlp") == {precision}
+    assert precision in stored("LSTM, large state")
+    # zen4 widens 24 bits more quickly than float16
+    assert (precision in stored("LSTM, large state", "zen4")) == (precision == "bfloat16")
 
 
 def test_int8_that_gains_nothing_is_not_rounded():

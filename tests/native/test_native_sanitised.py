@@ -103,6 +103,9 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
     ),
     "narrow states": lambda target: kept(shrunk_recurrent("LSTM", 67, batch=2), "case", target),
     "bfloat16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="bfloat16"),
+    "bfloat16 states": lambda target: program_of(
+        recurrent("LSTM", 3, 5, 67, batch=2), "case", target, precision="bfloat16"
+    ),
     "float16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="float16"),
     "int8-weights": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="int8-weights"),
     "few int8-weights": lambda target: program_of(mlp([37, 31, 5]), "case", target, precision="int8-weights"),

@@ -62,7 +62,7 @@ def program_of(
     stored = reduce_weights(_fused(model, name, isa), precision, isa, threads)
     if precision == "float32":
         stored = as_they_are(in_words(stored, isa, threads) if activations == "int16" else stored, isa)
-        stored = kept_far(stored, isa, threads)
+    stored = kept_far(stored, isa, threads)
     if threads == 1:
         return scheduled(stored, isa, schedule)
     settled = scheduled(stored, isa)

@@ -63,10 +63,12 @@ def _scaled(step: Dense | Conv, scale: Array | None) -> Expr:
     return substitute(step.epilogue, {id(e): total for e in _accumulators(step.epilogue)})
 
 
-def _recurrent(step: Recurrent, storage: str) -> Step:
-    """The weights of the state."""
-    if storage == "float16" and np.abs(step.hidden).max(initial=0) > _F16_LARGEST:
+def _recurrent(step: Recurrent, storage: str, isa: Isa) -> Step:
+    """The weights of a state, where they are so many that widening them costs less than reading them whole."""
+    if step.resets_before or step.hidden.size < _LEAST_STATE:
         return step
+    if storage == "float16" and ("vbmi2" in isa.features or np.abs(step.hidden).max() > _F16_LARGEST):
+        return step  # there 24 bits are widened in less time, and lose less
     return replace(step, storage=storage)
 
 
@@ -125,13 +127,15 @@ def reduce_weights(program: Program, precision: str, isa: Isa, threads: int = 1)
     if precision not in STORED:
         raise SettingsError(f"native: unknown precision '{precision}': expected float32, {', '.join(STORED)}")
     storage = STORED[precision]
+    # Several rows wait for the arithmetic, unless the weights come from memory.
+    far = program.weight_bytes > max(isa.second_bytes, isa.last_bytes)
 
     def reduced(step: Step) -> Step:
         if storage == "int8":
             return _rounded(step, isa, threads)
         if type(step) is Dense:
-            return _dense(step, storage)
-        return _recurrent(step, storage) if type(step) is Recurrent else step
+            return _dense(step, storage) if step.rows == 1 or far else step
+        return _recurrent(step, storage, isa) if type(step) is Recurrent else step
 
     return replace(program, steps=[reduced(s) for s in program.steps])
 
@@ -150,9 +154,8 @@ def as_they_are(program: Program, isa: Isa) -> Program:
 
 
 def _state_as_it_is(step: Recurrent) -> Step:
-    resets_before = step.cell.kind == "GRU" and not step.cell.reset_after
     as_float = step.storage == "float32" and step.scale is None
-    if not as_float or resets_before or step.hidden.size < _LEAST_STATE:
+    if not as_float or step.resets_before or step.hidden.size < _LEAST_STATE:
         return step
     found = int8_of(step.hidden.reshape(len(step.hidden), -1))
     if found is None or sums(found.values) > 1:

@@ -41,11 +41,16 @@ class Panel:
     tail: int
 
 
-def panels(columns: int, lanes: int, widest: int) -> tuple[Panel, ...]:
-    """Columns cut into as few panels as possible of nearly equal width, the odd one (or one with a tail) last."""
+def panels(columns: int, lanes: int, widest: int, *, even: bool = False) -> tuple[Panel, ...]:
+    """Columns cut into as few panels as possible of nearly equal width, the odd one (or one with a tail) last.
+
+    ``even``: of several panels, all but the last have an even number of vectors where they may.
+    """
     vectors = -(-columns // lanes)
     count = -(-vectors // widest)
     width = -(-vectors // count)
+    if even and count > 1 and width < widest:
+        width += width % 2
     tail = columns % lanes
     full = vectors // width
     rest = vectors - full * width
@@ -185,7 +190,8 @@ class Dense(Finished):
         out.function("dense", self.title, signature, "\n".join(lines), split=split)
 
     def _cut(self, lanes: int, widest: int) -> tuple[Panel, ...]:
-        return panels(self.weight.shape[1], lanes, widest)
+        # Half a vector of bfloat16 too many, and every other row of a panel lies across cache lines.
+        return panels(self.weight.shape[1], lanes, widest, even=self.storage == "bfloat16" and self.rows == 1)
 
     def _panel_size(self, run: Panel, lanes: int) -> int:
         """Stored values of one panel."""
@@ -281,11 +287,11 @@ class Dense(Finished):
 
     def _paired(self, run: Panel) -> bool:
         """True where two neighbouring vectors of bfloat16 share words: cheaper to widen than halves of a vector."""
-        return self.storage == "bfloat16" and self.rows == 1 and run.width % 2 == 0
+        return self.storage == "bfloat16" and self.rows == 1 and run.width > 1
 
     def _pairs(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
         """One row of paired weights; K in as many interleaved parts as keep eight sums in flight."""
-        width, stride = run.width, run.width * out.lanes
+        width, stride, load = run.width, run.width * out.lanes, LOADS[self.storage]
         parts = max(1, min(8 // width, depth))
         out.need("v_loadi", "v_low_bf16", "v_high_bf16", "v_set1")
         yield f"        vf a[{parts * width}];"
@@ -297,12 +303,16 @@ class Dense(Finished):
             fetch = self._fetch(out, stride, parts)
             yield f"        for (int k = {start}; k < {stop}; k += {parts})" + (" {" if fetch else "")
             yield from fetch
-            yield f"            for (int s = 0; s < {count}; s++)"
-            yield f"                for (int j = 0; j < {width}; j += 2) {{"
+            yield f"            for (int s = 0; s < {count}; s++) {{"
+            yield f"                for (int j = 0; j < {width // 2 * 2}; j += 2) {{"
             yield f"                    const vi two = v_loadi((const int32_t *)(b + (k + s + 1) * {stride} + j * VL));"
             yield f"                    a[s * {width} + j] += v_set1(x[k + s]) * v_low_bf16(two);"
             yield f"                    a[s * {width} + j + 1] += v_set1(x[k + s]) * v_high_bf16(two);"
             yield "                }"
+            if width % 2:  # the last one by itself
+                at = f"(k + s + 1) * {stride} + {width - 1} * VL"
+                yield f"                a[s * {width} + {width - 1}] += v_set1(x[k + s]) * {load}(b + {at});"
+            yield "            }"
             if fetch:
                 yield "        }"
         if parts > 1:
@@ -320,8 +330,10 @@ class Dense(Finished):
         for run in runs:
             size = run.count * depth * run.width * isa.lanes
             if self._paired(run):
-                pairs = kept[done : done + size].reshape(-1, 2, isa.lanes).transpose(0, 2, 1)
-                kept[done : done + size] = pairs.reshape(-1)
+                row = kept[done : done + size].reshape(-1, run.width * isa.lanes)
+                even = run.width // 2 * 2 * isa.lanes
+                pairs = row[:, :even].reshape(len(row), -1, 2, isa.lanes).transpose(0, 1, 3, 2)
+                row[:, :even] = pairs.reshape(len(row), even)
             done += size
         return kept
 

@@ -121,6 +121,11 @@ class Recurrent(Step):
     WRITES = ("scratch", "y", "last_h", "last_c")
 
     @property
+    def resets_before(self) -> bool:
+        """True for a GRU as first published, whose units need each other's reset gates."""
+        return self.cell.kind == "GRU" and not self.cell.reset_after
+
+    @property
     def kernel(self) -> str:
         """lstm, gru or rnn."""
         return self.cell.kind.lower()

@@ -1,6 +1,6 @@
 """The C of a recurrent layer: one function for a time step, one that walks.
 
-``Recurrent`` says what to compute; this file packs its weights and writes the loops.
+``Recurrent`` says what to compute, ``recurrent_products`` multiplies its state; this file writes the loops around that.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from hasten.native.kernels.recurrent_weights import interleave, pack_hidden, pad, padded_units
-from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
-from hasten.native.kernels.three_words import four_terms, packed, scales
-from hasten.types import Array
+from hasten.native.kernels.recurrent_products import products_of
+from hasten.native.kernels.recurrent_weights import interleave, pad, padded_units
+from hasten.native.kernels.storage import LOADS
 
 if TYPE_CHECKING:
     from hasten.native.emit import Emitter
@@ -37,14 +34,12 @@ class Loops:
     def __post_init__(self) -> None:
         self.count = GATES[self.step.cell.kind]
         self.lanes = self.out.lanes
-        storage = self.step.storage if self.step.scale is None else "int8"
-        self.kept = WEIGHT_TYPES[storage]
-        self.row = self.count if storage != "int24" else 3  # vectors of words that one unit's weights take
         self.padded = padded_units(self.step.units, self.lanes)
+        self.products = products_of(self.step, self.out, self.count, self.padded)
         self.blocks = self.padded // self.lanes  # a block: one vector of units, all its gates
         # Splitting pays earlier here than elsewhere: each part's share of the weights then fits a nearer cache.
         macs = self.step.units * self.step.units * self.count
-        apart = self.step.cell.kind != "GRU" or self.step.cell.reset_after  # else units need each other's reset gates
+        apart = not self.step.resets_before  # else units need each other's reset gates
         self.split = self.alone and self.out.threads > 1 and apart and macs >= _SPLIT_MACS
         self.split = self.split and self.blocks >= self.out.threads
 
@@ -65,9 +60,9 @@ class Loops:
         """Signature and body of the walk through time, after the function of one time step."""
         step, out = self.step, self.out
         out.need("v_load", "v_store", "v_set1")
-        weights, extra = out.constant(self._weights()), self._constants()
+        weights, extra = out.constant(self.products.weights()), self._constants()
         name = self._time_step(extra)
-        signature = [("const float *g", out.pointer(step.gates)), (f"const {self.kept} *w", weights), *extra]
+        signature = [("const float *g", out.pointer(step.gates)), (f"const {self.products.kept} *w", weights), *extra]
         signature.append(("float *state", out.pointer(step.scratch)))
         for label in ("y", "last_h", "last_c", "first_h", "first_c"):
             view = getattr(step, label)
@@ -86,9 +81,7 @@ class Loops:
             found.append(("const float *restrict p", self.out.constant(pad(step.peephole, self.padded))))
         if step.state_bias is not None:
             found.append(("const float *restrict q", self.out.constant(pad(step.state_bias[None], self.padded))))
-        scale = step.scale
-        if step.storage == "int24":
-            scale = scales(step.hidden.reshape(step.units, -1))
+        scale = self.products.scale()
         if scale is not None:
             scale = interleave(scale.reshape(1, -1), self.count, self.padded, self.lanes)
             found.append(("const float *restrict f", self.out.constant(scale)))
@@ -97,7 +90,7 @@ class Loops:
     def _time_step(self, extra: list[tuple[str, str]]) -> str:
         """Writes the function of one time step; its name."""
         stem = f"{self.step.kernel}_step"
-        arguments = f"const float *restrict g, const {self.kept} *restrict w, const float *restrict h, "
+        arguments = f"const float *restrict g, const {self.products.kept} *restrict w, const float *restrict h, "
         arguments += "float *restrict n, float *restrict c" + "".join(f", {d}" for d, _ in extra)
         arguments += ", const int depth, const int first, const int last, const int back"
         return self.out.inline(
@@ -154,24 +147,6 @@ class Loops:
             lines.append(f"        for (int i = {low}; i < {high}; i++) {target}[i] = {value};")
         return [*lines, "        meet(flags, part, parts);"] if self.split and step.first_h is not None else lines
 
-    def _weights(self) -> Array:
-        """The weights of the state as they are kept: int8 ones in pairs, ``[vector of units][pair][gate][lane][2]``.
-
-        Those of 24 bits: ``[vector of units][from][three words][lane]``.
-        """
-        step, lanes = self.step, self.lanes
-        if step.storage == "int24":
-            flat = interleave(step.hidden.reshape(step.units, -1), self.count, self.padded, lanes)
-            words = packed(flat, lanes, self.out.isa).reshape(step.units, self.blocks, -1)
-            return np.ascontiguousarray(words.transpose(1, 0, 2))
-        if step.scale is None:
-            return stored(pack_hidden(step.hidden, self.count, self.padded, lanes), step.storage)
-        pairs = -(-step.units // 2)
-        even = np.zeros((2 * pairs, *step.hidden.shape[1:]), np.float32)
-        even[: step.units] = step.hidden
-        two = pack_hidden(even, self.count, self.padded, lanes).reshape(self.blocks, pairs, 2, -1)
-        return two.transpose(0, 1, 3, 2).astype(np.int8)
-
     def _tick(self, s: str, call: str, ticks: str, indent: str) -> list[str]:
         """One time step: compute, emit y, swap the states."""
         step = self.step
@@ -219,17 +194,16 @@ class Loops:
         return lines
 
     def _step_body(self) -> list[str]:
-        if self.step.cell.kind == "GRU" and not self.step.cell.reset_after:
+        if self.step.resets_before:
             return self._reset_before()
-        count, units = self.count, self.step.units
-        exact = self.step.scale is not None
+        count = self.count
         lines = [
-            *(self._words() if exact else ()),
+            *self.products.before(),
             # Every other step walks the weights backwards: those used last are still in the nearest cache.
             "    for (int i = first; i < last; i++) {",
             "        const int u = (back ? first + last - 1 - i : i) * VL;",
             f"        const float *x = g + u * {count};",
-            f"        const {self.kept} *r = w + (long)u * {self.row * (units + units % 2 if exact else units)};",
+            f"        const {self.products.kept} *r = w + (long)u * {self.products.unit_weights()};",
             f"        vf a[{count}];",
         ]
         if self.step.cell.kind == "GRU":
@@ -237,76 +211,10 @@ class Loops:
             lines.append("        a[0] = v_load(x), a[1] = v_load(x + VL), a[2] = v_load(q + u);")
         else:
             lines.append(f"        for (int j = 0; j < {count}; j++) a[j] = v_load(x + j * VL);")
-        products = self._pairs(count) if exact else self._products(count)
-        lines += [*products, *(f"        {line}" for line in self._cell()), "    }"]
+        lines += [*self.products.lines(), *(f"        {line}" for line in self._cell()), "    }"]
         if self.step.cell.kind != "LSTM":
             lines.append("    (void)c;")
         return lines
-
-    def _words(self) -> list[str]:
-        """The state as sums of two 16-bit words times ``size``: as exact as float32 is."""
-        self.out.need("v_words_2", "v_row", "v_load_pairs", "v_dup2", "v_dot2", "v_set1i", "v_tofloat")
-        room = -(-self.step.units // max(2, self.lanes)) * max(2, self.lanes)
-        return [f"    int16_t high[{room}], low[{room}];", "    const float size = v_words_2(h, depth, high, low);"]
-
-    def _pairs(self, width: int) -> list[str]:
-        """``a[width] += h · R`` for one block of units, two whole numbers at a time."""
-        each = f"for (int j = 0; j < {width}; j++)"
-        scale = f"v_load(f + u * {width} + j * VL)"
-        return [
-            "        if (__builtin_expect(size != size, 0)) { /* only float32 tells whom an infinity reaches */",
-            f"            vf found[{width}];",
-            f"            v_row(h, depth, r, {width}, 0x1p-24f, found);",
-            f"            {each} a[j] += {scale} * found[j] * 0x1p24f;",
-            "        } else {",
-            f"            vi o[{width}], m[{width}];",
-            f"            {each} o[j] = m[j] = v_set1i(0);",
-            f"            for (int k = 0; k < (depth + 1) / 2; k++, r += {2 * width} * VL) {{",
-            "                const vi two = v_dup2(high + 2 * k), small = v_dup2(low + 2 * k);",
-            f"                {each} o[j] = v_dot2(o[j], two, v_load_pairs(r + j * 2 * VL));",
-            f"                {each} m[j] = v_dot2(m[j], small, v_load_pairs(r + j * 2 * VL));",
-            "            }",
-            f"            {each} {{",
-            "                const vf sum = v_tofloat(o[j]) + v_tofloat(m[j]) * 0x1p-15f;",
-            f"                a[j] += {scale} * sum * size;",
-            "            }",
-            "        }",
-        ]
-
-    def _products(self, width: int) -> list[str]:
-        """``a[width] += h · R`` for one block of units, two k at a time so that sums need not wait for each other."""
-        each = f"for (int j = 0; j < {width}; j++)"
-        whole = self.step.storage == "int24"
-        sums = "m" if whole else "a"
-        last = self._terms(sums, "v_set1(*hk)", "rk", width)
-        return [
-            "        const float *hk = back ? h + depth - 1 : h;",
-            f"        const {self.kept} *rk = back ? r + (depth - 1) * {self.row} * VL : r;",
-            f"        const long hop = back ? -1 : 1, skip = hop * {self.row} * VL;",
-            f"        vf o[{width}]{f', m[{width}]' if whole else ''};",
-            f"        {each} o[j] = {'m[j] = ' if whole else ''}v_set1(0.0f);",
-            "        for (int k = 0; k < depth / 2; k++, hk += 2 * hop, rk += 2 * skip) {",
-            "            const vf v = v_set1(hk[0]), u = v_set1(hk[hop]);",
-            *(f"            {line}" for line in self._terms(sums, "v", "rk", width)),
-            *(f"            {line}" for line in self._terms("o", "u", "rk + skip", width)),
-            "        }",
-            f"        if (depth & 1) {last[0]}",
-            *(f"        {line}" for line in last[1:]),
-            f"        {each} a[j] += {f'v_load(f + u * {width} + j * VL) * (m[j] + o[j])' if whole else 'o[j]'};",
-        ]
-
-    def _terms(self, sums: str, factor: str, place: str, width: int) -> list[str]:
-        """C that adds ``factor`` times the weights at ``place`` to ``sums``, as one statement."""
-        if self.step.storage == "int24":
-            terms = four_terms(self.out, place, factor, [f"{sums}[{j}]" for j in range(4)])
-            return ["{", *(f"    {line}" for line in terms), "}"]
-        return [f"for (int j = 0; j < {width}; j++) {sums}[j] += {factor} * {self._load()}({place} + j * VL);"]
-
-    def _load(self) -> str:
-        """The function that loads a vector of weights."""
-        load = LOADS[self.step.storage]
-        self.out.need(load)
-        return load
 
     def _cell(self) -> list[str]:
         cell, out = self.step.cell, self.out
@@ -352,9 +260,10 @@ class Loops:
     def _reset_before(self) -> list[str]:
         """GRU as first published: the candidate needs (reset · h)·R, so all reset gates come first."""
         padded, units, out, cell = self.padded, self.step.units, self.out, self.step.cell
-        clip, (f, g), load = _clipper(cell.clip, out), cell.activations, self._load()
+        clip, (f, g), load = _clipper(cell.clip, out), cell.activations, LOADS[self.step.storage]
+        out.need(load)
         walk = f"    for (int u = 0; u < {padded}; u += VL) {{"
-        block = f"        const {self.kept} *r = w + (long)u * {3 * units}; const float *x = g + u * 3;"
+        block = f"        const {self.products.kept} *r = w + (long)u * {3 * units}; const float *x = g + u * 3;"
         return [
             "    (void)first, (void)last, (void)back;",
             f"    float *reset = c, *update = c + {padded};",
