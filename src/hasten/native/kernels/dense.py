@@ -240,7 +240,7 @@ class Dense(Finished):
         each = f"for (int j = 0; j < {width}; j++) " if width > 1 else ""
         lane = " + j * VL" if width > 1 else ""
         add = f"+= v_set1(x[{{x}}]) * {LOADS[self.storage]}(b + {{at}} * {stride}{lane});"
-        if self._paired(run):
+        if self._paired(run, out.lanes):
             yield from self._pairs(out, run, depth, epilogue)
             return
         yield f"        vf a[{split * width}];"
@@ -285,9 +285,10 @@ class Dense(Finished):
             return [f"            __builtin_prefetch({place});"]
         return [f"            for (int j = 0; j < {count * stride}; j += {line}) __builtin_prefetch({place} + j);"]
 
-    def _paired(self, run: Panel) -> bool:
+    def _paired(self, run: Panel, lanes: int) -> bool:
         """True where two neighbouring vectors of bfloat16 share words: cheaper to widen than halves of a vector."""
-        return self.storage == "bfloat16" and self.rows == 1 and run.width > 1
+        aligned = run.width * lanes % 2 == 0  # each row begins with a whole word
+        return self.storage == "bfloat16" and self.rows == 1 and run.width > 1 and aligned
 
     def _pairs(self, out: Emitter, run: Panel, depth: int, epilogue: Epilogue) -> Iterator[str]:
         """One row of paired weights; K in as many interleaved parts as keep eight sums in flight."""
@@ -329,7 +330,7 @@ class Dense(Finished):
         kept, done, depth = stored(values, self.storage), 0, self.weight.shape[0] + 1
         for run in runs:
             size = run.count * depth * run.width * isa.lanes
-            if self._paired(run):
+            if self._paired(run, isa.lanes):
                 row = kept[done : done + size].reshape(-1, run.width * isa.lanes)
                 even = run.width // 2 * 2 * isa.lanes
                 pairs = row[:, :even].reshape(len(row), -1, 2, isa.lanes).transpose(0, 1, 3, 2)
