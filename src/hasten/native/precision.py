@@ -127,14 +127,15 @@ def reduce_weights(program: Program, precision: str, isa: Isa, threads: int = 1)
     if precision not in STORED:
         raise SettingsError(f"native: unknown precision '{precision}': expected float32, {', '.join(STORED)}")
     storage = STORED[precision]
-    # Several rows wait for the arithmetic, unless the weights come from memory.
+    # Several rows wait for the arithmetic unless the weights come from memory; float16 does where 24 bits are at hand.
     far = program.weight_bytes > max(isa.second_bytes, isa.last_bytes)
+    slow = storage == "float16" and "vbmi2" in isa.features
 
     def reduced(step: Step) -> Step:
         if storage == "int8":
             return _rounded(step, isa, threads)
         if type(step) is Dense:
-            return _dense(step, storage) if step.rows == 1 or far else step
+            return _dense(step, storage) if far or (step.rows == 1 and not slow) else step
         return _recurrent(step, storage, isa) if type(step) is Recurrent else step
 
     return replace(program, steps=[reduced(s) for s in program.steps])
