@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
-from native_cases import RUNNABLE, Built, graph, mlp, recurrent
+from native_cases import HERE, RUNNABLE, Built, graph, mlp, recurrent
 from onnx import helper
 
+from hasten.engines import Offer
+from hasten.engines.native import ENGINE
 from hasten.errors import SettingsError
 from hasten.graph import reference
 from hasten.native.compile import program_of
@@ -104,6 +108,20 @@ def test_half_wide_weights_that_gain_nothing_stay_whole(precision):
     assert (precision in stored("LSTM, large state", "zen4")) == (precision == "bfloat16")
 
 
+@pytest.mark.parametrize("precision", list(STORED))
+def test_weights_from_memory_take_fewer_bits_whatever_meets_them(precision, monkeypatch):
+    """Where no cache holds a model, fewer bits are quicker for several rows too."""
+    target = replace(isa("x86-64-v3"), second_bytes=0, last_bytes=0)
+    monkeypatch.setattr("native_cases.program_of", lambda m, n, t: program_of(m, n, t, precision=precision))
+    x = np.random.default_rng(1).standard_normal((7, 19)).astype(np.float32)
+    (wanted,) = reference.run(MODELS["rows"], [x])
+    program = program_of(MODELS["rows"], "m", target, precision=precision)
+    assert {s.storage for s in program.steps} == {STORED[precision]}
+    if target.features <= HERE.features:
+        (found,) = Built(MODELS["rows"], target)(x)
+        assert np.abs(found - wanted).max() <= BOUNDS[precision] * np.abs(wanted).max()
+
+
 def test_int8_that_gains_nothing_is_not_rounded():
     for target in ("x86-64-v3", "aarch64", "c"):
         step, plain = (
@@ -130,3 +148,22 @@ def test_weights_beyond_float16_stay_float32():
 def test_unknown_precision_is_named():
     with pytest.raises(SettingsError, match="int3"):
         reduce_weights(program_of(MODELS["mlp"], "m", isa("c")), "int3", isa("c"))
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "expected"),
+    [
+        ("mlp", "zen4", ["float32", "bfloat16", "int8-weights"]),
+        ("mlp", "x86-64-v3", ["float32", "bfloat16", "float16", "int8-weights"]),
+        ("RNN", "c", ["float32"]),
+    ],
+)
+def test_precisions_that_change_nothing_are_no_candidates(name, target, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("hasten.engines.native.for_host", lambda: isa(target))
+    path = tmp_path / "model.onnx"
+    ir.save(MODELS[name], path)
+    offer = Offer("onnx", ".onnx", has_graph=True, precisions=("float32", *STORED), threads=(1,), graph=path)
+    assert [c.precision for c in ENGINE.candidates(offer)] == expected
+    # asked for alone, it is built all the same
+    alone = Offer("onnx", ".onnx", has_graph=True, precisions=("float16",), threads=(1,), graph=path)
+    assert [c.precision for c in ENGINE.candidates(alone)] == ["float16"]

@@ -108,7 +108,9 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
     ),
     "float16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="float16"),
     "int8-weights": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="int8-weights"),
-    "few int8-weights": lambda target: program_of(mlp([37, 31, 5]), "case", target, precision="int8-weights"),
+    "int8-weights from memory": lambda target: program_of(
+        mlp([37, 31, 5], rows=3), "case", replace(target, second_bytes=0, last_bytes=0), precision="int8-weights"
+    ),
 }
 
 

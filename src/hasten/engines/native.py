@@ -13,7 +13,7 @@ from hasten.engines import BuildRequest, Offer
 from hasten.engines.onnxruntime import QUANTISED, QUANTISED_FILE, quantised_graph
 from hasten.errors import EngineError, HastenError, UnsupportedOpError
 from hasten.graph import read
-from hasten.native.compile import Numerics, compile_graph, rounded_share
+from hasten.native.compile import Numerics, compile_graph, rounded_share, shortened
 from hasten.native.isa import for_host
 from hasten.native.precision import STORED
 from hasten.native.program import Program
@@ -79,17 +79,19 @@ class NativeEngine:
     def candidates(self, offer: Offer) -> Sequence[Candidate]:
         """One per batch, precision and tier of mathematics; fast functions stand beside the default ones.
 
-        Where much of the model multiplies weights that are exactly int8, another rounds what they meet to 16 bits.
+        Precisions that would store nothing in fewer bits are left out: they are float32 by another name. Where much of
+        the model multiplies weights that are exactly int8, another candidate rounds what they meet to 16 bits.
         """
         if not offer.has_graph:
             return ()
+        same = _unshortened(offer)
         tiers = ("default", "fast") if offer.math == "fast" else (offer.math,)
         plain = [
             Candidate("native", precision, threads, batch, math_option(tier))
             for batch in offer.batches
             for precision in offer.precisions
             for threads in offer.threads
-            if precision in PRECISIONS and threads <= _MOST_THREADS
+            if precision in PRECISIONS and precision not in same and threads <= _MOST_THREADS
             for tier in tiers
         ]
         if "float32" not in offer.precisions or not _rounds(offer):
@@ -149,6 +151,16 @@ def _refuse_other_shapes(request: BuildRequest, program: Program) -> None:
                     f"the graph's '{spec.name}' is {view.dtype}{list(view.shape)}: expected {spec.dtype}"
                     f"{list(spec.static_shape)} as the model answers; use engine=onnxruntime"
                 )
+
+
+def _unshortened(offer: Offer) -> frozenset[str]:
+    """The precisions that would change nothing of this graph here."""
+    if offer.graph is None or "float32" not in offer.precisions or not set(STORED) & set(offer.precisions):
+        return frozenset()
+    try:
+        return frozenset(STORED) - shortened(read(offer.graph), for_host())
+    except HastenError:  # the plain candidates will tell what is wrong with this graph
+        return frozenset()
 
 
 def _rounds(offer: Offer) -> bool:

@@ -21,11 +21,11 @@ from hasten.native.kernels.transpose import transposes
 from hasten.native.kernels.word_conv import WordConv
 from hasten.native.kernels.word_product import WordProduct
 from hasten.native.lower import lower
-from hasten.native.precision import as_they_are, in_words, reduce_weights
+from hasten.native.precision import STORED, as_they_are, in_words, reduce_weights
 from hasten.native.program import Program
 from hasten.native.schedule import scheduled
 
-__all__ = ["Compiled", "Numerics", "compile_graph", "program_of", "rounded_share"]
+__all__ = ["Compiled", "Numerics", "compile_graph", "program_of", "rounded_share", "shortened"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,20 @@ def _known_inside(model: ir.Model) -> ir.Model:
     copy = clone(model)
     shapes.infer(copy)
     return copy
+
+
+def shortened(model: ir.Model, isa: Isa) -> frozenset[str]:
+    """The precisions among ``precision.STORED`` that store anything of this graph in fewer bits.
+
+    Raises:  UnsupportedOpError: an operator has no kernel
+    """
+    whole = _fused(model, "model", isa)
+
+    def changes(precision: str) -> bool:
+        less = reduce_weights(whole, precision, isa)
+        return any(a is not b for a, b in zip(whole.steps, less.steps, strict=True))
+
+    return frozenset(precision for precision in STORED if changes(precision))
 
 
 def rounded_share(model: ir.Model, isa: Isa) -> float:

@@ -72,7 +72,7 @@ def _recurrent(step: Recurrent, storage: str, isa: Isa) -> Step:
     return replace(step, storage=storage)
 
 
-def _rounded(step: Step, isa: Isa, threads: int) -> Step:
+def _rounded(step: Step, isa: Isa, threads: int, *, far: bool) -> Step:
     """int8 weights, in words where those are quick; what would only lose by them stays as it is."""
     fast = "vnni" in isa.features
     if type(step) is Recurrent and fast:
@@ -86,7 +86,7 @@ def _rounded(step: Step, isa: Isa, threads: int) -> Step:
         return step
     near = replace(step, weight=_near(step.weight))
     found = _in_words(near) if fast or step.rows == 1 else near
-    return _or_else(found, near, _dense(step, "int8"))
+    return _or_else(found, near, _dense(step, "int8") if far else step)
 
 
 def _or_else(found: Step, near: Step, other: Step) -> Step:
@@ -133,7 +133,7 @@ def reduce_weights(program: Program, precision: str, isa: Isa, threads: int = 1)
 
     def reduced(step: Step) -> Step:
         if storage == "int8":
-            return _rounded(step, isa, threads)
+            return _rounded(step, isa, threads, far=far)
         if type(step) is Dense:
             return _dense(step, storage) if far or (step.rows == 1 and not slow) else step
         return _recurrent(step, storage, isa) if type(step) is Recurrent else step
