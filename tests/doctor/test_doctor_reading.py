@@ -14,6 +14,7 @@ import pytest
 from doctor_runs import BAD, rules, run, write
 
 from hasten.doctor.check import Job, check_bytes
+from hasten.doctor.read import without_comments
 from hasten.doctor.rules import code_rules
 from hasten.doctor.run import examine
 from hasten.doctor.settings import Settings
@@ -167,3 +168,9 @@ def test_many_files_in_several_processes_give_what_one_gives(tmp_path: Path) -> 
     several = examine([tmp_path], Settings(), workers=2)
     assert several == examine([tmp_path], Settings(), workers=1)
     assert len(several) == 60 and sum(len(r.findings) for r in several) == 60
+
+
+def test_comments_go_and_strings_stay_line_for_line() -> None:
+    code = """a = '# no' # one\nb = '''it's\n# text'''  # two\nc = f'{a}#' + "\\"#" # three '\n#\nd = ''#four\n"""
+    bare = """a = '# no' \nb = '''it's\n# text'''  \nc = f'{a}#' + "\\"#" \n\nd = ''\n"""
+    assert without_comments(code) == bare

@@ -19,7 +19,7 @@ from hasten.doctor.handlers import ONCE, is_handler
 from hasten.doctor.kind import Kind
 from hasten.doctor.kinds import Kinds
 from hasten.doctor.names import Function, Names
-from hasten.doctor.read import lines_of
+from hasten.doctor.read import lines_of, without_comments
 from hasten.doctor.rounds import Rounds
 
 __all__ = ["Code", "Hot", "Loop"]
@@ -100,16 +100,20 @@ class Code(Rounds):
         return self.kinds.calls.function_of(call)
 
     def mentions(self, *words: str) -> bool:
-        """True when one of these words stands anywhere in the text."""
+        """True when one of these words stands anywhere in the code; comments may say what is missing, and count not."""
         if words not in self._mentioned:
-            self._mentioned[words] = any(w in self.text for w in words)
+            self._mentioned[words] = any(w in self._bare for w in words)
         return self._mentioned[words]
 
     def finds(self, pattern: re.Pattern[str]) -> bool:
-        """True when a pattern matches anywhere in the text."""
+        """True when a pattern matches anywhere in the code, its comments aside."""
         if pattern not in self._found:
-            self._found[pattern] = pattern.search(self.text) is not None
+            self._found[pattern] = pattern.search(self._bare) is not None
         return self._found[pattern]
+
+    @cached_property
+    def _bare(self) -> str:
+        return without_comments(self.text)
 
     def fact(self, question: Callable[[Code], Fact]) -> Fact:
         """The answer to a question about the whole file, asked once."""

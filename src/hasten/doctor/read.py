@@ -8,9 +8,15 @@ import re
 import tokenize
 from dataclasses import dataclass
 
-__all__ = ["Text", "decode", "lines_of"]
+__all__ = ["Text", "decode", "lines_of", "without_comments"]
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+# A string, kept as it is, or a comment.
+_STRING_OR_COMMENT = re.compile(
+    r'''("""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"""|"[^"\\\n]*(?:\\.[^"\\\n]*)*"'''
+    r"""|'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*'''|'[^'\\\n]*(?:\\.[^'\\\n]*)*')|#[^\n]*""",
+    re.DOTALL,
+)
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -57,3 +63,8 @@ def lines_of(text: str) -> list[str]:
 
 def _lines(text: str) -> str:
     return text.removeprefix("\ufeff")
+
+
+def without_comments(text: str) -> str:
+    """Python code without its comments, line for line."""
+    return _STRING_OR_COMMENT.sub(r"\1", text) if "#" in text else text

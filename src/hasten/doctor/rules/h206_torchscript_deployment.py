@@ -43,7 +43,7 @@ _SCRIPTS = re.compile(r"\bscript\b")  # `if args.script`
 _FORMAT = re.compile(r"torchscript|torch_(script|trace)|script_?module|(^|_| )jit(_| |$)")
 # Programs that read TorchScript and nothing else.
 _READERS = re.compile(r"plumed|lammps|openmm|libtorch|triton|nequip", re.I)
-# What a file or folder is for, by its name: `export_jit.py`; `jit_bug.py` only has to do with it.
+# What a file is for, by its name: `export_jit.py`; `jit_notes.py` only has to do with it.
 _EXPORTER = re.compile(r"torchscript|torch_(script|trace)|script_?module|(export|convert|to|2|save|make)_?jit(_|$)")
 _MAKERS = ("torch.jit.trace", "torch.jit.script", "torch.jit.trace_module")
 _SHIPS = (
@@ -61,7 +61,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if code.qualified(node.func) not in _MAKERS or not node.args or not _is_shipped(node, code):
         return
-    if _is_asked_for(node, code) or _is_read_on(node, code) or _is_bare(node, code) or code.finds(_READERS):
+    if _is_asked_for(node, code) or _is_read_on(node, code) or _is_bare(node, code) or code.fact(_is_for_reader):
         return
     if _is_differentiated(node, code) or code.fact(_trains_loaded):
         return
@@ -72,13 +72,17 @@ def _is_asked_for(node: ast.Call, code: Code) -> bool:
     """True where the user says what to make: `export_torchscript(model, path)`, `if format == "torchscript"`."""
     function = code.function(node)
     place = code.file or PurePath(code.path)
-    said, lies = function.name if function is not None else "", f"{place.parent.name} {place.stem}"
+    said = f"{function.name if function is not None else ''} {place.parent.name}"
     asked = (a.test for a in code.ancestors(node) if isinstance(a, ast.If))
     tests = [ast.unparse(a).lower() for a in asked]
     said_by_file = code.fact(_description)
-    if _EXPORTER.search(lies.lower()) or any(_SCRIPTS.search(t) for t in tests):
+    if _EXPORTER.search(place.stem.lower()) or any(_SCRIPTS.search(t) for t in tests):
         return True
     return any(_FORMAT.search(s) for s in (said.lower(), said_by_file, *tests))
+
+
+def _is_for_reader(code: Code) -> bool:
+    return _READERS.search(code.text) is not None
 
 
 def _description(code: Code) -> str:

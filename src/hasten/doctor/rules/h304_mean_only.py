@@ -35,6 +35,7 @@ from collections.abc import Iterable, Iterator
 from hasten.doctor.clocks import Region, is_clock, networks, regions
 from hasten.doctor.code import Code
 from hasten.doctor.names import Scope
+from hasten.doctor.read import without_comments
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import value_of
 from hasten.doctor.vicinity import called_by_callers, vicinity
@@ -112,7 +113,7 @@ def _shows_spread(node: ast.AST, averaged: str, code: Code) -> bool:
     handed_on = any(code.names.dotted(n) == averaged for r in returned if r is not None for n in ast.walk(r))
     text = vicinity(node, code) + (called_by_callers(node, code) if handed_on else "")
     longest = rf"\bmax\({re.escape(averaged)}\b|\b{re.escape(averaged)}\.max\("
-    return _SPREAD.search(text) is not None or re.search(longest, text) is not None
+    return _SPREAD.search(without_comments(text)) is not None or re.search(longest, text) is not None
 
 
 def _averaged(node: ast.Call | ast.BinOp, code: Code) -> str:
