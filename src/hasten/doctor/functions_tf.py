@@ -31,7 +31,7 @@ def is_fixed(call: ast.Call, code: Code) -> bool:
 def bends_to_shapes(call: ast.Call, code: Code) -> bool:
     """True when new shapes cost no new trace: a signature, or `reduce_retracing`."""
     relaxed = _option(call, code, "reduce_retracing") or _option(call, code, "experimental_relax_shapes")
-    return is_fixed(call, code) or relaxed is not None
+    return is_fixed(call, code) or getattr(relaxed, "value", relaxed) not in (None, False)
 
 
 def _option(call: ast.Call, code: Code, name: str) -> ast.expr | None:

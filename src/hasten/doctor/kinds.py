@@ -28,6 +28,7 @@ _OUTPUTS = ("logits", "last_hidden_state", "pooler_output", "loss")
 _OPENS = re.compile("(load|build|create|make|get|init|open).*(model|net)")
 _A_MODEL = re.compile(r"(model|net|network|[cr]nn|lstm|gru|generator|classifier|detector|policy|actor)\d*$", re.I)
 _PROPERTIES = ("property", "cached_property")
+_MOVES = ("to", "cuda", "cpu", "half", "float", "train", "eval")
 
 
 class Kinds:
@@ -160,7 +161,7 @@ class Kinds:
             for node in self.names.nodes:
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                     kind = makers.kind_by_use(node, self.names.roots)
-                    written = self.names.dotted(node.func.value) if kind else ""
+                    written = self.names.dotted(_before_moves(node.func.value)) if kind else ""
                     if written and "." not in written:
                         self._used[written, self.names.find(written, node)[0]] = kind
                     elif written.startswith("self.") and written.count(".") == 1:
@@ -336,3 +337,10 @@ class Kinds:
         returns = [r for r in self.definitions.returns(function) if r is not None and not is_nothing(r)]
         found = agree([self.of(r, path) for r in returns])
         return found or (None if path else annotated(function.returns, self.names, self.definitions))
+
+
+def _before_moves(model: ast.expr) -> ast.expr:
+    """The ``net`` of ``net.to(device).eval()``: these methods give back the model itself."""
+    while isinstance(model, ast.Call) and isinstance(model.func, ast.Attribute) and model.func.attr in _MOVES:
+        model = model.func.value
+    return model
