@@ -159,12 +159,17 @@ class Code(Rounds):
         handler = self.handler(node)
         if handler is not None:
             return Hot(f"in the request handler '{handler.name}'")
+        if self.mapped(next((a for a in self.ancestors(node) if isinstance(a, ast.Lambda)), None)) is not None:
+            return Hot("for each item of a `map`")
         function = self.function(node)
         if function is None or depth == 0 or function.name in ONCE:
             return None
         applied = self._applied(function)
         if applied is not None:
             return Hot(f"in '{function.name}', which line {applied.lineno} applies row by row")
+        mapped = self.mapped(function)
+        if mapped is not None:
+            return Hot(f"in '{function.name}', which line {mapped.lineno} maps over many")
         for call in self.callers(function):
             if self.function(call) is function:
                 continue
@@ -172,6 +177,13 @@ class Code(Rounds):
             if outer is not None:
                 return Hot(f"in '{function.name}', which line {call.lineno} calls {outer.reason}", outer.loop)
         return None
+
+    def mapped(self, function: Function | ast.Lambda | None) -> ast.Call | None:
+        """The call of Python's `map` that runs a function or a lambda on each item: `map(score, rows)`."""
+        calls = (c for c in self.calls_named("map") if isinstance(c.func, ast.Name) and c.args)
+        if function is None:
+            return None
+        return next((c for c in calls if function in (c.args[0], self.definitions.function_named(c.args[0]))), None)
 
     def _applied(self, function: Function) -> ast.Call | None:
         """The call of pandas' `apply` that runs a function on each row or value: `table.apply(score, axis=1)`."""

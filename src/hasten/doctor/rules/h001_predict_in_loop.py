@@ -1,11 +1,11 @@
 """`predict` of a Keras model inside a loop.
 
 ## What it does
-Finds `model.predict(...)` in a `for`, `while` or comprehension where the data changes from round to round. A batch
-that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone, and so are `for` loops that
-draw a figure in each round, print a handful of answers or time single calls. A generator or dataset made in the round
-is a whole set. In a `for` loop the file must show that a round asks about little: one sample, the loop's own element,
-random numbers, or an answer of which the first is taken; `while` loops ask about what has just come in.
+Finds `model.predict(...)` in a `for`, `while`, comprehension or `map` where the data changes from round to round. A
+batch that the rounds fill by hand (`batch = np.zeros((n, ...)); batch[i] = ...`) is left alone, and so are `for` loops
+that draw a figure in each round, print a handful of answers or time single calls. A generator or dataset made in the
+round is a whole set. In a `for` loop the file must show that a round asks about little: one sample, the loop's own
+element, random numbers, or an answer of which the first is taken; `while` loops ask about what has just come in.
 
 ## Why is this bad
 `predict` is made for large arrays: each call builds a data pipeline, runs callbacks and may print a progress bar
@@ -69,7 +69,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     data = first_argument(node)
     loop = code.loop(node)
     if loop is None:
-        reason = _called_in_loop(node, data, code)
+        reason = _mapped(node, data, code) or _called_in_loop(node, data, code)
         if reason:
             yield hit(node, f"`predict` prepares anew at each call, {reason}")
         return
@@ -128,6 +128,18 @@ def _reads_clock(statement: ast.stmt, code: Code) -> bool:
 def _draws(data: ast.expr) -> bool:
     """True for data made in the round: `np.random.normal(...)`, `queue.get()`."""
     return any(isinstance(n, ast.Call) for n in ast.walk(data))
+
+
+def _mapped(node: ast.Call, data: ast.expr | None, code: Code) -> str:
+    """Why a call runs once a row where `map` does: ``map(lambda row: net.predict(row[None]), rows)``; '' elsewhere."""
+    around = next((a for a in code.ancestors(node) if isinstance(a, (ast.Lambda, ast.FunctionDef))), None)
+    call = code.mapped(around)
+    if around is None or call is None or data is None or not is_one_sample(data, code):
+        return ""
+    given = {a.arg for a in around.args.args}
+    read = any(isinstance(n, ast.Name) and n.id in given for n in ast.walk(data))
+    by_name = isinstance(around, ast.FunctionDef) and _reads_parameter(data, around, code)
+    return f"and line {call.lineno} maps it over each row" if read or by_name else ""
 
 
 def _called_in_loop(node: ast.Call, data: ast.expr | None, code: Code) -> str:

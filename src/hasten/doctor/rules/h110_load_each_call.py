@@ -2,9 +2,9 @@
 
 ## What it does
 Finds `load_model`, `torch.load`, `from_pretrained` (of models, tokenizers and processors), `torch.hub.load`,
-`tf.saved_model.load` and `pipeline(...)` in a loop, a request handler, a function that pandas applies to each row, the
-own lines of a Streamlit script (they run again at each click), or a function that loads a fixed file, runs it on its
-argument and throws it away.
+`tf.saved_model.load` and `pipeline(...)` in a loop, a request handler, a function that `map` or pandas runs on each
+row, the own lines of a Streamlit script (they run again at each click), or a function that loads a fixed file, runs it
+on its argument and throws it away.
 
 ## Why is this bad
 Loading reads the file, rebuilds every layer and compiles again at the first call after it.
