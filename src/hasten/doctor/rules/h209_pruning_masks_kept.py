@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `torch.nn.utils.prune` or TensorFlow's `prune_low_magnitude` in a file that keeps, saves or times the model and
-never calls `prune.remove` / `strip_pruning`.
+never calls `prune.remove` / `strip_pruning`. With the mask removed, it still finds where the lines that follow time the
+pruned model.
 
 ## Why is this bad
 A mask multiplies the weights by zeros and ones at every call: the model is as large as before (twice, with the mask)
@@ -34,7 +35,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import is_clock
+from hasten.doctor.clocks import is_clock, networks, regions
 from hasten.doctor.code import Code
 from hasten.doctor.rule import Hit, Rule, hit
 
@@ -48,6 +49,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if not _prunes(node, code) or node is not code.fact(_first):
         return
     if any(_removes(c, code) for c in code.calls_named("remove", "strip_pruning")):
+        if _is_timed_after(node, code):
+            yield hit(node, "zeros make dense kernels no faster, with the mask or without it")
         return
     if _times(code):
         yield hit(node, "masks make nothing faster: they are one more multiplication at each call")
@@ -81,6 +84,14 @@ def _ships(code: Code) -> bool:
 
 def _times(code: Code) -> bool:
     return any(is_clock(c, code) for c in code.calls) and not code.mentions(".backward(", "epoch")
+
+
+def _is_timed_after(node: ast.Call, code: Code) -> bool:
+    """True where the same function, or the module's own lines, then time the run of a model."""
+    function = code.function(node)
+    later = (n for n in code.names.nodes if isinstance(n, ast.Assign) and n.lineno > node.lineno)
+    starts = (s for s in later if code.function(s) is function)
+    return any(networks(region.body, code) for start in starts for region in regions(start, code))
 
 
 RULE = Rule(
