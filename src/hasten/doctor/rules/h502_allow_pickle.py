@@ -1,8 +1,9 @@
 """`allow_pickle=True`.
 
 ## What it does
-Finds `allow_pickle=True` handed to numpy's `load` (or a `safe_mode=False` to Keras' `load_model`), but for
-files that lie beside the source, or that the same function has written in the lines before.
+Finds `allow_pickle=True` handed to numpy's `load` (or a `safe_mode=False` to Keras' `load_model`), but for files that
+lie beside the source, that the same function has written in the lines before, or that are a cache which the file itself
+writes.
 
 ## Why is this bad
 An `.npy` file with object arrays is a pickle: opening it can run any code. Plain arrays never need it. Keras'
@@ -47,7 +48,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if name == "functools.partial" and node.args:
         name = code.qualified(node.args[0])
     if name in _LOADS and value is not None and isinstance(value, ast.Constant) and value.value is True:
-        if _is_just_written(node, code):
+        if _is_just_written(node, code) or _is_own_cache(node, code):
             return
         yield hit(node, "`allow_pickle=True` lets the file run code", Edit("argument", node, None, "allow_pickle"))
         return
@@ -75,6 +76,17 @@ def _is_just_written(node: ast.Call, code: Code) -> bool:
             for s in code.calls_named("save", "savez", "savez_compressed")
         )
     )
+
+
+def _is_own_cache(node: ast.Call, code: Code) -> bool:
+    """True for a path that says cache where the file itself saves arrays at such a path."""
+    written = (c for c in code.calls_named("save", "savez", "savez_compressed") if c.args)
+    own = (c for c in written if code.qualified(c.func).startswith("numpy."))
+    return _says_cache(node) and any(_says_cache(c) for c in own)
+
+
+def _says_cache(call: ast.Call) -> bool:
+    return bool(call.args) and "cache" in ast.unparse(call.args[0]).lower()
 
 
 def _words_of(call: ast.Call, code: Code) -> str:
