@@ -50,6 +50,7 @@ _PACKED = words(
     "importlib.resources.path importlib.resources.open_binary importlib_resources.files importlib_resources.path"
 )
 _REASON = re.compile("weights_only|pickled? |arbitrary code|trusted")
+_SENTENCE = 4  # words; fewer only name the setting
 _ABOVE = 3  # lines above a call where a comment on it stands
 _SAFE = (2, 6)  # the torch whose default is the safe reader
 _EXISTS = re.compile(rf"{ON_DISK.pattern}|resume")
@@ -141,7 +142,9 @@ def _is_explained(node: ast.Call, code: Code) -> bool:
     lines = code.lines[max(0, node.lineno - 1 - _ABOVE) : node.end_lineno or node.lineno]
     around = code.function(node)
     texts = (n.value for n in ast.walk(around or node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-    return any(_REASON.search(text) for text in (*(line.partition("#")[2] for line in lines), *texts))
+    return any(
+        _REASON.search(t) and len(t.split()) >= _SENTENCE for t in (*(line.partition("#")[2] for line in lines), *texts)
+    )
 
 
 def _is_own_copy(node: ast.Call, code: Code) -> bool:
