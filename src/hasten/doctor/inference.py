@@ -16,7 +16,7 @@ from hasten.doctor.names import Function
 from hasten.doctor.package import is_named_beside
 from hasten.doctor.rule import keyword
 from hasten.doctor.samples import value_of
-from hasten.doctor.weights import is_meant
+from hasten.doctor.weights import is_given_weights, is_meant
 
 __all__ = [
     "answers",
@@ -222,7 +222,7 @@ def model_run(call: ast.Call, code: Code) -> bool:
     if name == "torch.nn.Sequential" and kind.made is not None and _is_made_on_the_spot(kind.made, call, code):
         return False
     layer = name.startswith("torch.nn.") and name not in ("torch.nn.Sequential", "torch.nn.DataParallel")
-    return not layer
+    return not layer or is_given_weights(call, code)
 
 
 def _replaces_itself(call: ast.Call, code: Code) -> bool:

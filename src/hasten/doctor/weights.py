@@ -7,7 +7,7 @@ import re
 
 from hasten.doctor.code import Code
 
-__all__ = ["is_meant"]
+__all__ = ["is_given_weights", "is_meant"]
 
 _SAYS_WEIGHTS = re.compile(r"pretrain|weights|checkpoint|ckpt|(^|[._])load|restore|model_path", re.I)
 _STORED = re.compile(r"\.(pth?|ckpt|bin|safetensors|pkl|jit|ts)(\.tar)?$")
@@ -59,3 +59,14 @@ def _is_handed_on(call: ast.Call, made: ast.Call, code: Code) -> bool:
         elif any(code.names.dotted(a) in names for a in other.args) and getattr(other.func, "id", "") not in _LOOKS:
             return True
     return False
+
+
+def is_given_weights(run: ast.Call, code: Code) -> bool:
+    """True where weights are read into the very thing that is run: a single layer is then a model of its own."""
+    name, owner = code.names.dotted(run.func), code.klass(run)
+    read = [
+        code.names.dotted(c.func.value)
+        for c in code.calls_named("load_state_dict")
+        if isinstance(c.func, ast.Attribute) and code.klass(c) is owner
+    ]
+    return name != "" and name in read

@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `tf.constant`, `tf.convert_to_tensor`, `torch.tensor`, `torch.as_tensor` or `torch.from_numpy` in a loop whose
-arguments never change there. Loops whose rounds hold loops of their own, such as epochs, are left alone.
+arguments never change there; `torch.ones`, `zeros`, `full`, `eye`, `arange` and `linspace` where they are moved to a
+device as well. Loops whose rounds hold loops of their own, such as epochs, are left alone.
 
 ## Why is this bad
 Building a tensor from Python values checks each element, allocates and copies. The same tensor could be made once.
@@ -32,6 +33,7 @@ offered for tensors made inside an expression.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
@@ -47,13 +49,18 @@ _BUILDERS = words(
     "torch.LongTensor torch.Tensor torch.IntTensor torch.BoolTensor"
 )
 
+_FILLED = words("torch.ones torch.zeros torch.full torch.eye torch.arange torch.linspace")
+_NAMES_DEVICE = re.compile(r"\.to\((device\s*=\s*)?([\w.]*device|.cuda|.mps|.xpu)")
 _SAME_TENSOR = words("to cuda cpu float double half long int type clone unsqueeze view reshape squeeze")
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Tensors built from values that no round changes."""
     assert isinstance(node, ast.Call)
-    if not node.args or code.qualified(node.func) not in _BUILDERS or keyword(node, "requires_grad") is not None:
+    maker = code.qualified(node.func)
+    if not node.args or not (maker in _BUILDERS or (maker in _FILLED and _is_moved(node, code))):
+        return
+    if keyword(node, "requires_grad") is not None:
         return
     loop = code.loop(node)
     if not isinstance(loop, (ast.For, ast.While)) or code.varies(node, loop) or not _has_content(node):
@@ -66,6 +73,15 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if isinstance(statement, ast.Assign) and _changes_later(statement, loop, code):
         return
     yield hit(node, "the same tensor is built again in every round", *hoist(node, code), safe=True)
+
+
+def _is_moved(node: ast.Call, code: Code) -> bool:
+    """True for `torch.ones(8).to(device)` and `.cuda()`."""
+    method = code.parent(node)
+    call = code.parent(method) if isinstance(method, ast.Attribute) else None
+    if not isinstance(method, ast.Attribute) or not isinstance(call, ast.Call):
+        return False
+    return method.attr == "cuda" or (method.attr == "to" and _NAMES_DEVICE.search(code.source(call)) is not None)
 
 
 def _has_content(node: ast.Call) -> bool:
@@ -223,7 +239,7 @@ RULE = Rule(
     code="H005",
     name="tensor-built-in-loop",
     on=(ast.Call,),
-    words=("constant", "tensor", "from_numpy", "Tensor"),
+    words=("constant", "tensor", "from_numpy", "Tensor", "ones(", "zeros(", "full(", "eye(", "arange(", "linspace("),
     remedy="Build the tensor once, before the loop.",
     check=check,
 )
