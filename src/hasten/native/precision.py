@@ -1,4 +1,4 @@
-"""A program in float32 enters; the same with its weights stored narrower leaves. Activations and sums stay float32.
+"""A program in float32 enters; the same with its weights stored narrower leaves, wherever that is quicker.
 
 Weights of 16 bits are widened while they are loaded, so that a product that waits for its weights takes half the time.
 int8 weights carry one scale an output channel, applied to the sum; widening them costs more than it saves, so where
