@@ -125,6 +125,37 @@ def test_calls_run_the_way_that_was_faster_a_moment_ago(tmp_path: Path) -> None:
     assert 0 < trials <= 48, "trials stay, and stay rare"
 
 
+# Calls of 3 ms alone, 1.8 together, but for half a second in which the host keeps the two apart.
+LONG = r"""
+#include <stdio.h>
+#include "_choice.h"
+int main(void) {
+    Choice choice = {.together = 1, .tried = -1};
+    int64_t now = 1;
+    for (int second = 0; second < 6; second++) {
+        int calls = 0, joined = 0;
+        for (; now < (second + 1) * 1000000000LL; calls++) {
+            const int way = chosen_way(&choice, now, 2000);
+            const int64_t taken = !way ? 3000000 : now > 300000000 && now < 800000000 ? 6000000 : 1800000;
+            now += taken;
+            learn(&choice, way, taken, now);
+            joined += way;
+            now += 2000;
+        }
+        printf("%d %d\n", calls, joined);
+    }
+    return 0;
+}
+"""
+
+
+def test_long_calls_soon_run_together_again(tmp_path: Path) -> None:
+    """A term of calls that take milliseconds would last for seconds."""
+    shares = [tuple(map(int, line.split())) for line in ran(tmp_path, LONG).splitlines()]
+    assert shares[0][1] < shares[0][0], "found out that the two are apart"
+    assert all(joined > 0.97 * calls for calls, joined in shares[2:]), shares
+
+
 # Blocks of 50 ms, each after a pause; for 10 ms threads of what ran before spin where the team's would.
 BLOCKS = r"""
 #include <stdio.h>
