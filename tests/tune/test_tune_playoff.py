@@ -100,6 +100,18 @@ def test_slow_leaders_still_play_three_rounds(plan_of) -> None:
     assert all(len(blocks) >= 3 and all(len(b) == 1 for b in blocks) for blocks in rounds.blocks.values())
 
 
+def test_a_turn_is_long_enough_to_warm_up_again(plan_of) -> None:
+    """In 20 ms a team whose calls take 4 ms was still being woken when its turn was over: it lost to its own half."""
+    plan = plan_of(deliberate(delay_ms=4), deliberate(delay_ms=8))
+    rounds = playoff(plan, search(plan), 2.5)
+    assert all(np.median([len(b) for b in blocks]) * ms > 100 for blocks, ms in _by_delay(rounds))
+    assert all(len(blocks) >= 8 for blocks in rounds.blocks.values())
+
+
+def _by_delay(rounds: Rounds) -> list[tuple[tuple[np.ndarray, ...], float]]:
+    return [(blocks, np.median(np.concatenate(blocks)) / 1e6) for blocks in rounds.blocks.values()]
+
+
 def test_one_leader_needs_no_playoff(plan_of) -> None:
     plan = plan_of(deliberate())
     assert playoff(plan, search(plan), 1.0) == Rounds({})

@@ -28,7 +28,10 @@ from hasten.tune.trial import run_job
 
 __all__ = ["Rounds", "playoff"]
 
-_BLOCK_S = 0.02
+# One player's turn is no shorter, and lasts so many calls of the quickest. Who was stopped until now needs a few of
+# them to be itself again: a team to wake and to find out whether it is worth it.
+_BLOCK_S, _LONGEST_BLOCK_S = 0.02, 0.25
+_BLOCK_CALLS = 32
 _LEAST_ROUNDS = 3
 _MOST_ROUNDS = 64
 
@@ -121,7 +124,7 @@ def _play(plan: Plan, players: Sequence[_Player], seconds: float) -> tuple[list[
     for player in players:
         if player.stoppable:
             player.child.pause()
-    wanted = max(8, min(_MOST_ROUNDS, int(seconds / (_BLOCK_S * max(1, len(players))))))
+    wanted = max(8, min(_MOST_ROUNDS, int(seconds / (_least_block_s(players) * max(1, len(players))))))
     block_s = seconds / wanted / max(1, len(players))
     for played in count():
         late = time.monotonic() - begin > 1.5 * seconds and played >= _LEAST_ROUNDS
@@ -137,6 +140,11 @@ def _play(plan: Plan, players: Sequence[_Player], seconds: float) -> tuple[list[
             except ChildFailed:
                 alive.remove(player)
     raise AssertionError("unreachable")
+
+
+def _least_block_s(players: Sequence[_Player]) -> float:
+    usual_ns = [m.p50_ns.value for p in players if (m := p.trial.measurement)]
+    return min(max(_BLOCK_S, _BLOCK_CALLS * min(usual_ns, default=0.0) / 1e9), _LONGEST_BLOCK_S)
 
 
 def _collect(plan: Plan, player: _Player, played: int) -> tuple[NDArray[np.float64], ...]:
