@@ -83,6 +83,9 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
     "words": lambda target: words(shrunk(18, 101, 67), "case", target),
     "halves of words": lambda target: words(shrunk(1, 101, 67), "case", target, count=2),
     "far weights": lambda target: program_of(mlp([131, 260, 3]), "case", replace(target, near_bytes=1000)),
+    "far weights of 21 bits": lambda target: program_of(
+        mlp([131, 260, 3]), "case", replace(target, near_bytes=1000), weights="int21"
+    ),
     "both directions": lambda target: program_of(
         recurrent("LSTM", 5, 3, 40, direction="bidirectional"), "case", target, threads=2
     ),

@@ -13,7 +13,7 @@ from hasten.engines import BuildRequest, Offer
 from hasten.engines.onnxruntime import QUANTISED, QUANTISED_FILE, quantised_graph
 from hasten.errors import EngineError, HastenError, UnsupportedOpError
 from hasten.graph import read
-from hasten.native.compile import Numerics, compile_graph, rounded_share, shortened
+from hasten.native.compile import Numerics, compile_graph, far_share, fused_program, rounded_share, shortened
 from hasten.native.isa import for_host
 from hasten.native.precision import STORED
 from hasten.native.program import Program
@@ -27,7 +27,7 @@ __all__ = ["ENGINE", "graph_of", "math_option", "numerics"]
 
 # A call longer than about 5 µs lets other Python threads run; below, the switch would cost more than it gives.
 _RELEASE_GIL_MACS = 150_000
-_LEAST_ROUNDED = 0.25  # of all multiplications
+_LEAST_ROUNDED = _LEAST_FAR = 0.25  # of all multiplications
 _MOST_THREADS = 8  # of a team, as src/hasten/_team.h has it
 
 PRECISIONS = ("float32", *STORED, *QUANTISED)
@@ -44,6 +44,7 @@ def numerics(candidate: Candidate) -> Numerics:
         candidate.precision if candidate.precision in STORED else "float32",
         candidate.option("activations", "float32"),
         candidate.option("math", "default"),
+        candidate.option("weights", "float32"),
     )
 
 
@@ -80,11 +81,14 @@ class NativeEngine:
         """One per batch, precision and tier of mathematics; fast functions stand beside the default ones.
 
         Precisions that would store nothing in fewer bits are left out: they are float32 by another name. Where much of
-        the model multiplies weights that are exactly int8, another candidate rounds what they meet to 16 bits.
+        the model multiplies weights that are exactly int8, another candidate rounds what they meet to 16 bits; where
+        much of it waits for the weights of single rows, another one rounds these to 21. Both count as float32: they are
+        held to its tolerance.
         """
         if not offer.has_graph:
             return ()
-        same = _unshortened(offer)
+        program = _program(offer)
+        same = _unshortened(offer, program)
         tiers = ("default", "fast") if offer.math == "fast" else (offer.math,)
         plain = [
             Candidate("native", precision, threads, batch, math_option(tier))
@@ -94,13 +98,15 @@ class NativeEngine:
             if precision in PRECISIONS and precision not in same and threads <= _MOST_THREADS
             for tier in tiers
         ]
-        if "float32" not in offer.precisions or not _rounds(offer):
+        if "float32" not in offer.precisions or program is None:
             return plain
-        rounded = (("activations", "int16"), *math_option(tiers[-1]))
+        tier = math_option(tiers[-1])
+        shown = offer.threads[:1] if offer.quick else tuple(t for t in offer.threads if t <= _MOST_THREADS)
         return plain + [
-            Candidate("native", "float32", threads, batch, rounded)
+            Candidate("native", "float32", threads, batch, (*rounding, *tier))
             for batch in offer.batches
-            for threads in (offer.threads[:1] if offer.quick else offer.threads)
+            for threads in shown
+            for rounding in _roundings(program, threads)
         ]
 
     def build(self, request: BuildRequest) -> Artefact:
@@ -117,7 +123,7 @@ class NativeEngine:
         how = numerics(request.candidate)
         built = compile_graph(
             graph_of(request), target, request.folder, request.source.stem, threads=threads, precision=how.precision,
-            math=how.math, activations=how.activations, schedule=request.schedule,
+            math=how.math, activations=how.activations, weights=how.weights, schedule=request.schedule,
         )  # fmt: skip
         _refuse_other_shapes(request, built.program)
         if threads > 1 and not built.emitted.splits:
@@ -153,24 +159,32 @@ def _refuse_other_shapes(request: BuildRequest, program: Program) -> None:
                 )
 
 
-def _unshortened(offer: Offer) -> frozenset[str]:
-    """The precisions that would change nothing of this graph here."""
-    if offer.graph is None or "float32" not in offer.precisions or not set(STORED) & set(offer.precisions):
-        return frozenset()
+def _program(offer: Offer) -> Program | None:
+    """What the graph becomes here; None without one, or where the plain candidates will tell what is wrong with it."""
+    wanted = {"float32", *STORED} & set(offer.precisions)
+    if offer.graph is None or not wanted:
+        return None
     try:
-        return frozenset(STORED) - shortened(read(offer.graph), for_host())
-    except HastenError:  # the plain candidates will tell what is wrong with this graph
-        return frozenset()
+        return fused_program(read(offer.graph), "model", for_host())
+    except HastenError:
+        return None
 
 
-def _rounds(offer: Offer) -> bool:
-    """True where activations of 16 bits may clearly shorten the call."""
-    if offer.graph is None:
-        return False
-    try:
-        return rounded_share(read(offer.graph), for_host()) >= _LEAST_ROUNDED
-    except HastenError:  # the plain candidates will tell what is wrong with this graph
-        return False
+def _unshortened(offer: Offer, program: Program | None) -> frozenset[str]:
+    """The precisions that would change nothing of this graph here, where it is tried in float32 too."""
+    if program is None or "float32" not in offer.precisions or not set(STORED) & set(offer.precisions):
+        return frozenset()
+    return frozenset(STORED) - shortened(program, for_host())
+
+
+def _roundings(program: Program, threads: int) -> list[tuple[tuple[str, str], ...]]:
+    """Options that round what float32 would not, each where it may clearly shorten the call."""
+    found: list[tuple[tuple[str, str], ...]] = []
+    if rounded_share(program, for_host()) >= _LEAST_ROUNDED:
+        found.append((("activations", "int16"),))
+    if far_share(program, for_host(), threads) >= _LEAST_FAR:
+        found.append((("weights", "int21"),))
+    return found
 
 
 ENGINE = NativeEngine()

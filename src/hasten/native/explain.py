@@ -94,7 +94,7 @@ def profile(
     Raises:  UnsupportedOpError: an operator has no kernel; CompilerError: the compiler failed
     """
     program = program_of(
-        model, "model", isa, precision=numerics.precision, activations=numerics.activations,
+        model, "model", isa, precision=numerics.precision, activations=numerics.activations, weights=numerics.weights,
         schedule="kept" if isa == for_host() else "model", threads=threads,
     )  # fmt: skip
     emitted = emit_profiled(program, isa, threads=threads, math=numerics.math)

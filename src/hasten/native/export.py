@@ -83,7 +83,9 @@ def export(
     identifier = _identifier(name)
     _must_be_ours(folder, identifier)
     rounded = numerics.activations if "vnni" in target.isa.features else "float32"
-    program = program_of(model, name, target.isa, precision=numerics.precision, activations=rounded)
+    program = program_of(
+        model, name, target.isa, precision=numerics.precision, activations=rounded, weights=numerics.weights
+    )
     emitted = emit(program, target.isa, identifier, math=numerics.math)
     given = tuple(v.name or "" for v in model.graph.inputs if v.name not in model.graph.initializers)
     made = tuple(v.name or "" for v in model.graph.outputs)

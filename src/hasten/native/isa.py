@@ -34,7 +34,7 @@ class Isa:
     half_headers: tuple[str, ...] = ()
     """The like for vectors of half as many lanes; none where they would gain nothing."""
     near_bytes: int = field(default=512 << 10, compare=False)
-    """Weights that are read once take longer than those of 24 bits (``three_words``) beyond so many bytes.
+    """Weights that are read once take longer than those of 24 bits (``few_words``) beyond so many bytes.
 
     The size of the second cache; of the first, where shifts that take in another word's bits make these so cheap. Of
     a target that is not at hand, what many have.

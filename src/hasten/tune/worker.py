@@ -154,7 +154,7 @@ def serve(job: Job, channel: Channel) -> None:
     channel.send("ready", usual_ns=usual_ns, stoppable=stoppable)
     while (command := channel.next_command())["command"] == "block":
         with gc_paused():
-            # the other leaders have just had the caches, and a team asleep takes two calls to wake: neither is the model's
+            # the other leaders have just had the caches, and a team takes two calls to wake: no cost of the model's
             time_calls(session.call, checks[0], int(min(max(2e6 / usual_ns, 3), 30e6 / usual_ns, 500)))
             count = int(min(max(command["seconds"] * 1e9 / usual_ns, 1), 10_000))
             _, durations = time_calls(session.call, checks[0], count)

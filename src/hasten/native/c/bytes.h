@@ -103,6 +103,15 @@ static inline vi v_fourth(vi a, vi b, vi c) {
     return a << 24 ^ b << 16 ^ c << 8;
 #endif
 }
+//! v_third: types
+/* what the last 11 bits of two words add up to, from the first bit on */
+static inline vi v_third(vi a, vi b) {
+#if VL == 1
+    return (vi)((uint32_t)a << 21 ^ (uint32_t)b << 10);
+#else
+    return a << 21 ^ b << 10;
+#endif
+}
 //! bytes: types
 /* four times as many bytes as there are lanes */
 #if VL == 1

@@ -39,3 +39,8 @@ static inline vi v_last_bytes(vi a, vi b, vi c) {
     const __m512i two = _mm512_shrdi_epi32(_mm512_slli_epi32((__m512i)c, 24), (__m512i)b, 8);
     return (vi)_mm512_shrdi_epi32(two, (__m512i)a, 8);
 }
+//! v_ends: types
+/* the last 11 bits of two words, next to each other from the first bit on */
+static inline vi v_ends(vi a, vi b) {
+    return (vi)_mm512_shrdi_epi32(_mm512_slli_epi32((__m512i)b, 21), (__m512i)a, 11);
+}

@@ -28,7 +28,7 @@ __all__ = ["Dense", "Panel", "pack", "panels"]
 
 # A program with fewer weights runs from any first cache. Weights are asked for so long before their turn: 1 to 3 kB
 # were found equally good.
-_NEAR_BYTES, _AHEAD_BYTES = 64 << 10, 1536
+_NEAR_BYTES, AHEAD_BYTES = 64 << 10, 1536
 
 
 @dataclass(frozen=True)
@@ -271,19 +271,24 @@ class Dense(Finished):
         yield from epilogue.store(out, "a", 1, width, run.tail, "p", row="0", indent="        ")
 
     def _fetch(self, out: Emitter, stride: int, count: int) -> list[str]:
-        """What asks the caches for weights that come later, ``count`` k at a time; nothing where the first holds all.
-
-        A processor's own reading ahead ends with a page of 4 kB, and what a panel's epilogue takes is time lost to it.
-        Zen 4 reads on by itself; asking it to takes a fifth of what its third cache gives.
-        """
-        if out.isa.arch != "x86_64" or out.isa.name == "zen4" or out.program.weight_bytes < _NEAR_BYTES:
+        """What asks the caches for weights that come later, ``count`` k at a time; none where the first has all."""
+        if not self._reads_ahead(out):
             return []
         size = stored(np.zeros(1, np.float32), self.storage).itemsize
-        place = f"b + (k + {-(-_AHEAD_BYTES // (stride * size))}) * {stride}"
+        place = f"b + (k + {-(-AHEAD_BYTES // (stride * size))}) * {stride}"
         line = ALIGNMENT // size
         if count * stride <= line:
             return [f"            __builtin_prefetch({place});"]
         return [f"            for (int j = 0; j < {count * stride}; j += {line}) __builtin_prefetch({place} + j);"]
+
+    def _reads_ahead(self, out: Emitter) -> bool:
+        """Whether asking for weights ahead of their turn repays.
+
+        A processor's own reading ahead ends with a page of 4 kB, and what a panel's epilogue takes is time lost to it.
+        Zen 4 reads on by itself; asking it to takes a fifth of what its third cache gives.
+        """
+        far = out.program.weight_bytes >= _NEAR_BYTES
+        return out.isa.arch == "x86_64" and out.isa.name != "zen4" and far
 
     def _paired(self, run: Panel, lanes: int) -> bool:
         """True where two neighbouring vectors of bfloat16 share words: cheaper to widen than halves of a vector."""

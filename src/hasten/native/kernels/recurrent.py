@@ -108,7 +108,7 @@ class Recurrent(Step):
     state_bias: Array | None = None
     lengths: View | None = None
     storage: str = "float32"
-    """How the weights of the state are kept: one of ``storage.WEIGHT_TYPES``; "int24" as ``three_words`` has them."""
+    """How the weights of the state are kept: one of ``storage.WEIGHT_TYPES``; "int24" as ``few_words`` has them."""
     scale: Array | None = None
     """Of weights that are exactly int8, by gate and unit; ``hidden`` then holds whole numbers.
 

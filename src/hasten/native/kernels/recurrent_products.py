@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hasten.native.kernels.few_words import FOUR_IN_THREE, scales, whole_numbers
 from hasten.native.kernels.recurrent_weights import interleave, pack_hidden
 from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
-from hasten.native.kernels.three_words import four_terms, packed, scales
 from hasten.types import Array
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ class _ThreeWords(Products):
     def weights(self) -> Array:
         step, lanes = self.step, self.out.lanes
         flat = interleave(step.hidden.reshape(step.units, -1), self.gates, self.padded, lanes)
-        words = packed(flat, lanes, self.out.isa).reshape(step.units, self.padded // lanes, -1)
-        return np.ascontiguousarray(words.transpose(1, 0, 2))
+        numbers = whole_numbers(flat).reshape(step.units, self.padded // lanes, self.gates, lanes)
+        words = FOUR_IN_THREE.packed(numbers, self.out.isa)
+        return np.ascontiguousarray(words.swapaxes(0, 1))
 
     def lines(self) -> list[str]:
         last = self._terms("m", "v_set1(*hk)", "rk")
@@ -121,7 +122,7 @@ class _ThreeWords(Products):
         return [*self._walk("m", last), f"        {self.each} {scaled}"]
 
     def _terms(self, sums: str, factor: str, place: str) -> list[str]:
-        terms = four_terms(self.out, place, factor, [f"{sums}[{j}]" for j in range(4)])
+        terms = FOUR_IN_THREE.lines(self.out, place, [factor] * 4, [f"{sums}[{j}]" for j in range(4)])
         return ["{", *(f"    {line}" for line in terms), "}"]
 
 
