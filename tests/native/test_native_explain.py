@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from exact_cases import pointwise
 from int8_cases import layers
-from native_cases import HERE, graph
+from native_cases import HERE, graph, mlp
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from hasten.api.explaining import op_times
@@ -60,9 +61,15 @@ def test_products_of_bytes_are_held_to_the_peak_of_bytes() -> None:
 
 
 @pytest.mark.skipif("vnni" not in HERE.features, reason="the peak of integers is that of 16 bits")
-def test_products_of_16_bits_are_held_to_half_the_peak_of_bytes() -> None:
-    program = program_of(pointwise(64, 40, (5, 7)), "case", HERE, activations="int16")
-    emitted = emit_profiled(program, HERE, threads=1)
+@pytest.mark.parametrize("how", ["activations", "weights", "weights, by two"])
+def test_products_of_16_bits_are_held_to_half_the_peak_of_bytes(how: str) -> None:
+    threads = 2 if "two" in how else 1
+    if how == "activations":
+        program = program_of(pointwise(64, 40, (5, 7)), "case", HERE, activations="int16")
+    else:
+        program = program_of(mlp([200, 300, 150]), "case", HERE, precision="int11-weights", threads=threads)
+        program = replace(program, steps=program.steps[:1])
+    emitted = emit_profiled(program, HERE, threads=threads)
     (step,) = (s for s in _step_times(program, emitted, [1.0] * len(emitted.calls), BY_PRODUCTS) if s.macs)
     assert step.is_integer and step.limit_ns == pytest.approx(2 * step.macs / 1000.0)
 

@@ -110,6 +110,9 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
         recurrent("LSTM", 3, 5, 67, batch=2), "case", target, precision="bfloat16"
     ),
     "float16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="float16"),
+    "int11-weights": lambda target: program_of(
+        mlp([67, 131, 70, 5]), "case", target, precision="int11-weights", threads=2
+    ),
     "int8-weights": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="int8-weights"),
     "int8-weights from memory": lambda target: program_of(
         mlp([37, 31, 5], rows=3), "case", replace(target, second_bytes=0, last_bytes=0), precision="int8-weights"

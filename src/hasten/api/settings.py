@@ -17,7 +17,7 @@ from hasten.verify import METRICS, Tolerance
 
 __all__ = ["PRECISIONS", "Settings"]
 
-PRECISIONS = ("float32", "float16", "bfloat16", "int8-weights", "int8-dynamic", "int8")
+PRECISIONS = ("float32", "float16", "bfloat16", "int11-weights", "int8-weights", "int8-dynamic", "int8")
 
 
 @dataclass(frozen=True)

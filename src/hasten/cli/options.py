@@ -54,7 +54,9 @@ Sample = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option(help="float32 float16 bfloat16 int8-weights int8-dynamic int8, or [bold]auto[/] to try them all."),
+    typer.Option(
+        help="float32 float16 bfloat16 int11-weights int8-weights int8-dynamic int8, or [bold]auto[/] to try them all."
+    ),
 ]
 Math = Annotated[
     str,

@@ -26,6 +26,8 @@ from hasten.native.emit import Emitted
 from hasten.native.emit_timed import emit_profiled
 from hasten.native.isa import Isa, for_host
 from hasten.native.kernels.byte_image import in_words
+from hasten.native.kernels.dense_chain import DenseChain
+from hasten.native.kernels.rounded_dense import RoundedDense
 from hasten.native.kernels.word_conv import WordConv
 from hasten.native.kernels.word_product import WordProduct
 from hasten.native.program import Program, Step, View
@@ -143,12 +145,17 @@ def _bytes(view: View) -> int:
 
 
 def _is_integer(step: Step) -> bool:
-    return isinstance(step, (WordConv, WordProduct)) or any(view.dtype in ("int8", "uint8") for view in step.reads())
+    return _multiplies_words(step) or any(view.dtype in ("int8", "uint8") for view in step.reads())
+
+
+def _multiplies_words(step: Step) -> bool:
+    layers = step.layers if isinstance(step, DenseChain) else (step,)
+    return any(isinstance(layer, (RoundedDense, WordConv, WordProduct)) for layer in layers)
 
 
 def _bytes_of(step: Step) -> int:
     """Products of bytes that one of its own takes the place of, where the peak of integers is that of bytes."""
-    if not isinstance(step, (WordConv, WordProduct)):
+    if not _multiplies_words(step):
         return 1
     words = step.words if isinstance(step, WordProduct) else 1
     return words * (1 if in_words(for_host()) else 2)

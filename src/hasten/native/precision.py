@@ -20,6 +20,7 @@ from hasten.native.kernels.block_dense import BlockDense
 from hasten.native.kernels.conv import Conv
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.recurrent import Recurrent
+from hasten.native.kernels.rounded_dense import RoundedDense
 from hasten.native.kernels.spatial import channels_last
 from hasten.native.kernels.word_conv import largest_word, word_conv
 from hasten.native.kernels.word_product import DEEPEST, UNIT, WordProduct, sums
@@ -89,6 +90,15 @@ def _rounded(step: Step, isa: Isa, threads: int, *, far: bool) -> Step:
     return _or_else(found, near, _dense(step, "int8") if far else step)
 
 
+def _rounded_dense(step: Step) -> Step:
+    """Weights of 11 bits where a single row waits for them; a weight of zero would have to stay zero."""
+    if type(step) is not Dense or step.rows != 1 or step.weight.size < _LEAST_WAITING:
+        return step
+    if not (np.isfinite(step.weight).all() and step.weight.all()):
+        return step
+    return RoundedDense(step.x, step.y, step.weight, step.bias, step.epilogue, nodes=step.nodes)
+
+
 def _or_else(found: Step, near: Step, other: Step) -> Step:
     return other if found is near else found
 
@@ -113,7 +123,12 @@ def _accumulators(expr: Expr) -> list[Expr]:
     return found
 
 
-STORED: Mapping[str, str] = {"bfloat16": "bfloat16", "float16": "float16", "int8-weights": "int8"}
+STORED: Mapping[str, str] = {
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "int11-weights": "int11",
+    "int8-weights": "int8",
+}
 """Precision → how weights are stored."""
 
 
@@ -134,6 +149,8 @@ def reduce_weights(program: Program, precision: str, isa: Isa, threads: int = 1)
     def reduced(step: Step) -> Step:
         if storage == "int8":
             return _rounded(step, isa, threads, far=far)
+        if storage == "int11":
+            return _rounded_dense(step)
         if type(step) is Dense:
             return _dense(step, storage) if far or (step.rows == 1 and not slow) else step
         return _recurrent(step, storage, isa) if type(step) is Recurrent else step

@@ -111,11 +111,12 @@ class Tolerance:
 
 _STEP = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
-# Half an 11-bit or 8-bit mantissa a product, a few dozen layers deep; int8: 1/127 of each tensor's range.
+# Half an 11-bit or 8-bit mantissa a product, a few dozen layers deep; of each tensor's range: int11 1/1023, int8 1/127.
 _NAMED = {
     "float32": Tolerance(),
     "float16": Tolerance(2e-3, 1e-2, cosine=0.9995),
     "bfloat16": Tolerance(2e-2, 5e-2, cosine=0.998),
+    "int11": Tolerance(1e-2, 2e-2, cosine=0.999),
     "int8": Tolerance(1e-1, 1e-1, cosine=0.98, integer=2),
 }
 

@@ -112,6 +112,16 @@ static inline vi v_third(vi a, vi b) {
     return a << 21 ^ b << 10;
 #endif
 }
+//! v_third_16: types
+/* the same of words of 16 bits, two to a lane: their last 5 */
+static inline vi v_third_16(vi a, vi b) {
+#if VL == 1
+    return (vi)(((uint32_t)a << 11 & 0xf800f800) ^ ((uint32_t)b << 6 & 0xffc0ffc0));
+#else
+    typedef uint16_t words __attribute__((vector_size(4 * VL)));
+    return (vi)((words)a << 11 ^ (words)b << 6);
+#endif
+}
 //! bytes: types
 /* four times as many bytes as there are lanes */
 #if VL == 1

@@ -158,6 +158,40 @@ static inline __attribute__((always_inline)) float v_words_2(const float *x, con
     const vf limit = v_frombits(v_set1i(largest));
     return V_LANE(power * v_set1(0x1p-13f) + (limit - limit), 0);
 }
+//! v_row_words: v_load v_load_n v_bits v_frombits v_set1i v_max_i v_hmax_i v_max v_set1 v_lane v_store_words
+/* a row of floats as whole numbers up to ``most``, times the scale that is returned: NaN where the row has a NaN or an
+   infinity. q: room for whole vectors */
+static inline __attribute__((always_inline)) float v_row_words(
+    const float *x, const int depth, const float most, int16_t *q) {
+    vi all = v_set1i(0);
+    for (int k = 0; k < depth; k += VL)
+        all = v_max_i(all, v_bits(depth - k < VL ? v_load_n(x + k, depth - k) : v_load(x + k)) & 0x7fffffff);
+    const vf largest = v_frombits(v_set1i(v_hmax_i(all))), divisor = v_max(v_set1(0x1p-111f), largest);
+    const vf to_words = v_set1(most) / divisor;
+    for (int k = 0; k < depth; k += VL)
+        v_store_words(q + k, (depth - k < VL ? v_load_n(x + k, depth - k) : v_load(x + k)) * to_words);
+    return V_LANE(divisor * v_set1(1.0f / most) + (largest - largest), 0);
+}
+//! v_row_thirds: v_loadi v_set1 v_tofloat v_third_16
+/* one row of floats times a panel of 16-bit weights, three in two words, as float32 has it: for rows that have no whole
+   numbers. s: a vector of sums times ``by`` for each vector of the panel */
+static __attribute__((noinline, cold)) void v_row_thirds(
+    const float *x, const int depth, const int32_t *w, const int width, const float by, vf *s) {
+    for (int j = 0; j < width; j++) {
+        s[j] = v_set1(0.0f);
+        for (int k = 0; k < depth; k++) {
+            const int32_t *const at = w + (long)(k / 6 * width + j) * 2 * VL;
+            const vi one = v_loadi(at), two = v_loadi(at + VL), words[3] = {one, two, v_third_16(one, two)};
+            const vi pair = words[k % 6 / 2];
+#if VL == 1
+            const vi number = k % 2 ? pair >> 16 : (int16_t)(pair & 0xffff);
+#else
+            const vi number = k % 2 ? pair >> 16 : pair << 16 >> 16;
+#endif
+            s[j] += v_set1(x[k] * by) * v_tofloat(number);
+        }
+    }
+}
 //! v_largest: v_load v_load_n v_bits v_set1i v_max_i v_hmax_i
 /* the largest magnitude in rows of floats; an infinity or NaN where there is one: as whole numbers they are larger still */
 static inline float v_largest(const float *x, const long stride, const int count, const int rows) {

@@ -44,3 +44,12 @@ static inline vi v_last_bytes(vi a, vi b, vi c) {
 static inline vi v_ends(vi a, vi b) {
     return (vi)_mm512_shrdi_epi32(_mm512_slli_epi32((__m512i)b, 21), (__m512i)a, 11);
 }
+//! v_third_16: types
+/* the last 5 bits of words of 16, next to each other from the first bit on; or what they add up to */
+static inline vi v_third_16(vi a, vi b) {
+#ifdef __AVX512VBMI2__
+    return (vi)_mm512_shrdi_epi16(_mm512_slli_epi16((__m512i)b, 11), (__m512i)a, 5);
+#else
+    return (vi)(_mm512_slli_epi16((__m512i)a, 11) ^ _mm512_slli_epi16((__m512i)b, 6));
+#endif
+}

@@ -182,7 +182,7 @@ class Dense(Finished):
             out.function("dense", self.title, signature, "".join(f"    (void){n};\n" for n in ("x", "w", "y")))
             return
         out.need(LOADS[self.storage], "v_set1", *(("unroll",) if self.rows > 1 else ()))
-        lines: list[str] = []
+        lines = list(self._opening(out))
         for run in runs:
             lines += list(self._run(out, run, runs[-1], depth, epilogue, split))
         if split:
@@ -200,6 +200,10 @@ class Dense(Finished):
     def _beside(self, out: Emitter) -> list[tuple[str, str]]:
         """What a kind of product is given besides its weights."""
         return []
+
+    def _opening(self, out: Emitter) -> Iterator[str]:
+        """C before all panels."""
+        return iter(())
 
     def _widest(self, isa: Isa) -> int:
         many = isa.registers == 32

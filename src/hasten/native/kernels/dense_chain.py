@@ -19,6 +19,7 @@ from hasten.native.expr import ACC, Expr, call, load, loads, substitute
 from hasten.native.kernels.dense import Dense
 from hasten.native.kernels.elementwise import Elementwise
 from hasten.native.kernels.far_dense import FarDense
+from hasten.native.kernels.rounded_dense import RoundedDense
 from hasten.native.plan import ALIGNMENT, plan
 from hasten.native.program import Program, Step, Tensor, View
 
@@ -141,7 +142,7 @@ def _run(steps: Sequence[Step], kept: set[int], readers: Counter[int]) -> list[D
     """The products of one row that follow each other from the first step on, each with the one before to itself."""
     found: list[Dense] = []
     for step in steps:
-        if type(step) not in (Dense, FarDense) or not isinstance(step, Dense) or step.rows != 1:
+        if type(step) not in (Dense, FarDense, RoundedDense) or not isinstance(step, Dense) or step.rows != 1:
             break
         if found:
             before = found[-1].y

@@ -13,7 +13,7 @@ import numpy as np
 
 from hasten.native.epilogue import Epilogue
 from hasten.native.kernels.dense import AHEAD_BYTES, Dense, Panel
-from hasten.native.kernels.few_words import FOUR_IN_THREE, PACKINGS, Packing, fits, scales, whole_numbers
+from hasten.native.kernels.few_words import FOUR_IN_THREE, PACKINGS, Packing, fits
 from hasten.native.kernels.recurrent import Recurrent
 from hasten.native.plan import ALIGNMENT
 from hasten.native.program import Program, Step
@@ -90,15 +90,19 @@ class FarDense(Dense):
             for _ in range(run.count):
                 bias, *_ = rows = values[done : done + size].reshape(len(self.weight) + 1, -1)
                 words = self._packed(rows[1:], isa)
-                found += [bias, scales(rows[1:]), words.view(np.float32)]
+                found += [bias, self._scales(rows[1:]), words.view(np.float32)]
                 done += size
         return np.concatenate(found)
+
+    def _scales(self, weight: Array) -> Array:
+        """Of a panel's sums."""
+        return self.packing.scales(weight)
 
     def _packed(self, weight: Array, isa: Isa) -> Array:
         """A panel's weights as words."""
         terms, lanes = self.packing.terms, isa.lanes
         even = np.zeros((-(-len(weight) // terms) * terms, weight.shape[1]), np.int64)
-        even[: len(weight)] = whole_numbers(weight)
+        even[: len(weight)] = self.packing.whole_numbers(weight)
         groups = even.reshape(-1, terms, weight.shape[1] // lanes, lanes).swapaxes(1, 2)
         words = self.packing.packed(groups, isa)
         whole, rest = divmod(len(weight), terms)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hasten.native.kernels.few_words import FOUR_IN_THREE, scales, whole_numbers
+from hasten.native.kernels.few_words import FOUR_IN_THREE
 from hasten.native.kernels.recurrent_weights import interleave, pack_hidden
 from hasten.native.kernels.storage import LOADS, WEIGHT_TYPES, stored
 from hasten.types import Array
@@ -107,12 +107,12 @@ class _ThreeWords(Products):
         return 3 * self.step.units
 
     def scale(self) -> Array:
-        return scales(self.step.hidden.reshape(self.step.units, -1))
+        return FOUR_IN_THREE.scales(self.step.hidden.reshape(self.step.units, -1))
 
     def weights(self) -> Array:
         step, lanes = self.step, self.out.lanes
         flat = interleave(step.hidden.reshape(step.units, -1), self.gates, self.padded, lanes)
-        numbers = whole_numbers(flat).reshape(step.units, self.padded // lanes, self.gates, lanes)
+        numbers = FOUR_IN_THREE.whole_numbers(flat).reshape(step.units, self.padded // lanes, self.gates, lanes)
         words = FOUR_IN_THREE.packed(numbers, self.out.isa)
         return np.ascontiguousarray(words.swapaxes(0, 1))
 
