@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.kind import Kind
-from hasten.doctor.names import Scope
+from hasten.doctor.names import Function, Scope
 from hasten.doctor.rule import keyword
 from hasten.doctor.samples import value_of
 from hasten.doctor.words import words
@@ -32,14 +32,20 @@ _CONVERTERS = frozenset(("from_keras_model", "from_saved_model", "torch.onnx.exp
 
 @dataclass(frozen=True)
 class Region:
-    """Statements between two readings of a clock, of one block."""
+    """Statements between two readings of a clock, of one block or beneath a `with` that reads it on both sides."""
 
     start: ast.stmt
     stop: ast.stmt
     body: tuple[ast.stmt, ...]
-    reading: ast.Call
-    """The call of the clock that starts it."""
+    reading: ast.expr
+    """The call of the clock that starts it, or what the `with` enters."""
     name: str
+    timer: ast.ClassDef | Function | None = None
+    """The context manager of this file that reads the clock, where one does; ``start`` and ``stop`` are the `with`."""
+
+    def told(self) -> str:
+        """The names and words that say what is measured."""
+        return self.name + ast.unparse(self.stop if self.timer is None else self.reading)
 
 
 def is_clock(node: ast.AST, code: Code) -> bool:
@@ -61,7 +67,15 @@ def clock_call(node: ast.AST, code: Code) -> ast.Call | None:
 
 
 def regions(statement: ast.AST, code: Code) -> Iterator[Region]:
-    """The region that ``t0 = clock()`` opens, where one does; training steps are timed for their progress alone."""
+    """The region that ``t0 = clock()`` or ``with Timer()`` opens, where one does.
+
+    Training steps are left out: they are timed for their progress alone.
+    """
+    if isinstance(statement, ast.With):
+        region = _entered(statement, code)
+        if region is not None and not _teaches(statement.body):
+            yield region
+        return
     if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
         return
     reading = clock_call(statement.value, code)
@@ -79,6 +93,39 @@ def regions(statement: ast.AST, code: Code) -> Iterator[Region]:
         if isinstance(following, ast.Assign) and any(code.names.dotted(t) == target for t in following.targets):
             return
         body.append(following)
+
+
+def _entered(statement: ast.With, code: Code) -> Region | None:
+    """The region of ``with Timer() as t:``, the timer written in this file."""
+    for item in statement.items:
+        timer = _timer(item.context_expr, code)
+        if timer is not None:
+            name = code.names.dotted(item.optional_vars or item.context_expr)
+            return Region(statement, statement, tuple(statement.body), item.context_expr, name, timer)
+    return None
+
+
+def _timer(entered: ast.expr, code: Code) -> ast.ClassDef | Function | None:
+    """The class that reads a clock as it is entered and left, or the function that does so around its `yield`."""
+    made = code.function_run(entered) if isinstance(entered, ast.Call) else None
+    if made is not None:
+        managed = any(code.qualified(d) == "contextlib.contextmanager" for d in made.decorator_list)
+        return made if managed and _reads_around(made, code) else None
+    kind = code.kind(entered)
+    local = kind.local if kind is not None else None
+    sides = [code.definitions.method(local, name) for name in ("__enter__", "__exit__")] if local is not None else []
+    return local if sides and all(s is not None and _clock_lines(s, code) for s in sides) else None
+
+
+def _reads_around(made: Function, code: Code) -> bool:
+    """True for one `yield` with a reading of the clock before it, and another after."""
+    yields = [n.lineno for n in ast.walk(made) if isinstance(n, ast.Yield)]
+    lines = _clock_lines(made, code)
+    return len(yields) == 1 and any(n < yields[0] for n in lines) and any(n > yields[0] for n in lines)
+
+
+def _clock_lines(made: Function, code: Code) -> list[int]:
+    return [n.lineno for n in ast.walk(made) if isinstance(n, ast.Call) and clock_call(n, code) is not None]
 
 
 def _teaches(body: list[ast.stmt]) -> bool:

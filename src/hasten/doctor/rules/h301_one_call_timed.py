@@ -120,7 +120,7 @@ def _names(node: ast.AST) -> set[str]:
 RULE = Rule(
     code="H301",
     name="one-call-timed",
-    on=(ast.Assign,),
+    on=(ast.Assign, ast.With),
     words=("time", "datetime"),
     remedy="Warm up, time many calls with time.perf_counter_ns, report p50 and p99 (or hasten.benchmark).",
     check=check,

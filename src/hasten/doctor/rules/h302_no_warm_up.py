@@ -38,7 +38,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import network, networks, regions
+from hasten.doctor.clocks import Region, network, networks, regions
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit
@@ -64,7 +64,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         timed = [r for r in runs if _is_repeated(r, region.start, code)]
         if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
             continue
-        if around is not None and not _is_kept(region.stop, code):
+        if around is not None and not _is_kept(region, code):
             continue
         begin = (around or region.start).lineno
         if _is_made_here(timed[0], code):
@@ -82,10 +82,10 @@ def _is_repeated(run: ast.Call, start: ast.stmt, code: Code) -> bool:
     return all(_is_benchmark(loop) for loop in inner) and bool(inner or outer)
 
 
-def _is_kept(stop: ast.stmt, code: Code) -> bool:
+def _is_kept(region: Region, code: Code) -> bool:
     """True where each round's time is gathered or added up; of times that are only shown, the first is told apart."""
-    block = code.block(stop)
-    place = next(i for i, s in enumerate(block) if s is stop)
+    block = code.block(region.stop)
+    place = next(i for i, s in enumerate(block) if s is region.stop) + (region.timer is not None)
     for inner in (n for s in block[place:] for n in ast.walk(s)):
         if isinstance(inner, ast.AugAssign) or (isinstance(inner, ast.Subscript) and isinstance(inner.ctx, ast.Store)):
             return True
@@ -171,7 +171,7 @@ def _ran_before(line: int, node: ast.AST, code: Code) -> bool:
 RULE = Rule(
     code="H302",
     name="no-warm-up",
-    on=(ast.Assign,),
+    on=(ast.Assign, ast.With),
     words=("time", "datetime"),
     remedy="Run the model until its times are steady before reading the clock (hasten.benchmark does).",
     check=check,

@@ -1,10 +1,10 @@
 """A GPU model timed without `torch.cuda.synchronize()`.
 
 ## What it does
-Finds a torch model run between two readings of a clock, in a file that uses CUDA or moves things to a
-device it does not name, with nothing in between that waits for the device (`synchronize`, `.item()`, `.cpu()`,
-printing) or may do so: detectors, which count their boxes, questions about the answer and functions that are handed it
-are left alone.
+Finds a torch model run between two readings of a clock (or in `with Timer():`, written in the same file), in a file
+that uses CUDA or moves things to a device it does not name, with nothing in between that waits for the device
+(`synchronize`, `.item()`, `.cpu()`, printing) or may do so: detectors, which count their boxes, questions about the
+answer and functions that are handed it are left alone.
 
 ## Why is this bad
 CUDA calls return as soon as the work is queued: the clock measures the queueing.
@@ -29,7 +29,8 @@ print(time.perf_counter() - start)
 ```
 
 ## Fix safety
-Safe: waiting changes no result; it is put before both readings. Not offered where the device has no name.
+Safe: waiting changes no result; it is put before both readings. Not offered where the device has no name, or a
+`with` does the timing.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import value_of
 from hasten.doctor.waits import may_wait
 
+_WAITS = re.compile("sync|cuda|Event|device|wait")  # in a timer: it may see to it that the device has done
 _DETECTORS = re.compile("yolo|ultralytics|silero|detection|rcnn|retinanet|pipeline")
 
 
@@ -56,6 +58,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         run = device_work(region.body, code)
         if run is None or _trains(region.body) or _is_on_cpu(run, code):
             continue
+        if region.timer is not None and _WAITS.search(code.source(region.timer)):
+            continue
         if _waits_in_stop(region.stop) or _sums_up(region.body) or _is_over_data(run, region.start, code):
             continue
         if _is_other_device(run, code) or _is_given_objects(run, code) or _waits_by_itself(run, code):
@@ -63,7 +67,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         if may_wait(run, region.body, code):
             continue
         # Where the device is unknown, `torch.cuda.synchronize()` might not run.
-        edits = _edits(region.start, region.stop, code) if code.uses_gpu else ()
+        named = code.uses_gpu and region.timer is None
+        edits = _edits(region.start, region.stop, code) if named else ()
         yield hit(region.reading, "the clock stops while the GPU still works", *edits, safe=True)
 
 
@@ -174,7 +179,7 @@ def _edits(start: ast.stmt, stop: ast.stmt, code: Code) -> tuple[Edit, ...]:
 RULE = Rule(
     code="H303",
     name="no-synchronize",
-    on=(ast.Assign,),
+    on=(ast.Assign, ast.With),
     words=("time",),
     remedy="Call torch.cuda.synchronize() before each reading of the clock.",
     check=check,

@@ -49,7 +49,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         load = loads(region.body, code)
         runs = networks(region.body, code)
         after = [r for r in runs if load is not None and (r.lineno, r.col_offset) > (load.lineno, load.col_offset)]
-        if load is None or not after or _is_meant(region.name, region.stop) or _is_job(after, region, code):
+        if load is None or not after or _is_meant(region) or _is_job(after, region, code):
             continue
         if any(
             isinstance(n, ast.Attribute) and n.attr in ("backward", "fit") for s in region.body for n in ast.walk(s)
@@ -63,20 +63,22 @@ def _is_job(runs: list[ast.Call], region: Region, code: Code) -> bool:
     outer = set(code.loops(region.start))
     over = [loop for r in runs for loop in code.loops(r) if loop not in outer and isinstance(loop, ast.For)]
     counted = any(getattr(n, "id", "") in ("range", "trange") for loop in over for n in ast.walk(loop.iter))
-    shared = any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div) for n in ast.walk(region.stop))
+    shared = region.timer is None and any(
+        isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div) for n in ast.walk(region.stop)
+    )
     return bool(over) and not counted and not shared
 
 
-def _is_meant(name: str, stop: ast.stmt) -> bool:
+def _is_meant(region: Region) -> bool:
     """A cold start or a whole job measured on purpose, by its names and words."""
-    text = (name + ast.unparse(stop)).lower()
+    text = region.told().lower()
     return any(word in text for word in _MEANT)
 
 
 RULE = Rule(
     code="H305",
     name="timing-includes-loading",
-    on=(ast.Assign,),
+    on=(ast.Assign, ast.With),
     words=("time",),
     remedy="Load and warm up first; time the runs alone, and the cold start apart.",
     check=check,
