@@ -2,7 +2,8 @@
 
 ## What it does
 Finds a model (torch, Keras, ONNX Runtime) run in a `for` loop or comprehension on `x[None]`, `x.unsqueeze(0)`,
-`X[i:i+1]` of the loop's own element, with no state carried from round to round. Loops that draw each row or print a
+`X[i:i+1]` of the loop's own element (in torch, on the bare row of a table too: `torch.tensor(df.values)`, an array
+whose two dimensions are written), with no state carried from round to round. Loops that draw each row or print a
 handful, streams, rows called texts or tokens, what is left to do where a batch has failed, rounds that explain or show
 their rows, and files that time single runs are left alone.
 
@@ -38,6 +39,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.once import draws, shows_few
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import input_of, is_one_sample, model_changes, only_from_target, value_of
+from hasten.doctor.tables import is_row
 
 _PER_ROW = ("backward", "grad", "GradientTape", "gradient")  # gradients of single rows are wanted
 _WORDS = re.compile(r"(^|_)(ids|tokens?|texts?|prompts?|sentences?|words)(_|$)")
@@ -57,7 +59,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     data = input_of(node)
     if code.is_a(node.func, makers.KERAS_MODEL) and code.is_a(data, makers.NUMPY):
         return  # H004 says it already
-    if data is None or not is_one_sample(data, code) or not only_from_target(data, loop, code):
+    if data is None or not only_from_target(data, loop, code):
+        return
+    plain = not is_one_sample(data, code)
+    if plain and not _is_plain_row(node, data, code):
         return
     if model_changes(node.func, loop, code) or code.in_layer(node) or _carries_state(node, loop, code):
         return
@@ -67,7 +72,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return  # a language model goes on from what it has read
     if any(k.arg in ("input_ids", "attention_mask") for k in node.keywords) or _is_of_words(data):
         return  # texts are of unlike lengths
-    if _differs_in_length(data, loop, code) or _is_made_unseen(loop, code) or _measures_row(loop):
+    if _differs_in_length(data, loop, code) or (not plain and _is_made_unseen(loop, code)) or _measures_row(loop):
         return
     if _is_run_whole_too(node, data, code) or _is_layer_of_many(node, loop, code) or _is_fallback(node, code):
         return
@@ -81,6 +86,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     ):
         return
     yield hit(node, "the model runs on one row a round; one batch of all rows does the same work once")
+
+
+def _is_plain_row(node: ast.Call, data: ast.expr, code: Code) -> bool:
+    """True for a row without a batch's dimension, which torch's dense layers take: `net(row)`, of a table's rows."""
+    alone = len(node.args) == 1 and not node.keywords
+    return alone and code.is_a(node.func, makers.TORCH_MODULE) and is_row(data, code)
 
 
 def _carries_state(node: ast.Call, loop: ast.AST, code: Code) -> bool:
