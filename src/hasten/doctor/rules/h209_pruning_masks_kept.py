@@ -35,11 +35,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from hasten.doctor.clocks import is_clock, networks, regions
+from hasten.doctor.clocks import is_clock, network, networks, regions
 from hasten.doctor.code import Code
-from hasten.doctor.rule import Hit, Rule, hit
+from hasten.doctor.rule import Hit, Rule, argument, hit
 
 _TORCH = "torch.nn.utils.prune."
+_REPEATERS = ("timeit.timeit", "timeit.repeat", "timeit.Timer", "torch.utils.benchmark.Timer")
 _KERAS = "tensorflow_model_optimization.sparsity.keras."
 
 
@@ -83,15 +84,27 @@ def _ships(code: Code) -> bool:
 
 
 def _times(code: Code) -> bool:
-    return any(is_clock(c, code) for c in code.calls) and not code.mentions(".backward(", "epoch")
+    return any(is_clock(c, code) or code.qualified(c.func) in _REPEATERS for c in code.calls) and not code.mentions(
+        ".backward(", "epoch"
+    )
 
 
 def _is_timed_after(node: ast.Call, code: Code) -> bool:
     """True where the same function, or the module's own lines, then time the run of a model."""
     function = code.function(node)
-    later = (n for n in code.names.nodes if isinstance(n, ast.Assign) and n.lineno > node.lineno)
+    timed = (ast.Assign, ast.With, ast.Call)
+    later = (n for n in code.names.nodes if isinstance(n, timed) and n.lineno > node.lineno)
     starts = (s for s in later if code.function(s) is function)
-    return any(networks(region.body, code) for start in starts for region in regions(start, code))
+    return any(_repeats_model(s, code) or any(networks(r.body, code) for r in regions(s, code)) for s in starts)
+
+
+def _repeats_model(call: ast.AST, code: Code) -> bool:
+    """True for `timeit.timeit(lambda: model(x), number=100)`."""
+    if not isinstance(call, ast.Call) or code.qualified(call.func) not in _REPEATERS:
+        return False
+    repeated = argument(call, 0, "stmt")
+    run = repeated.body if isinstance(repeated, ast.Lambda) else None
+    return run is not None and any(isinstance(n, ast.Call) and network(n, code) for n in ast.walk(run))
 
 
 RULE = Rule(
