@@ -1,9 +1,10 @@
 """Softmax applied twice.
 
 ## What it does
-Finds `softmax(softmax(x))`, a cross-entropy loss of torch on what already went through softmax (in the expression, in
-the model's `forward`, at the end of a `Sequential`), Keras' `from_logits=True` after a softmax layer, and a softmax of
-what a Keras model answers whose last layer is one: `tf.nn.softmax(model.predict(x)[0])`, a `Softmax` layer behind it.
+Finds `softmax(softmax(x))` and `log_softmax(softmax(x))`, a cross-entropy loss of torch on what already went through
+softmax (in the expression, in the model's `forward`, at the end of a `Sequential`), Keras' `from_logits=True` after a
+softmax layer, and a softmax of what a Keras model answers whose last layer is one:
+`tf.nn.softmax(model.predict(x)[0])`, a `Softmax` layer behind it.
 
 ## Why is this bad
 `CrossEntropyLoss` takes logits and applies log-softmax itself. A second softmax squeezes the answers together: training
@@ -45,6 +46,8 @@ _SOFTMAX = (
     "keras.activations.softmax",
     "keras.ops.softmax",
 )
+_LOG = ("torch.log_softmax", "torch.nn.functional.log_softmax", "tensorflow.nn.log_softmax")
+_MODULES = ("torch.nn.Softmax", "torch.nn.Softmax2d", "torch.nn.LogSoftmax")
 _WRONG = re.compile(r"(^|_)(wrong|bad|incorrect|double|twice)(_|$)")
 _TORCH_LOSS = "torch.nn.functional.cross_entropy"
 _KERAS_LOSSES = ("CategoricalCrossentropy", "SparseCategoricalCrossentropy")
@@ -55,9 +58,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if _is_shown_wrong(code.statement(node)):
         return
-    if code.qualified(node.func) in _SOFTMAX and node.args:
+    name = code.qualified(node.func)
+    if (name in _SOFTMAX or name in _LOG or _is_softmax_module(node.func, code)) and node.args:
         if _is_softmax(node.args[0], code):
-            yield hit(node, "softmax of a softmax")
+            yield hit(node, f"{'log-softmax' if name in _LOG else 'softmax'} of a softmax")
     elif _is_method_softmax(node) and isinstance(node.func, ast.Attribute) and _is_softmax(node.func.value, code):
         yield hit(node, "softmax of a softmax")
     elif _is_torch_loss(node, code):
@@ -75,7 +79,18 @@ def _is_shown_wrong(statement: ast.stmt) -> bool:
 
 
 def _is_method_softmax(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "softmax"
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("softmax", "log_softmax")
+    )
+
+
+def _is_softmax_module(called: ast.expr, code: Code) -> bool:
+    """True for `self.softmax` and `nn.Softmax(dim=1)`, modules of torch that are about to run."""
+    kind = code.kind(called)
+    made = kind.made if kind is not None and kind.name == makers.TORCH_MODULE and kind.local is None else None
+    return made is not None and code.qualified(made.func) in _MODULES
 
 
 def _is_torch_loss(node: ast.Call, code: Code) -> bool:
@@ -108,14 +123,16 @@ def _is_softmax(node: ast.expr, code: Code, depth: int = 4) -> bool:
         and code.is_a(value.func.value, makers.TORCH_TENSOR)
     ):
         return True
-    kind = code.kind(value.func)
-    if kind is None or kind.name != makers.TORCH_MODULE:
+    run = value.func.value if isinstance(value.func, ast.Attribute) and value.func.attr == "forward" else value.func
+    kind, own = code.kind(run), code.names.class_of_self(run)
+    if own is None and (kind is None or kind.name != makers.TORCH_MODULE):
         return False
-    if kind.local is not None:
-        forward = code.definitions.method(kind.local, "forward")
+    local = own or (kind.local if kind is not None else None)
+    if local is not None:
+        forward = code.definitions.method(local, "forward")
         returned = [r for r in code.definitions.returns(forward) if r is not None] if forward is not None else []
         return bool(returned) and all(_is_softmax(r, code, depth - 1) for r in returned)
-    return kind.made is not None and _ends_in_softmax(kind.made, code)
+    return kind is not None and kind.made is not None and _ends_in_softmax(kind.made, code)
 
 
 def _is_one_of_many(node: ast.Name, code: Code) -> bool:
@@ -132,6 +149,9 @@ def _ends_in_softmax(made: ast.Call, code: Code) -> bool:
     if name in ("torch.nn.Softmax", "torch.nn.Softmax2d"):
         return True
     last = made.args[-1] if name == "torch.nn.Sequential" and made.args else None
+    if isinstance(last, ast.Call) and code.qualified(last.func) == "collections.OrderedDict" and last.args:
+        named = last.args[0].elts[-1] if isinstance(last.args[0], ast.List) and last.args[0].elts else None
+        last = named.elts[-1] if isinstance(named, ast.Tuple) else None
     return isinstance(last, ast.Call) and _ends_in_softmax(last, code)
 
 
