@@ -74,7 +74,7 @@ def _wrapped(node: ast.Call, code: Code) -> Iterator[Hit]:
         kind = code.kind(call.func) if call.args else None
         if kind is None or kind.name != makers.TF_FUNCTION or kind.made is not node:
             continue
-        if not bends_to_shapes(call, code) and _serves(call, code):
+        if not bends_to_shapes(call, code) and (_serves(call, code) or _is_fed_elements(node, call, code)):
             yield hit(node, f"it is called with outside data on line {call.lineno} and has no input_signature")
             return
 
@@ -98,6 +98,18 @@ def _serves(call: ast.Call, code: Code) -> bool:
     if loop is None:
         return False
     return any(_is_array(a, code) and code.depends_on_round(a, loop) for a in call.args)
+
+
+def _is_fed_elements(node: ast.Call, call: ast.Call, code: Code) -> bool:
+    """True for a traced Keras model that a loop gives its own elements, made tensors there: they were none before."""
+    loop = code.loop(call)
+    if loop is None or not code.is_a(node.args[0], makers.KERAS_MODEL):
+        return False
+    made = value_of(call.args[0], code)
+    given = (
+        made.args[0] if isinstance(made, ast.Call) and code.qualified(made.func) in _OF_ARRAYS and made.args else None
+    )
+    return isinstance(given, ast.Name) and code.kind(given) is None and code.depends_on_round(given, loop)
 
 
 def _is_array(given: ast.expr, code: Code) -> bool:
