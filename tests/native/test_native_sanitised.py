@@ -110,7 +110,8 @@ OTHERWISE: dict[str, Callable[[Isa], Program]] = {
         recurrent("LSTM", 3, 5, 67, batch=2), "case", target, precision="bfloat16"
     ),
     "float16": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="float16"),
-    "int11-weights": lambda target: program_of(
+    "int11-weights": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="int11-weights"),
+    "int11-weights by two": lambda target: program_of(
         mlp([67, 131, 70, 5]), "case", target, precision="int11-weights", threads=2
     ),
     "int8-weights": lambda target: program_of(mlp([67, 131, 5]), "case", target, precision="int8-weights"),
