@@ -68,9 +68,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    subjects = _subjects(options.model)
+    chosen = subjects(options.model)
     result: dict[str, Any] = {"conditions": _conditions(options), "models": []}
-    for subject in subjects:
+    for subject in chosen:
         print(f"{subject.name}: ", end="", flush=True)
         try:
             found = _one(subject, options)
@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> None:
     print(f"samples: {RESULTS}/samples; figures: {options.json}")
 
 
-def _subjects(wanted: list[str]) -> list[Subject]:
+def subjects(wanted: list[str]) -> list[Subject]:
     """Every model that is there, or those named."""
     found: dict[str, list[Path]] = {}
     for folder in ("seeds", "real"):
@@ -175,10 +175,10 @@ def _timed(options: argparse.Namespace) -> dict[str, Any]:
     chosen = {}
     for label, path in given["bundles"].items():
         found.calls[label], chosen[label] = _hasten(Path(path), found.inputs)
-    answers = {label: _flat(call()) for label, call in found.calls.items()}
+    answers = {label: flat(call()) for label, call in found.calls.items()}
     load = _load()
     rounds = take_turns(found.calls, options.seconds, options.seed)
-    _keep(given["name"], rounds)
+    keep(given["name"], rounds)
     return {
         "name": given["name"],
         "inputs": ["x".join(map(str, a.shape)) for a in found.inputs],
@@ -249,11 +249,11 @@ def _error(a: list[np.ndarray], b: list[np.ndarray]) -> float | None:
     )
 
 
-def _flat(y: Any) -> list[np.ndarray]:
+def flat(y: Any) -> list[np.ndarray]:
     return [np.asarray(v) for v in (y if isinstance(y, (list, tuple)) else [y])]
 
 
-def _keep(name: str, rounds: Mapping[str, list[Samples]]) -> None:
+def keep(name: str, rounds: Mapping[str, list[Samples]]) -> None:
     """Nanoseconds of every call, and how many belong to each round."""
     folder = RESULTS / "samples"
     folder.mkdir(parents=True, exist_ok=True)
