@@ -22,7 +22,9 @@ _BASES = re.compile(
 _METHODS = words("get post put handle predict inference initialize_request do_GET do_POST execute")
 _EVENTS = words("click submit change upload input select stop_recording stream")
 _PAGES = frozenset(("gradio.Interface", "gradio.ChatInterface"))
-_DECORATORS = frozenset(("bentoml.api", "ray.serve.batch", "modal.method", "modal.web_endpoint"))
+_REGISTERS = words("Route add_url_rule add_api_route add_route add_get add_post add_put Subscriber create_subscription")
+_VERBS = frozenset(f"aiohttp.web.{verb}" for verb in ("get", "post", "put", "patch", "delete", "route"))
+_DECORATORS = frozenset(("celery.shared_task", "bentoml.api", "ray.serve.batch", "modal.method", "modal.web_endpoint"))
 
 
 def is_handler(function: Function, kinds: Kinds) -> bool:
@@ -30,6 +32,8 @@ def is_handler(function: Function, kinds: Kinds) -> bool:
     if function.name in ONCE:
         return False
     if any(_is_route(d, kinds) for d in function.decorator_list):
+        return True
+    if _is_registered(function, kinds) or ("paho" in kinds.names.roots and _is_told_messages(function, kinds)):
         return True
     owner = kinds.names.parents.get(function)
     if isinstance(owner, ast.ClassDef):
@@ -45,6 +49,33 @@ def _is_route(decorator: ast.expr, kinds: Kinds) -> bool:
     if kinds.names.qualified(target) in _DECORATORS:
         return True
     return isinstance(target, ast.Attribute) and target.attr in _ROUTES and kinds.is_a(target.value, makers.WEB_APP)
+
+
+def _is_registered(function: Function, kinds: Kinds) -> bool:
+    """True for what a router is handed, `Route("/p", predict)`, or a topic's subscriber of ROS: `self.on_image`."""
+    named = kinds.calls.by_last_name
+    calls = [c for name in _REGISTERS for c in named.get(name, [])]
+    verbs = (c for name in ("get", "post", "put", "patch", "delete", "route") for c in named.get(name, []))
+    calls += [c for c in verbs if kinds.names.qualified(c.func) in _VERBS]
+    return any(_means(given, function, kinds) for c in calls for given in (*c.args, *(k.value for k in c.keywords)))
+
+
+def _is_told_messages(function: Function, kinds: Kinds) -> bool:
+    """True for ``client.on_message = answer``, of MQTT."""
+    assigned = (n for n in kinds.names.nodes if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Attribute))
+    told = (n.value for n in assigned if getattr(n.targets[0], "attr", "") == "on_message")
+    return any(_means(value, function, kinds) for value in told)
+
+
+def _means(given: ast.expr, function: Function, kinds: Kinds) -> bool:
+    """True for a function's own name, and for `self.` and a method's in its class."""
+    if isinstance(given, ast.Attribute) and given.attr == function.name:
+        return kinds.names.class_of_self(given.value) is kinds.names.parents.get(function)
+    return (
+        isinstance(given, ast.Name)
+        and given.id == function.name
+        and kinds.definitions.function_named(given) is function
+    )
 
 
 def _is_on_page(function: Function, kinds: Kinds) -> bool:

@@ -81,6 +81,8 @@ _EXACT = {
     "openvino.compile_model": OPENVINO,
     "openvino.Core": OPENVINO_CORE,
     "openvino.runtime.Core": OPENVINO_CORE,
+    "aiohttp.web.RouteTableDef": WEB_APP,
+    "celery.Celery": WEB_APP,
     "flask.Flask": WEB_APP,
     "flask.Blueprint": WEB_APP,
     "fastapi.FastAPI": WEB_APP,
@@ -162,6 +164,7 @@ WRAPPERS = {
     "tensorflow.function": TF_FUNCTION,
     "copy.deepcopy": "",
     "copy.copy": "",
+    "functools.partial": "",
 }
 
 CLASS_MAKERS = ("from_pretrained", "load_from_checkpoint", "from_config")
