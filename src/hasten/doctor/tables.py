@@ -25,6 +25,8 @@ _THROUGH = ("tqdm", "enumerate", "zip", "list")
 def is_row(node: ast.expr, code: Code) -> bool:
     """True for the element of a loop over a table, and for ``X[i]`` of one: a row alone, perhaps converted."""
     node = _unconverted(node, code)
+    if _is_of_record(node, code):
+        return True
     if isinstance(node, ast.Subscript):
         return isinstance(node.slice, ast.Name) and _is_table(node.value, code)
     bindings = _reaching(node, code) if isinstance(node, ast.Name) else []
@@ -40,6 +42,27 @@ def is_row(node: ast.expr, code: Code) -> bool:
         path = path[1:] if name in ("zip", "enumerate") else path
         value = value.args[place] if place < len(value.args) else None
     return value is not None and not path and _is_table(value, code)
+
+
+def _is_of_record(node: ast.expr, code: Code) -> bool:
+    """True for `row[1:]`, `row.values` and `[row.a, row.b]`, the row of pandas' `itertuples` or `iterrows`."""
+    if not code.imports("pandas"):
+        return False
+    if isinstance(node, (ast.List, ast.Tuple)):
+        fields = [e.value for e in node.elts if isinstance(e, (ast.Attribute, ast.Subscript))]
+        return len(fields) == len(node.elts) > 0 and all(_is_record(f, code) for f in fields)
+    cut = isinstance(node, ast.Subscript) and isinstance(node.slice, (ast.Slice, ast.List))
+    if cut or (isinstance(node, ast.Attribute) and node.attr == "values"):
+        node = node.value  # type: ignore[attr-defined]
+    return _is_record(node, code)
+
+
+def _is_record(node: ast.expr, code: Code) -> bool:
+    bindings = _reaching(node, code) if isinstance(node, ast.Name) else []
+    made = bindings[0].value if len(bindings) == 1 and bindings[0].role == "element" else None
+    asked = _last(made.func) if isinstance(made, ast.Call) else ""
+    path = bindings[0].path if bindings else ()
+    return (asked, path) in (("itertuples", ()), ("iterrows", (1,)))
 
 
 def _unconverted(node: ast.expr, code: Code) -> ast.expr:
