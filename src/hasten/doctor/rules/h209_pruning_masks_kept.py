@@ -95,7 +95,14 @@ def _is_timed_after(node: ast.Call, code: Code) -> bool:
     timed = (ast.Assign, ast.With, ast.Call)
     later = (n for n in code.names.nodes if isinstance(n, timed) and n.lineno > node.lineno)
     starts = (s for s in later if code.function(s) is function)
-    return any(_repeats_model(s, code) or any(networks(r.body, code) for r in regions(s, code)) for s in starts)
+    return any(_times_model(s, code) for s in starts)
+
+
+def _times_model(node: ast.AST, code: Code) -> bool:
+    """True for what times the run of a model, and for the call of a function of the file that does."""
+    helper = code.function_run(node) if isinstance(node, ast.Call) else None
+    inner = ast.walk(helper) if helper is not None else iter((node,))
+    return any(_repeats_model(n, code) or any(networks(r.body, code) for r in regions(n, code)) for n in inner)
 
 
 def _repeats_model(call: ast.AST, code: Code) -> bool:
