@@ -1,5 +1,5 @@
-"""Which functions answer requests: routes, servicers' methods, serving classes' predict, cloud functions, and what a
-Gradio page runs at each click."""
+"""Which functions answer requests: routes, servicers' methods, serving classes' predict, cloud functions, tasks of a
+queue, subscribers of a topic, and what a Gradio page runs at each click."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """A GPU model timed without `torch.cuda.synchronize()`.
 
 ## What it does
-Finds a torch model run between two readings of a clock (or in `with Timer():`, written in the same file), in a file
-that uses CUDA or moves things to a device it does not name, with nothing in between that waits for the device
-(`synchronize`, `.item()`, `.cpu()`, printing) or may do so: detectors, which count their boxes, questions about the
-answer and functions that are handed it are left alone.
+Finds a torch model run between two readings of a clock (or in `with Timer():`, written in the same file, or in what
+`timeit` or pytest-benchmark repeats), in a file that uses CUDA or moves things to a device it does not name, with
+nothing in between that waits for the device (`synchronize`, `.item()`, `.cpu()`, printing) or may do so: detectors,
+which count their boxes, questions about the answer and functions that are handed it are left alone.
 
 ## Why is this bad
 CUDA calls return as soon as the work is queued: the clock measures the queueing.
@@ -29,8 +29,8 @@ print(time.perf_counter() - start)
 ```
 
 ## Fix safety
-Safe: waiting changes no result; it is put before both readings. Not offered where the device has no name, or a
-`with` does the timing.
+Safe: waiting changes no result; it is put before both readings. Not offered where the device has no name, or
+where a `with` or a function does the timing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from collections.abc import Iterator
 from hasten.doctor import makers
 from hasten.doctor.clocks import device_work, network, regions
 from hasten.doctor.code import Code
-from hasten.doctor.rule import Edit, Hit, Rule, hit
+from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 from hasten.doctor.samples import value_of
 from hasten.doctor.waits import may_wait
 
@@ -54,6 +54,9 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Timed device work that nobody waits for."""
     if not code.imports("torch") or not (code.uses_gpu or code.fact(_has_device)):
         return
+    if isinstance(node, ast.Call):
+        yield from _repeated(node, code)
+        return
     for region in regions(node, code):
         run = device_work(region.body, code)
         if run is None or _trains(region.body) or _is_on_cpu(run, code):
@@ -62,14 +65,32 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if _waits_in_stop(region.stop) or _sums_up(region.body) or _is_over_data(run, region.start, code):
             continue
-        if _is_other_device(run, code) or _is_given_objects(run, code) or _waits_by_itself(run, code):
-            continue
-        if may_wait(run, region.body, code):
+        if _is_seen_to(run, code) or may_wait(run, region.body, code):
             continue
         # Where the device is unknown, `torch.cuda.synchronize()` might not run.
         named = code.uses_gpu and region.timer is None
         edits = _edits(region.start, region.stop, code) if named else ()
         yield hit(region.reading, "the clock stops while the GPU still works", *edits, safe=True)
+
+
+def _repeated(call: ast.Call, code: Code) -> Iterator[Hit]:
+    """`timeit.timeit(lambda: net(x))`, and pytest-benchmark's `benchmark(lambda: net(x))`."""
+    function = code.function(call)
+    tests = function is not None and function.name.startswith("test_") and getattr(call.func, "id", "") == "benchmark"
+    if not tests and code.qualified(call.func) not in ("timeit.timeit", "timeit.repeat"):
+        return
+    repeated = argument(call, 0, "stmt")
+    if not isinstance(repeated, ast.Lambda):
+        return
+    body: tuple[ast.stmt, ...] = (ast.Expr(repeated.body),)
+    run = device_work(body, code)
+    if run is not None and not _is_on_cpu(run, code) and not _is_seen_to(run, code) and not may_wait(run, body, code):
+        yield hit(call, "what is timed ends while the GPU still works")
+
+
+def _is_seen_to(run: ast.Call, code: Code) -> bool:
+    """True on another device, and for models that wait for the GPU themselves."""
+    return _is_other_device(run, code) or _is_given_objects(run, code) or _waits_by_itself(run, code)
 
 
 def _has_device(code: Code) -> bool:
@@ -179,8 +200,8 @@ def _edits(start: ast.stmt, stop: ast.stmt, code: Code) -> tuple[Edit, ...]:
 RULE = Rule(
     code="H303",
     name="no-synchronize",
-    on=(ast.Assign, ast.With),
-    words=("time",),
+    on=(ast.Assign, ast.With, ast.Call),
+    words=("time", "benchmark"),
     remedy="Call torch.cuda.synchronize() before each reading of the clock.",
     check=check,
 )
