@@ -44,7 +44,9 @@ class Calls:
         owner = self.names.parents.get(function)
         if function.name == "__init__" and isinstance(owner, ast.ClassDef):
             built = self.by_last_name.get(owner.name, [])
-            return [c for c in built if self.definitions.class_named(c.func) is owner]
+            own = self.by_last_name.get("cls", [])  # `return cls(net)`, of its class methods
+            made = [c for c in own if isinstance(c.func, ast.Name) and self.names.class_of_self(c.func) is owner]
+            return [*(c for c in built if self.definitions.class_named(c.func) is owner), *made]
         return [c for c in self.by_last_name.get(function.name, []) if self.function_of(c) is function]
 
     def arguments(self, function: Function, name: str) -> list[ast.expr]:

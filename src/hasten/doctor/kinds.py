@@ -221,9 +221,15 @@ class Kinds:
 
     def _parameter(self, binding: Binding) -> Kind | None:
         declared = annotated(binding.value, self.names, self.definitions)
-        if declared is not None or binding.function is None or isinstance(binding.function, ast.Lambda):
+        if binding.function is None or isinstance(binding.function, ast.Lambda):
             return declared
-        return agree([self.of(a) for a in self.calls.arguments(binding.function, binding.name)])
+        if declared is not None and (declared.local is not None or declared.name != makers.TORCH_MODULE):
+            return declared
+        given = [self.of(a) for a in self.calls.arguments(binding.function, binding.name)]
+        if declared is None:
+            return agree(given)
+        same = agree([declared, *given]) is not None and len({k.made for k in given if k is not None}) == 1
+        return given[0] if same else declared  # `net: nn.Module` says what it is, and not what made it
 
     def _attribute(self, node: ast.Attribute) -> Kind | None:
         owner = self._owner(node.value)
