@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -307,8 +308,12 @@ def test_when_nothing_passes_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [({}, 0.0, 2e-6), ({"precision": "bfloat16"}, 1e-4, 4e-2), ({"math": "fast"}, 0.0, 2e-6)],
+)
 def test_the_source_is_asked_what_rounding_changes(
-    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], least: float, most: float
 ) -> None:
     seen: dict[str, float] = {}
 
@@ -320,9 +325,26 @@ def test_the_source_is_asked_what_rounding_changes(
 
     monkeypatch.setattr(pipeline_module, "search", looked_at)
     with pytest.raises(VerifyError):
-        study(model_file, output=tmp_path / "m.hasten", settings=QUICK)
+        study(model_file, output=tmp_path / "m.hasten", settings=dataclasses.replace(QUICK, **asked))
     assert seen["ones"] == seen["zeros"] == 0.0
-    assert 0.0 < seen["large"] < 2e-6
+    assert least < max(seen.values()) < most
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_tolerance_of_ones_own_is_held_as_it_is(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    seen: list[Plan] = []
+
+    def looked_at(plan: Plan, on_event: object, builds: object) -> tuple[Trial, ...]:
+        seen.append(plan)
+        return ()
+
+    monkeypatch.setattr(pipeline_module, "search", looked_at)
+    own = dataclasses.replace(QUICK, precision=precision, tolerance=1e-2)
+    with pytest.raises(VerifyError):
+        study(model_file, output=tmp_path / "m.hasten", settings=own)
+    assert seen[0].checks[1].nearby is None
 
 
 def test_when_nothing_keeps_within_the_bounds_they_are_named(model_file: Path, tmp_path: Path) -> None:

@@ -222,6 +222,24 @@ def test_nearby_inputs_are_one_rounding_away() -> None:
     assert ((off >= 1) & (off <= 2)).all()
 
 
+@pytest.mark.parametrize(
+    ("precision", "rounding", "of_largest"),
+    [("float16", 2**-11, False), ("bfloat16", 2**-8, False), ("int11", 1 / 2046, True), ("int8", 1 / 254, True)],
+)
+def test_nearby_inputs_of_a_precision_are_one_of_its_roundings_away(precision, rounding, of_largest) -> None:
+    values = F32([0.0, 3.0, 0.3, -1.7, 1e-3, 50.5, np.inf, np.nan])
+    (moved,) = nearby_inputs((values,), np.random.default_rng(0), precision)
+    assert moved.dtype == F32 and moved[:2].tolist() == [0.0, 3.0] and np.array_equal(moved[6:], values[6:], True)
+    size = 50.5 if of_largest else np.abs(values[2:6])
+    assert np.abs(moved[2:6] - values[2:6]) == pytest.approx(size * rounding, rel=1e-2)
+
+
+def test_no_rounding_is_finer_than_that_of_the_array() -> None:
+    values = np.float16([0.3, -1.7])
+    (moved,) = nearby_inputs((values,), np.random.default_rng(0), "float16")
+    assert (np.abs(moved - values) >= np.spacing(np.abs(values))).all()
+
+
 def _deep(x, order):
     """tanh of a deep network in float32, its sums in the given order: saturated, so that its size hides its terms."""
     rng = np.random.default_rng(1)

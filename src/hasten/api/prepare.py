@@ -247,16 +247,19 @@ def _checks(source: Source, settings: Settings, examples: Sequence[Sequence[Arra
     for name in names[1:]:
         expected[name] = source.reference(inputs[name])
     asked = {name: inputs[name] for name in names}
-    return record_checks(folder, asked, expected, None if slow > _SLOW_S else _nearby(source, asked, expected))
+    as_given = slow > _SLOW_S or settings.tolerance is not None  # a tolerance of the user's own is never widened
+    return record_checks(
+        folder, asked, expected, None if as_given else _nearby(source, asked, expected, settings.rounding)
+    )
 
 
 def _nearby(
-    source: Source, inputs: Mapping[str, Sequence[Array]], expected: Mapping[str, Sequence[Array]]
+    source: Source, inputs: Mapping[str, Sequence[Array]], expected: Mapping[str, Sequence[Array]], rounding: str
 ) -> dict[str, Sequence[Array]]:
     """The source's answers to what lies one rounding from ``inputs``."""
     rng, found = np.random.default_rng(0), dict(expected)
     for name, arrays in inputs.items():
-        moved = nearby_inputs(arrays, rng)
+        moved = nearby_inputs(arrays, rng, rounding)
         if not all(map(np.array_equal, arrays, moved)):
             found[name] = source.reference(moved)
     return found

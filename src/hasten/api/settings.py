@@ -117,7 +117,14 @@ class Settings:
             return None
         if self.precision in ("float32", "auto"):
             return Tolerance.named("float16") if self.math == "fast" else None
-        return Tolerance.named(self.precision.removesuffix("-dynamic").removesuffix("-weights"))
+        return Tolerance.named(self.rounding)
+
+    @property
+    def rounding(self) -> str:
+        """The precision whose rounding no answer needs to keep apart, by the names of ``Tolerance.named``."""
+        if self.precision == "auto" or self.data is not None:
+            return "float32"
+        return self.precision.removesuffix("-dynamic").removesuffix("-weights")
 
     @property
     def bounds(self) -> Bounds:

@@ -82,7 +82,8 @@ class Checks:
     inputs: Path
     expected: Path
     nearby: Path | None = None
-    """The source's answers where every float of an input is one rounding away; None: it was not asked."""
+    """The source's answers where every float of an input is one rounding away, which no answer needs to keep apart;
+    None: it was not asked, or a tolerance of the user's own holds as it is."""
 
     def read_expected(self) -> list[tuple[Array, ...]]:
         """The source's answers, check by check."""

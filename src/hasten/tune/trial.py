@@ -20,7 +20,6 @@ from hasten.tune.isolation import Child, ChildFailed, FellSilent
 from hasten.tune.plan import Plan
 from hasten.tune.processes import Start, spawn
 from hasten.tune.store import Store
-from hasten.types import Array
 from hasten.verify import Tolerance, accuracy_bound, compare, metric
 
 __all__ = ["Attempt", "attempt", "run_job"]
@@ -177,7 +176,7 @@ def _judge(candidate: Candidate, plan: Plan, folder: Path, answers: Path, partly
         expected = expected[: len(received)]
     by_labels = plan.labelled is not None and candidate.precision != "float32" and plan.tolerance is None
     tolerance = _tolerance(candidate, plan, by_labels)
-    found = compare(expected, received, tolerance, checks.names, _nearby(candidate, plan))
+    found = compare(expected, received, tolerance, checks.names, checks.read_nearby())
     if not found.passed or candidate.precision == "float32":
         return found
     if plan.labelled is None:
@@ -197,16 +196,11 @@ def _tolerance(candidate: Candidate, plan: Plan, by_labels: bool) -> Tolerance:
     return found.for_source(plan.computes_in, plan.steps, plan.spread)
 
 
-def _nearby(candidate: Candidate, plan: Plan) -> list[tuple[Array, ...]]:
-    """What shows how far rounding alone takes the source's answers; a tolerance of the user's own holds as it is."""
-    return plan.checks[candidate.batch].read_nearby() if plan.tolerance is None else []
-
-
 def _judge_again(candidate: Candidate, plan: Plan, answers: Path) -> str | None:
     """None where the answers after thousands of calls are still right, else the reason."""
     checks, received = plan.checks[candidate.batch], read_groups(answers)
     by_labels = plan.labelled is not None and candidate.precision != "float32" and plan.tolerance is None
     tolerance = _tolerance(candidate, plan, by_labels)
     expected = checks.read_expected()[: len(received)]
-    found = compare(expected, received, tolerance, checks.names, _nearby(candidate, plan))
+    found = compare(expected, received, tolerance, checks.names, checks.read_nearby())
     return None if found.passed else f"answers changed in the course of many calls: {found.reason}"

@@ -34,19 +34,29 @@ def edge_inputs(
     return found
 
 
-def nearby_inputs(arrays: Sequence[Array], rng: np.random.Generator) -> tuple[Array, ...]:
+def nearby_inputs(arrays: Sequence[Array], rng: np.random.Generator, precision: str = "float32") -> tuple[Array, ...]:
     """The arrays with every float one rounding up or down; whole numbers stay, since they may count or index.
 
-    What a model answers to them and to ``arrays`` differs by as much as its answers mean nothing.
+    What a model answers to them and to ``arrays`` differs by as much as its answers mean nothing. ``precision``: whose
+    rounding, by the names of ``Tolerance.named``; never finer than that of an array's own dtype.
     """
-    return tuple(_nearby(np.asarray(array), rng) for array in arrays)
+    return tuple(_nearby(np.asarray(array), rng, precision) for array in arrays)
 
 
-def _nearby(array: Array, rng: np.random.Generator) -> Array:
-    if array.dtype.kind != "f":
+# At most so far does rounding to nearest take a value: as a part of it, or of the largest of its array.
+_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+_ROUNDING_OF_LARGEST = {"int11": 0.5 / 1023, "int8": 0.5 / 127}
+
+
+def _nearby(array: Array, rng: np.random.Generator, precision: str) -> Array:
+    if array.dtype.kind != "f" or array.size == 0:
         return array
-    step = np.finfo(array.dtype).eps * rng.choice((-1.0, 1.0), array.shape)
-    return np.where(array == np.rint(array), array, array * (1.0 + step)).astype(array.dtype)
+    size = np.abs(array.astype(np.float64)) * max(float(np.finfo(array.dtype).eps), _ROUNDING.get(precision, 0.0))
+    if precision in _ROUNDING_OF_LARGEST:
+        size = np.maximum(size, np.abs(array[np.isfinite(array)]).max(initial=0.0) * _ROUNDING_OF_LARGEST[precision])
+    with np.errstate(invalid="ignore"):  # infinities stay as well
+        moved = array + size * rng.choice((-1.0, 1.0), array.shape)
+    return np.where(array == np.rint(array), array, moved).astype(array.dtype)
 
 
 # Large drives exp, tanh and softmax into their clamps; larger still would only compare overflow with overflow.
