@@ -2,13 +2,14 @@
 
 ## What it does
 Finds a tensor converted round by round only to be appended to a list or added to a sum: elements of a tensor read one
-by one, and results of a model kept one by one outside training: numbers, classes that are put together afterwards, and
-answers of a model whose last layer, seen in the file, gives few numbers. Whole answers of any other model are left
-alone, for they may leave the device to free its memory.
+by one, and results of a model kept one by one outside training. Where they leave a device (`.cpu()`, or a file that
+names one), these are numbers, classes, answers of a model whose last layer, seen in the file, gives few numbers, and
+answers that are put together afterwards; whole answers of any other model are left alone, and so are those beside which
+a comment speaks of memory: they may leave the device to free it.
 
 ## Why is this bad
 Each conversion waits for all the work queued before it, crosses from C++ to Python, and on a GPU copies over the bus.
-One conversion of all results does it once.
+One conversion of all results does it once. On a CPU it saves the crossings alone.
 
 ## Cost
 A microsecond an element on a CPU; on a GPU a full synchronisation, tens of microseconds, each round.
@@ -36,8 +37,8 @@ import re
 from collections.abc import Iterator
 
 from hasten.doctor import makers
+from hasten.doctor.answers import is_small, last_name
 from hasten.doctor.code import Code
-from hasten.doctor.heads import gives_few
 from hasten.doctor.once import is_printed_each
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import comes_from, is_chunked, value_of
@@ -46,8 +47,6 @@ from hasten.doctor.words import words
 _CONVERSIONS = ("item", "tolist", "numpy", "cpu")
 _LOADERS = (makers.TORCH_LOADER, makers.TF_DATASET)
 _OWN = ("__init__", "tolist", "item", "numpy")  # a tensor class' own conversion has no other to call
-_JOINS = words("concatenate concat cat stack vstack hstack array asarray tensor mean sum")
-_REDUCES = frozenset(("argmax", "topk"))
 _SEVERAL = frozenset(words("linspace arange split chunk unbind meshgrid topk sort tensor_split broadcast_tensors"))
 _LIBRARIES = frozenset(words("torch torchvision torchaudio tensorflow keras numpy math einops tqdm"))
 _TAKES_OFF = re.compile("^numpy$|^tolist$|to_?list$|(to|2)_?(np|numpy)$")
@@ -73,12 +72,10 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     loop = code.loop(node)
     if loop is None or not code.depends_on_round(receiver, loop) or _trains(loop):
         return
-    batches = is_chunked(loop) or _over_loader(loop, code) or _is_extending(node, code) or _makes_batches(loop, code)
-    sums = isinstance(code.statement(node), ast.AugAssign)
-    device = code.uses_gpu if sums else code.fact(_knows_device)
-    if batches and (node.func.attr != "item" or not device):
-        return  # the device's memory is freed batch by batch; without a device one number a batch waits for nothing
-    if (node.func.attr != "cpu" or code.fact(_knows_device)) and _by_element(receiver, loop, code):
+    device = code.fact(_knows_device)
+    if (node.func.attr != "cpu" or device) and _by_element(receiver, loop, code):
+        if is_chunked(loop) or _over_loader(loop, code) or _is_extending(node, code):
+            return  # the elements of a batch are no numbers
         yield hit(
             node,
             f"`.{node.func.attr}()` takes the tensor apart one element a round",
@@ -86,51 +83,11 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             safe=True,
         )
     elif (run := _from_model(receiver, loop, code)) and not _is_due(node, loop, code):
-        if not sums and not _is_small(node, loop, code) and not gives_few(run, code):
+        leaves = device or any(isinstance(n, ast.Attribute) and n.attr == "cpu" for n in ast.walk(node.func))
+        if leaves and not is_small(node, run, loop, code):
             return
-        yield hit(node, f"`.{node.func.attr}()` waits and copies in every round, only to gather the results")
-
-
-def _is_small(node: ast.Call, loop: ast.AST, code: Code) -> bool:
-    """True for numbers, and for classes that are put together afterwards; whole answers may leave to free memory."""
-    if isinstance(node.func, ast.Attribute) and node.func.attr == "item":
-        return True
-    if _is_one_number(node, code):
-        return True
-    reduced = any(_last_name(n.func) in _REDUCES for n in ast.walk(loop) if isinstance(n, ast.Call))
-    return reduced and _is_joined(node, code)
-
-
-def _is_one_number(node: ast.Call, code: Code) -> bool:
-    """True for ``model(x).numpy()[0, 0]`` and ``….tolist()[0][0]``."""
-    indices, at = 0, code.parent(node)
-    while isinstance(at, ast.Subscript):
-        axes = at.slice.elts if isinstance(at.slice, ast.Tuple) else [at.slice]
-        indices += sum(isinstance(a, ast.Constant) for a in axes)
-        at = code.parent(at)
-    return indices >= 2
-
-
-def _is_joined(node: ast.Call, code: Code) -> bool:
-    for around in code.ancestors(node):
-        if isinstance(around, ast.Call) and _last_name(around.func) in _JOINS:
-            return True
-        if isinstance(around, ast.stmt):
-            break
-    statement = code.statement(node)
-    if isinstance(statement, ast.Assign):
-        written = code.names.dotted(statement.targets[0])
-    else:
-        held = (
-            statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
-        )
-        written = code.names.dotted(held.value) if isinstance(held, ast.Attribute) else ""
-    joins = (c for c in code.calls_named(*_JOINS) if code.function(c) is code.function(node))
-    return bool(written) and any(code.names.dotted(a) == written for c in joins for a in c.args)
-
-
-def _last_name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        does = "waits and copies" if device else "converts"
+        yield hit(node, f"`.{node.func.attr}()` {does} in every round, only to gather the results")
 
 
 def _is_extending(node: ast.AST, code: Code) -> bool:
@@ -196,7 +153,7 @@ def _waits_anyway(loop: ast.AST, code: Code) -> bool:
     ):
         return True
     calls = [n for n in ast.walk(loop) if isinstance(n, ast.Call)]
-    if any(_last_name(c.func) == "isnan" or _is_tested(c, code) for c in calls):
+    if any(last_name(c.func) == "isnan" or _is_tested(c, code) for c in calls):
         return True
     helpers = {code.function_run(c) for c in calls} - {None}
     read = (c for c in calls if _is_unseen(c, code) or is_printed_each(c, loop, code))
@@ -217,7 +174,7 @@ def _is_unseen(call: ast.Call, code: Code) -> bool:
 
 def _is_tested(call: ast.Call, code: Code) -> bool:
     """True for a conversion in the test of an `if`: the round waits for it there."""
-    if _last_name(call.func) not in _CONVERSIONS:
+    if last_name(call.func) not in _CONVERSIONS:
         return False
     inside, at = call, code.parent(call)
     while isinstance(at, ast.expr):
@@ -306,14 +263,6 @@ def _is_loss(run: ast.AST, code: Code) -> bool:
     return made.startswith("torch.nn.") and made.endswith("Loss")
 
 
-def _makes_batches(loop: ast.AST, code: Code) -> bool:
-    """True for rounds that name the size of their batch: ``torch.randn(self.batch_size, 8)``."""
-    written = (
-        code.names.dotted(n).rsplit(".", 1)[-1] for n in ast.walk(loop) if isinstance(n, (ast.Name, ast.Attribute))
-    )
-    return any(word.endswith(("batch_size", "batchsize")) for word in written)
-
-
 def _over_loader(loop: ast.AST, code: Code) -> bool:
     """Batches moved off the device one by one keep its memory free: that is right."""
     if not isinstance(loop, ast.For):
@@ -355,7 +304,7 @@ def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
 
 def _is_few(made: ast.Call) -> bool:
     """True for calls that give a few numbers, or several tensors: `torch.where(mask)` has one for each axis."""
-    name = _last_name(made.func)
+    name = last_name(made.func)
     return name in _SEVERAL or (name in ("where", "nonzero") and len(made.args) + len(made.keywords) < 3)
 
 
@@ -365,7 +314,7 @@ def _iterables(loop: ast.AST) -> list[ast.expr]:
 
 def _is_top(node: ast.AST) -> bool:
     """True for `scores.topk(5)`: a handful, however it is turned."""
-    return isinstance(node, ast.Call) and _last_name(node.func) == "topk"
+    return isinstance(node, ast.Call) and last_name(node.func) == "topk"
 
 
 def _to_list(node: ast.Call, loop: ast.AST, code: Code) -> tuple[Edit, ...]:
