@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from hasten.doctor import makers
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
-from hasten.doctor.package import is_named_beside
 from hasten.doctor.rule import keyword
 from hasten.doctor.samples import value_of
 from hasten.doctor.weights import is_given_weights, is_meant
@@ -21,13 +20,13 @@ from hasten.doctor.weights import is_given_weights, is_meant
 __all__ = [
     "answers",
     "is_covered",
-    "is_covered_beside",
     "is_loaded_here",
     "leading_to",
     "loads_own",
     "loads_weights",
     "model_run",
     "own_calls",
+    "runs_here",
 ]
 
 _EVALUATES = re.compile(
@@ -158,7 +157,7 @@ def _is_known(call: ast.Call, code: Code) -> bool:
     kind = code.runs_model(call)
     function = code.function(call)
     made = kind is not None and (kind.local is not None or (kind.made is not None and _is_named(kind.made, call, code)))
-    return made or (function is not None and _runs_here(function, code))
+    return made or (function is not None and runs_here(function, code))
 
 
 def _is_named(made: ast.Call, run: ast.Call, code: Code) -> bool:
@@ -182,7 +181,7 @@ def _is_for_loss(call: ast.Call, code: Code) -> bool:
     return not any(isinstance(c.func, ast.Attribute) and c.func.attr in _PLAIN for c in own_calls(scope))
 
 
-def _runs_here(function: Function, code: Code) -> bool:
+def runs_here(function: Function, code: Code) -> bool:
     """True when the file's own lines lead to a function: from the module, or from a request handler."""
     for run in leading_to(function, code):
         if code.handler(run) is not None or any(code.function(c) is None for c in code.callers(run)):
@@ -369,28 +368,6 @@ def _is_marked(call: ast.AST, code: Code, marks: tuple[str, ...]) -> bool:
         return True
     owner = None if isinstance(scope, ast.Module) else code.klass(scope)
     return owner is not None and any(_named(c, marks) for c in ast.walk(owner) if isinstance(c, ast.Call))
-
-
-def is_covered_beside(call: ast.Call, code: Code, mark: re.Pattern[str]) -> bool:
-    """True where this file runs a function nowhere, and another of its package calls it and says ``mark``.
-
-    So too where another file defines the model's class, and says ``mark``: its ``forward`` may see to it.
-    """
-    function, kind = code.function(call), code.runs_model(call)
-    made = code.qualified(kind.made.func).rsplit(".", 1)[-1] if kind is not None and kind.made is not None else ""
-    if made and code.file is not None and is_named_beside(code.file, mark, (re.compile(rf"^class {made}\b", re.M),)):
-        return True
-    if function is None or code.file is None or _runs_here(function, code):
-        return False
-    entries = leading_to(function, code)
-    owners = {f: code.klass(f) for f in entries}
-    homes = {o.name if o is not None else f.name for f, o in owners.items()} | {code.file.stem}
-    calls = {o.name if o is not None and f.name.startswith("__") else f.name for f, o in owners.items()}
-    return is_named_beside(code.file, mark, (_any_word(homes, ""), _any_word(calls, r"\(")))
-
-
-def _any_word(names: set[str], after: str) -> re.Pattern[str]:
-    return re.compile(rf"\b({'|'.join(sorted(map(re.escape, names)))})\b{after}")
 
 
 def _named(node: ast.AST, marks: tuple[str, ...]) -> bool:

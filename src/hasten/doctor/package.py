@@ -25,12 +25,15 @@ def is_in_package(file: Path | None) -> bool:
     return file is not None and (file.parent / "__init__.py").exists()
 
 
-def is_named_beside(file: Path, mark: re.Pattern[str], names: Sequence[re.Pattern[str]]) -> bool:
-    """True when another file of the package holds a mark, such as `no_grad`, and every one of ``names``."""
-    return any(mark.search(text) and all(n.search(text) for n in names) for text in _others(file))
+def is_named_beside(file: Path, mark: re.Pattern[str], names: Sequence[re.Pattern[str]], module: str = "") -> bool:
+    """True when another file of the package holds a mark, such as `no_grad`, and every one of ``names``.
+
+    ``module``: the file that is asked, by its name without ending; empty: any.
+    """
+    return any(mark.search(text) and all(n.search(text) for n in names) for text in _others(file, module))
 
 
-def _others(file: Path) -> Iterator[str]:
+def _others(file: Path, module: str) -> Iterator[str]:
     if not file.exists():
         return  # a text that lies nowhere has none beside it
     root = _root(file)
@@ -38,7 +41,7 @@ def _others(file: Path) -> Iterator[str]:
     try:
         for path in islice(found, _MOST):
             said = path.stat()
-            if path != file and said.st_size < _LONGEST:
+            if path != file and said.st_size < _LONGEST and module in ("", path.stem):
                 yield _text(path, said.st_mtime_ns)
     except OSError:
         return  # a folder that can't be read says nothing

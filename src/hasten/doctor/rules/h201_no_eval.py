@@ -36,11 +36,11 @@ import ast
 import re
 from collections.abc import Iterator
 
+from hasten.doctor.beside import is_covered_beside
 from hasten.doctor.code import Code
 from hasten.doctor.inference import (
     answers,
     is_covered,
-    is_covered_beside,
     is_loaded_here,
     leading_to,
     loads_own,

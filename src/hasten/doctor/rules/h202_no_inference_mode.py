@@ -38,8 +38,9 @@ import ast
 import re
 from collections.abc import Iterator
 
+from hasten.doctor.beside import is_covered_beside
 from hasten.doctor.code import Code
-from hasten.doctor.inference import answers, is_covered, is_covered_beside, is_loaded_here, loads_own
+from hasten.doctor.inference import answers, is_covered, is_loaded_here, loads_own, own_calls
 from hasten.doctor.names import Function
 from hasten.doctor.once import is_written_out
 from hasten.doctor.package import is_in_package
@@ -54,6 +55,8 @@ _FILE_WIDE = re.compile(
 _BESIDE = re.compile(r"no_grad|inference_mode|set_grad_enabled\(False")
 _TAKEN_OFF = frozenset(words("item tolist numpy decode batch_decode cpu detach data argmax max topk"))
 _PLAIN = frozenset(("item", "tolist", "numpy", "decode"))
+_STEPS = frozenset(("backward", "step", "zero_grad", "grad", "train_step", "fit"))
+_MESSAGE = "autograd records every operation of this run, for nothing"
 
 
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
@@ -74,8 +77,35 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue  # who gives the model its weights may run it under no_grad too
         if not _is_detached(function) and is_covered_beside(call, code, _BESIDE):
             continue
-        yield Hit(call, "autograd records every operation of this run, for nothing", _fix(function, code))
+        yield Hit(call, _MESSAGE, _fix(function, code))
         return
+    for call in _given(node, code):
+        yield Hit(call, _MESSAGE, _fix(code.function(call), code))
+        return
+
+
+def _given(node: ast.AST, code: Code) -> Iterator[ast.Call]:
+    """The runs of a model that a function was given, put in eval mode and asks in a loop, for numbers alone.
+
+    Who gives it may switch gradients off around the function: a file that speaks of that is believed to.
+    """
+    if not isinstance(node, ast.FunctionDef) or node.decorator_list or code.mentions(*_MARKS, "autograd"):
+        return
+    parameters = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+    told = {s.value.func.value.id for s in node.body if _is_eval(s)} & parameters  # type: ignore[attr-defined]
+    attributes = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    if not told or attributes & _STEPS or not attributes & {*_PLAIN, "detach"}:
+        return
+    for call in own_calls(node):
+        runs = isinstance(call.func, ast.Name) and call.func.id in told and isinstance(code.loop(call), ast.For)
+        if runs and not is_covered_beside(call, code, _BESIDE):
+            yield call
+
+
+def _is_eval(statement: ast.stmt) -> bool:
+    """True for `model.eval()`."""
+    called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
+    return isinstance(called, ast.Attribute) and called.attr == "eval" and isinstance(called.value, ast.Name)
 
 
 def _is_one_look(call: ast.Call, code: Code) -> bool:

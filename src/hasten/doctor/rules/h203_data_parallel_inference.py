@@ -58,7 +58,7 @@ def _is_for_answers(node: ast.Call, code: Code) -> bool:
     function = code.function(node)
     if function is None:
         return True
-    if function.name.startswith("test_") or (code.klass(function) is None and _is_handed(node, function)):
+    if function.name.startswith("test_") or (code.klass(function) is None and _is_handed(node, function, code)):
         return False
     decorated = any(
         code.names.dotted(d.func if isinstance(d, ast.Call) else d).endswith(_OFF) for d in function.decorator_list
@@ -66,11 +66,24 @@ def _is_for_answers(node: ast.Call, code: Code) -> bool:
     return decorated or any(_is_sign(n) and _is_sure(n, node, code) for n in ast.walk(function))
 
 
-def _is_handed(node: ast.Call, function: Function) -> bool:
-    """True where what is wrapped is the function's own parameter: who hands it over may train it."""
+def _is_handed(node: ast.Call, function: Function, code: Code) -> bool:
+    """True where what is wrapped is the function's own parameter, and handed back: who takes it may train it."""
     model = node.args[0] if node.args else None
     parameters = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
-    return isinstance(model, ast.Name) and model.id in {a.arg for a in parameters}
+    if not isinstance(model, ast.Name) or model.id not in {a.arg for a in parameters}:
+        return False
+    statement = code.statement(node)
+    names = {t.id for t in statement.targets if isinstance(t, ast.Name)} if isinstance(statement, ast.Assign) else set()
+    returned = (r for r in code.definitions.returns(function) if r is not None)
+    return not names or any(_hands_back(r, names) for r in returned)
+
+
+def _hands_back(value: ast.expr, names: set[str]) -> bool:
+    """True for a returned model, and not for what it answers."""
+    parts = value.elts if isinstance(value, (ast.Tuple, ast.List)) else [value]
+    while any(isinstance(p, ast.Call) and isinstance(p.func, ast.Attribute) for p in parts):
+        parts = [p.func.value if isinstance(p, ast.Call) and isinstance(p.func, ast.Attribute) else p for p in parts]
+    return any(isinstance(p, ast.Name) and p.id in names for p in parts)
 
 
 def _is_sign(node: ast.AST) -> bool:

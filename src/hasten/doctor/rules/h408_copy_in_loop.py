@@ -50,7 +50,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if not isinstance(loop, (ast.For, ast.While)):
         return
     receiver = node.func.value
-    if _comes_from_device(receiver, code) and _is_to_device(node, code):
+    if (_comes_from_device(receiver, code) or _comes_back(receiver, loop, code)) and _is_to_device(node, code):
         yield hit(node, "the tensor leaves the device and comes back in every round")
         return
     if not _is_to_device(node, code) or not code.is_a(receiver, makers.TORCH_TENSOR, makers.TORCH_MODULE):
@@ -133,6 +133,17 @@ def _comes_from_device(node: ast.expr, code: Code) -> bool:
         else:
             return False
     return False
+
+
+def _comes_back(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
+    """True for the state of ``state = model(x, state.to(device)).cpu()``, which nothing else in the loop reads."""
+    if not isinstance(receiver, ast.Name):
+        return False
+    values = [b.value for b in code.bound_in(receiver, loop) if b.role == "value"]
+    if not values or not all(isinstance(v, ast.Call) and _comes_from_device(v, code) for v in values):
+        return False
+    same = (n for n in ast.walk(loop) if isinstance(n, ast.Name) and n.id == receiver.id and n is not receiver)
+    return not any(isinstance(n.ctx, ast.Load) for n in same)
 
 
 def _is_put_back(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
