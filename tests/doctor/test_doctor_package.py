@@ -244,3 +244,48 @@ def test_a_name_that_the_projects_torch_does_not_have_yet_is_no_advice(
     write(tmp_path, "src/pack/run.py", f"{old}scaler = torch.cuda.amp.GradScaler()\n")
     every = [("H204", 1), ("H207", 3), ("H205", 4)]
     assert rules_in(tmp_path / "src/pack/run.py") == every[:found]
+
+
+STANDS_ALONE = """
+import torch
+from net import Net
+
+def predict(path, rows):
+    model = Net()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    model.eval()
+    return [model(row).argmax() for row in rows]
+"""
+PREDICTS_TOO = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def forward(self, x):
+        return x
+
+with torch.no_grad():
+    predict(Net(), rows)
+"""
+
+
+@pytest.mark.parametrize(
+    ("beside", "found"),
+    [
+        ("", [("H202", 9)]),
+        ("from alone import predict\n", []),
+        ("import alone as a\n", []),
+        ("from tools import (\n    load,\n    predict,\n)\n", []),
+        ("from alonely import predictor\n", [("H202", 9)]),
+    ],
+)
+def test_files_of_a_folder_are_strangers_until_one_imports_the_other(tmp_path: Path, beside: str, found: list) -> None:
+    path = write(tmp_path, "alone.py", STANDS_ALONE)
+    write(tmp_path, "other.py", beside + PREDICTS_TOO)
+    assert rules_in(path) == found
+
+
+def test_the_file_that_defines_the_network_may_see_to_gradients(tmp_path: Path) -> None:
+    path = write(tmp_path, "alone.py", STANDS_ALONE)
+    write(tmp_path, "net.py", PREDICTS_TOO)
+    assert rules_in(path) == []

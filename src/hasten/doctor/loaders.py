@@ -7,6 +7,7 @@ import re
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
+from hasten.doctor.package import is_in_package
 from hasten.doctor.rule import argument
 from hasten.doctor.samples import value_of
 from hasten.doctor.words import words
@@ -26,8 +27,10 @@ _LOOKUPS = words(
 _READS = re.compile(
     r"image|img|photo|video|frame|audio|wav|speech|files|paths|folder|dir\b|dir_|dirs\b|root\b|transform|coco|\bvoc"
 )
-# One file of rows: what the class reads once, and holds.
-_TABLE = re.compile(r"csv|tsv|json|parquet|xlsx?\b|\.txt|\.np[yz]|\.pkl|pickle|series|tabular")
+# Texts, or one file of rows: what the class reads once, and holds.
+_TABLE = re.compile(
+    r"sentence|corpus|\btexts?\b|csv|tsv|json|parquet|xlsx?\b|\.txt|\.np[yz]|\.pkl|pickle|series|tabular"
+)
 _MEDIA = re.compile(r"image|img|photo|video|audio|wav|speech|folder|transform")
 # What the calls of `__getitem__` say where reading or preparing an item takes time.
 _PREPARES = re.compile(
@@ -278,7 +281,9 @@ def _builds(made: ast.Call, path: tuple[int, ...], code: Code, depth: int = 3) -
             return not _hands_out(kind.local, code)
         given = " ".join([written, *(f"{k.arg or ''} {code.source(k.value)}" for k in made.keywords)])
         said = " ".join([given, *(code.source(a) for a in made.args)]).lower()
-        return _READS.search(said) is not None and (not _TABLE.search(said) or _MEDIA.search(said) is not None)
+        if _TABLE.search(said) and not _MEDIA.search(said):
+            return False
+        return _READS.search(said) is not None or not is_in_package(code.file)  # a package's may hold what it was given
     function = code.function_run(made) if depth else None
     if function is None:
         return False

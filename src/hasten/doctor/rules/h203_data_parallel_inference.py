@@ -2,7 +2,8 @@
 
 ## What it does
 Finds `nn.DataParallel(model)` in a file that runs models but trains none; in a function, where that function itself
-goes on to eval mode or switches gradients off. What a function is handed may be in training elsewhere.
+goes on to eval mode or switches gradients off. A parameter that a function wraps and hands back may be in training
+elsewhere.
 
 ## Why is this bad
 At every call it copies the whole model to each device, splits the batch, runs Python threads that share one

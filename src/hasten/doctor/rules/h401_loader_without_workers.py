@@ -4,8 +4,8 @@
 Finds `DataLoader(...)` without `num_workers` in a file that moves things to CUDA, or batches to the device that an
 object was told, and where a trainer of another file is handed the loader. Datasets that already are tensors
 (`TensorDataset`) or only look up what they hold, iterable datasets, those that a function is handed or another file
-makes (unless their class says that it reads images, audio or a folder's files), and an explicit `num_workers=0` or
-`pin_memory=False` are left alone.
+makes (a script's own classes aside; in a package, unless their class says that it reads images, audio or a folder's
+files), and an explicit `num_workers=0` or `pin_memory=False` are left alone.
 
 ## Why is this bad
 With no workers every sample is read and transformed in the process that feeds the GPU, which waits meanwhile.

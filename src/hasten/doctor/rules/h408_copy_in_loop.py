@@ -2,7 +2,7 @@
 
 ## What it does
 Finds, in a loop: a tensor or model that no round changes moved to a device (`.to(device)`, `.cuda()`), and round trips
-(`.cpu().cuda()`, `torch.from_numpy(x.cpu().numpy()).to(device)`).
+(`.cpu().cuda()`, `torch.from_numpy(x.cpu().numpy()).to(device)`, a state that is taken off only to go back).
 
 ## Why is this bad
 A copy over the bus costs more than most kernels, and waits for the work before it.
