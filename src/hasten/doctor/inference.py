@@ -15,7 +15,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.rule import keyword
 from hasten.doctor.samples import value_of
-from hasten.doctor.weights import is_given_weights, is_meant
+from hasten.doctor.weights import has_weights, is_given_weights, is_meant
 
 __all__ = [
     "answers",
@@ -106,7 +106,21 @@ def _is_trial(call: ast.Call, code: Code) -> bool:
     made = [_origin(i) for i in inputs if i is not None]
     if _is_untrained(call, code):
         return True
-    return bool(made) and all(m is not None and code.qualified(m.func) in _MADE_UP for m in made)
+    made_up = bool(made) and all(m is not None and code.qualified(m.func) in _MADE_UP for m in made)
+    return made_up and not (has_weights(call, code) and _is_read(call, code))
+
+
+def _is_read(call: ast.Call, code: Code) -> bool:
+    """True where an answer becomes classes or numbers: more than its shape is looked at."""
+    parent, statement = code.parent(call), code.statement(call)
+    if isinstance(parent, ast.Attribute) and parent.attr in _NUMBERS:
+        return True
+    if not isinstance(statement, ast.Assign) or statement.value is not call:
+        return False
+    names = {t.id for t in statement.targets if isinstance(t, ast.Name)}
+    calls = (c for c in own_calls(code.function(call) or code.tree) if isinstance(c.func, ast.Attribute))
+    read = ([c.func.value, *c.args[:1]] for c in calls if c.func.attr in _NUMBERS)  # type: ignore[attr-defined]
+    return any(isinstance(v, ast.Name) and v.id in names for values in read for v in values)
 
 
 def _is_demonstration(call: ast.Call, code: Code) -> bool:

@@ -283,13 +283,19 @@ def _builds(made: ast.Call, path: tuple[int, ...], code: Code, depth: int = 3) -
         said = " ".join([given, *(code.source(a) for a in made.args)]).lower()
         if _TABLE.search(said) and not _MEDIA.search(said):
             return False
-        return _READS.search(said) is not None or not is_in_package(code.file)  # a package's may hold what it was given
+        return _READS.search(said) is not None or not _is_of_package(name, code)
     function = code.function_run(made) if depth else None
     if function is None:
         return False
     returned = [_part(r, path) for r in code.definitions.returns(function)]
     built = [value_of(r, code) for r in returned if r is not None]
     return bool(built) and all(isinstance(b, ast.Call) and _builds(b, (), code, depth - 1) for b in built)
+
+
+def _is_of_package(name: str, code: Code) -> bool:
+    """True for a class that a package keeps for itself: its datasets may hold what they were given."""
+    folder = code.file.parent.name if code.file is not None else ""
+    return is_in_package(code.file) or name.startswith(".") or name.partition(".")[0] == folder
 
 
 def _part(returned: ast.expr | None, path: tuple[int, ...]) -> ast.expr | None:

@@ -7,7 +7,7 @@ import re
 
 from hasten.doctor.code import Code
 
-__all__ = ["is_given_weights", "is_meant"]
+__all__ = ["has_weights", "is_given_weights", "is_meant"]
 
 _SAYS_WEIGHTS = re.compile(r"pretrain|weights|checkpoint|ckpt|(^|[._])load|restore|model_path", re.I)
 _STORED = re.compile(r"\.(pth?|ckpt|bin|safetensors|pkl|jit|ts)(\.tar)?$")
@@ -28,6 +28,13 @@ def is_meant(call: ast.Call, code: Code) -> bool:
     if code.klass(call) is not None or code.function(kind.made) is not code.function(call):
         return True  # who calls a method or hands the model over may do so often
     return _is_handed_on(call, kind.made, code)
+
+
+def has_weights(call: ast.Call, code: Code) -> bool:
+    """True where the file shows how the model that is run comes by its weights."""
+    kind = code.runs_model(call)
+    made = kind.made if kind is not None else None
+    return made is not None and (_names_weights(made, code) or _is_handed_on(call, made, code))
 
 
 def _names_weights(made: ast.Call, code: Code) -> bool:
