@@ -1,8 +1,9 @@
 """A hot `tf.function` without `input_signature`.
 
 ## What it does
-Finds a `tf.function` of the file that a request handler calls, or that a loop calls on numpy arrays, with neither
-`input_signature` nor `reduce_retracing`. Training steps (with a gradient tape) are left alone.
+Finds a `tf.function` of the file that a request handler calls, or that a loop calls on numpy arrays or on what it
+takes out of a queue, a socket or a sensor, with neither `input_signature` nor `reduce_retracing`. Training steps (with
+a gradient tape) are left alone.
 
 ## Why is this bad
 Whatever the outside sends decides when the function traces: another length, another dtype, a list in place of an
@@ -40,7 +41,9 @@ from hasten.doctor.functions_tf import bends_to_shapes, definition
 from hasten.doctor.names import Function
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import value_of
+from hasten.doctor.words import words
 
+_RECEIVES = frozenset(words("get get_nowait read recv recv_json recv_pyobj receive poll popleft brpop blpop readline"))
 _OF_ARRAYS = ("tensorflow.constant", "tensorflow.convert_to_tensor")
 
 
@@ -97,7 +100,17 @@ def _serves(call: ast.Call, code: Code) -> bool:
     loop = code.loop(call)
     if loop is None:
         return False
+    if isinstance(loop, ast.While) and any(_is_received(a, loop, code) for a in call.args):
+        return True
     return any(_is_array(a, code) and code.depends_on_round(a, loop) for a in call.args)
+
+
+def _is_received(given: ast.expr, loop: ast.While, code: Code) -> bool:
+    """True for what a round takes out of a queue, a socket, a sensor."""
+    names = [n for n in ast.walk(given) if isinstance(n, ast.Name)]
+    values = [given, *(b.value for n in names for b in code.bound_in(n, loop) if b.role == "value")]
+    calls = (v.func for v in values if isinstance(v, ast.Call))
+    return any(isinstance(f, ast.Attribute) and f.attr in _RECEIVES for f in calls)
 
 
 def _is_fed_elements(node: ast.Call, call: ast.Call, code: Code) -> bool:

@@ -38,6 +38,7 @@ from hasten.doctor.percall import hoist, is_guarded
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.samples import value_of
 
+_OF_ARRAYS = ("torch.from_numpy", "torch.tensor", "torch.as_tensor")
 _DTYPES = ("float", "half", "int", "long", "bool", "double", "complex", "bfloat", "uint", "dtype")
 
 
@@ -120,7 +121,7 @@ def _comes_from_device(node: ast.expr, code: Code) -> bool:
     while isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute) and node.func.attr == "cpu":
             return True
-        if code.qualified(node.func) in ("torch.from_numpy", "torch.tensor", "torch.as_tensor") and node.args:
+        if code.qualified(node.func) in _OF_ARRAYS and node.args:
             node = node.args[0]
         elif isinstance(node.func, ast.Attribute) and node.func.attr in (
             "numpy",
@@ -136,14 +137,22 @@ def _comes_from_device(node: ast.expr, code: Code) -> bool:
 
 
 def _comes_back(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
-    """True for the state of ``state = model(x, state.to(device)).cpu()``, which nothing else in the loop reads."""
+    """True for the state of ``state = model(x, state.to(device)).cpu()``, which nothing else in the loop reads.
+
+    So too for ``from_numpy(state)``, where ``state`` was taken off by the lines before.
+    """
+    if isinstance(receiver, ast.Call) and code.qualified(receiver.func) in _OF_ARRAYS and receiver.args:
+        receiver = receiver.args[0]
     if not isinstance(receiver, ast.Name):
         return False
-    values = [b.value for b in code.bound_in(receiver, loop) if b.role == "value"]
-    if not values or not all(isinstance(v, ast.Call) and _comes_from_device(v, code) for v in values):
+    bound = [b for b in code.bound_in(receiver, loop) if b.role == "value" and b.value is not None]
+    before = [b for b in bound if b.value is not None and b.value.lineno < receiver.lineno]
+    last = max(before, key=lambda b: b.value.lineno) if before else bound[0] if len(bound) == 1 else None  # type: ignore[union-attr]
+    if last is None or not isinstance(last.value, ast.Call) or not _comes_from_device(last.value, code):
         return False
+    after = last.value.lineno if before else 0
     same = (n for n in ast.walk(loop) if isinstance(n, ast.Name) and n.id == receiver.id and n is not receiver)
-    return not any(isinstance(n.ctx, ast.Load) for n in same)
+    return not any(isinstance(n.ctx, ast.Load) and n.lineno > after for n in same)
 
 
 def _is_put_back(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
