@@ -20,6 +20,11 @@ def traced_call(call: ast.Call, code: Code) -> bool:
 def definition(call: ast.Call, code: Code) -> Function | None:
     """The decorated function of this file that a call runs."""
     function = code.function_run(call)
+    if function is None:  # `model(x)`, of a class with a decorated `__call__`
+        kind = code.kind(call.func)
+        function = (
+            code.definitions.method(kind.local, "__call__") if kind is not None and kind.local is not None else None
+        )
     return function if function is not None and _decorator(function, code) is not None else None
 
 
