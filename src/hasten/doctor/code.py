@@ -32,7 +32,7 @@ class Hot:
     """Why a line runs many times: the loop around it, the handler it stands in, or the call that repeats it."""
 
     reason: str
-    loop: ast.AST | None = None
+    loop: Loop | None = None
 
 
 class Code(Rounds):

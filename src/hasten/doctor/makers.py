@@ -126,7 +126,9 @@ _NUMPY_FUNCTIONS = words(
     "array asarray zeros ones empty full arange linspace expand_dims reshape stack concatenate vstack hstack load "
     "random.rand random.randn random.normal random.random random.uniform random.randint random.standard_normal "
     "float32 float64 zeros_like ones_like squeeze transpose ascontiguousarray argmax mean std sum where clip tile "
-    "repeat newaxis eye copy genfromtxt loadtxt fromfile frombuffer abs exp log sqrt pad split"
+    "repeat newaxis eye copy genfromtxt loadtxt fromfile frombuffer abs exp log sqrt pad split roll append delete "
+    "insert flip moveaxis swapaxes ravel atleast_1d atleast_2d atleast_3d column_stack dstack full_like maximum "
+    "minimum diff cumsum tanh interp nan_to_num fromiter rot90"
 )
 _ANNOTATION_ROOTS = {
     "torch.Tensor": TORCH_TENSOR,

@@ -1,7 +1,7 @@
 """A numpy array handed to `model(x)` in a loop.
 
 ## What it does
-Finds a Keras model called on a numpy array inside a loop.
+Finds a Keras model called on a numpy array inside a loop, or in a function that a loop calls.
 
 ## Why is this bad
 The call runs layer by layer in Python, and each array is checked and copied into a tensor on the way. Neither is
@@ -43,11 +43,14 @@ from hasten.doctor.samples import first_argument, is_chunked, model_changes
 def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Direct calls of a Keras model on arrays that change from round to round."""
     assert isinstance(node, ast.Call)
-    loop = code.loop(node)
-    if loop is None or not code.is_a(node.func, makers.KERAS_MODEL):
+    if not code.is_a(node.func, makers.KERAS_MODEL):
         return
+    own, hot = code.loop(node), code.hot(node)
+    loop = hot.loop if hot is not None else None  # or the one around a call of the function
     data = first_argument(node)
-    if data is None or not code.is_a(data, makers.NUMPY) or not code.depends_on_round(data, loop):
+    if loop is None or data is None or not code.is_a(data, makers.NUMPY):
+        return
+    if own is not None and not code.depends_on_round(data, own):
         return
     if is_chunked(loop) or model_changes(node.func, loop, code) or _is_traced(node, code) or _is_kept(node, code):
         return
