@@ -231,7 +231,7 @@ def _arm_of(inner: ast.AST, branch: ast.If, code: Code) -> list[ast.stmt]:
 def _is_taken_back(save: ast.Call, node: ast.Call, code: Code) -> bool:
     """True where a class's own method reads what another writes, and whoever trains runs it after the rounds."""
     around = code.function(node)
-    written, read = (ast.unparse(value_of(c.args[at], code) or c) for c, at in ((save, 1), (node, 0)))
+    written, read = (ast.unparse(value_of(path, code) or path) for path in (target_of(save), path_of(node)))
     if around is None or not around.name.startswith("_") or written != read or "self." not in read:
         return False
     takers = code.callers(around)
