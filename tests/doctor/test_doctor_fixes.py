@@ -243,3 +243,26 @@ def test_workers_that_persist_give_the_same_and_start_once() -> None:
     first, second = executed(WORKERS), executed(after)
     assert same(first["result"], second["result"])
     assert [len(names["workers"]) for names in (first, second)] == [8, 2]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize("loop", ["t.item() for t in scores", "scores[i].item() for i in range(len(scores))"])
+def test_numbers_are_taken_out_flat(shape: tuple[int, ...], loop: str) -> None:
+    text = f"import torch\nscores = torch.linspace(0, 1, 6).reshape({shape})\nresult = [{loop}]\n"
+    after = fixed(text, select="H006")
+    assert "tolist" in after and executed(after)["result"] == executed(text)["result"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "ages, names = model.predict(x)",
+        "both = model.predict(x)\n    ages, names = both",
+        'ages = model.predict(x)["ages"]',
+    ],
+)
+def test_several_answers_have_no_numpy(use: str) -> None:
+    head = "import keras\nimport numpy as np\nmodel = keras.models.load_model('m')\n"
+    text = f"{head}def answer(row):\n    x = np.asarray(row)[None]\n    {{}}\n    return ages\n"
+    assert fixed(text.format(use), select="H002") == text.format(use)
+    assert ".numpy()" in fixed(text.format("ages = model.predict(x)"), select="H002")

@@ -232,7 +232,11 @@ def test_an_unsafe_default_is_no_finding_where_the_project_asks_for_a_safe_torch
         ("setup.py", "setup(install_requires=['torch<2.4'])", 2),
         ("requirements.txt", "torch>=1.7", 3),
         ("requirements.txt", "torch~=2.1", 3),
-        ("requirements.txt", "torchvision==0.8.2\npytorch-lightning==1.2", 3),
+        ("requirements.txt", "torchvision==0.8.2\npytorch-lightning==1.2", 0),
+        ("setup.py", "setup(install_requires=['torch>=1.5.0,<2.0.0', 'torchvision>=0.6.0,<0.7.0'])", 0),
+        ("requirements.txt", "torchvision==0.15.1", 2),
+        ("requirements.txt", "torch<3\ntorchvision<0.20", 3),
+        ("requirements.txt", "torchvision>=0.8", 3),
         ("requirements.txt", "torch==1.7.1; python_version < '3.8'\ntorch==2.6.0", 3),
     ],
 )
@@ -289,3 +293,12 @@ def test_the_file_that_defines_the_network_may_see_to_gradients(tmp_path: Path) 
     path = write(tmp_path, "alone.py", STANDS_ALONE)
     write(tmp_path, "net.py", PREDICTS_TOO)
     assert rules_in(path) == []
+
+
+def test_a_copy_of_torch_keeps_what_its_own_version_has(tmp_path: Path) -> None:
+    write(tmp_path, "pyproject.toml", '[project]\nname = "other"\n')
+    write(tmp_path, "torch/nn/functional.py", "")
+    write(tmp_path, "torch/testing/run.py", "import torch\nscaler = torch.cuda.amp.GradScaler()\n")
+    write(tmp_path, "tools/run.py", "import torch\nscaler = torch.cuda.amp.GradScaler()\n")
+    assert rules_in(tmp_path / "torch/testing/run.py") == []
+    assert rules_in(tmp_path / "tools/run.py") == [("H205", 2)]

@@ -70,3 +70,25 @@ def test_documentation_has_every_section_and_its_example_is_found(rule) -> None:
 def test_a_file_named_after_torchscript_only_has_to_do_with_it_and_its_exporter_is_left_alone(file, found) -> None:
     text = "import torch\nnet = torch.nn.Linear(2, 2)\ntorch.jit.trace(net, torch.rand(1, 2)).save('net.pt')\n"
     assert len(list(check_text(text, Job(Path(file), file, Settings(select=("H206",)))))) == found
+
+
+@pytest.mark.parametrize(
+    ("call", "advice"),
+    [
+        (
+            "models.resnet18(pretrained=True)",
+            'Write weights="IMAGENET1K_V1" (the same) or weights="DEFAULT" (the best).',
+        ),
+        ("models.resnet18(pretrained=False)", "Write weights=None."),
+        ("models.resnet18(pretrained=wanted)", "where it is true, else weights=None."),
+        ("models.detection.fasterrcnn_resnet50_fpn(pretrained=True)", 'weights="COCO_V1" (the same)'),
+        ("models.detection.fasterrcnn_resnet50_fpn(pretrained_backbone=True)", 'weights_backbone="DEFAULT"'),
+        ("models.segmentation.fcn_resnet50(pretrained=True)", 'weights="COCO_WITH_VOC_LABELS_V1" (the same)'),
+        ("models.video.r3d_18(pretrained=True)", 'weights="KINETICS400_V1" (the same)'),
+        ("models.quantization.resnet18(pretrained=True)", 'weights="DEFAULT" (the best), or the weights of this model'),
+    ],
+)
+def test_the_weights_that_are_advised_are_ones_that_the_model_has(call: str, advice: str) -> None:
+    job = Job(Path("a.py"), "a.py", Settings())
+    ((found, _),) = check_text(f"from torchvision import models\nnet = {call}\n", job)
+    assert found.rule == "H207" and advice in found.remedy

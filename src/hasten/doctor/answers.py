@@ -14,6 +14,7 @@ __all__ = ["is_small", "last_name"]
 _JOINS = words("concatenate concat cat stack vstack hstack array asarray tensor mean sum")
 _REDUCES = frozenset(("argmax", "topk"))
 _MEMORY = re.compile(r"memory|\boom\b|vram")
+_PIXELS = re.compile(r"segmentation|miou|unet|super_?res|denois|inpaint|heat_?map|^(sr|hr)(_|$)|_(sr|hr)$|sr_im")
 _ABOVE = 5  # lines above a loop where a comment on it stands
 _FEW = 1024
 _WIDTHS = {"torch.nn.Linear": (1, "out_features"), "keras.layers.Dense": (0, "units")}
@@ -27,9 +28,13 @@ def is_small(node: ast.Call, run: ast.AST, loop: ast.AST, code: Code) -> bool:
     Others may leave the device to free its memory, as a comment may say.
     """
     assert isinstance(node.func, ast.Attribute)
-    if node.func.attr == "item" or _is_one_number(node, code) or _is_class(node.func.value, loop, code):
+    if node.func.attr == "item" or _is_one_number(node, code):
         return True
+    if _is_class(node.func.value, loop, code):
+        return not _is_of_pixels(loop, code)
     few = _gives_few(run, code)
+    if few is not True and _is_of_pixels(loop, code):
+        return False
     if few is None:
         return _is_joined(node, code) and not _speaks_of_memory(node, loop, code)
     return few
@@ -46,6 +51,13 @@ def _is_class(receiver: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -> 
             if any(v is not None and v is not receiver and _is_class(v, loop, code, depth - 1) for v in values):
                 return True
     return False
+
+
+def _is_of_pixels(loop: ast.AST, code: Code) -> bool:
+    """True where the names around a loop tell of answers for each pixel: images made, segments, maps."""
+    named = [n.id for n in ast.walk(loop) if isinstance(n, ast.Name)]
+    named += [a.name for a in code.ancestors(loop) if isinstance(a, (ast.FunctionDef, ast.ClassDef))]
+    return any(_PIXELS.search(n.lower()) for n in (*named, code.file.stem if code.file is not None else ""))
 
 
 def _speaks_of_memory(node: ast.AST, loop: ast.AST, code: Code) -> bool:

@@ -165,7 +165,9 @@ def _finding(rule: Rule, hit: Hit, job: Job, lines: Sequence[str]) -> Finding:
     if hit.message.startswith(_FAULT):
         return Finding(UNREADABLE, f"{rule.code}: {hit.message}", "Please report it.", job.shown, line, column)
     safe = hit.fix is not None and (hit.fix.safe or job.fix == "unsafe")
-    return Finding(rule.code, hit.message, rule.remedy, job.shown, line, column, end, end_column, fixable=safe)
+    return Finding(
+        rule.code, hit.message, hit.remedy or rule.remedy, job.shown, line, column, end, end_column, fixable=safe
+    )
 
 
 def _column(lines: Sequence[str], line: int, offset: int) -> int:

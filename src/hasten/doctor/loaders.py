@@ -16,6 +16,7 @@ __all__ = ["has_workers", "is_given_each_epoch", "is_loader", "needs_reading"]
 
 _IN_MEMORY = ("torch.utils.data.TensorDataset", "list", "range", "zip")
 _PARTS = ("torch.utils.data.random_split", "torch.utils.data.Subset", "torch.utils.data.dataset.random_split")
+_JOINED = ("torch.utils.data.ConcatDataset", "torch.utils.data.dataset.ConcatDataset")
 _HELD = ("cache", "memory", "buffer", "tensor")  # what a name says to be at hand already
 _METHODS = 2  # functions of the file followed from `__getitem__`
 _LOOKUPS = words(
@@ -221,6 +222,8 @@ def needs_reading(node: ast.Call, code: Code) -> bool:
         return data is not None and not _is_out_of_sight(data, code)
     if kind.made is not None and code.qualified(kind.made.func) == "torch.utils.data.TensorDataset":
         return False
+    if kind.made is not None and code.qualified(kind.made.func) in _JOINED and not _builds(kind.made, (), code):
+        return False
     if kind.made is None and kind.local is None and data is not None and _is_out_of_sight(data, code):
         return False
     if kind.local is not None:
@@ -272,6 +275,9 @@ def _builds(made: ast.Call, path: tuple[int, ...], code: Code, depth: int = 3) -
     name = code.qualified(made.func)
     if name in _IN_MEMORY:
         return False
+    if name in _JOINED and made.args:
+        joined = [p for p in _joined(made.args[0], code) if isinstance(p, ast.Call)]
+        return not (joined and depth) or any(_builds(p, (), code, depth - 1) for p in joined)
     if name.startswith(("torch.", "torchvision.")):
         return True
     written = code.names.dotted(made.func).rsplit(".", 1)[-1]
@@ -290,6 +296,18 @@ def _builds(made: ast.Call, path: tuple[int, ...], code: Code, depth: int = 3) -
     returned = [_part(r, path) for r in code.definitions.returns(function)]
     built = [value_of(r, code) for r in returned if r is not None]
     return bool(built) and all(isinstance(b, ast.Call) and _builds(b, (), code, depth - 1) for b in built)
+
+
+def _joined(parts: ast.expr, code: Code) -> list[ast.expr]:
+    """The data sets of a list, written out or appended to it."""
+    written = value_of(parts, code)
+    found = list(written.elts) if isinstance(written, (ast.List, ast.Tuple)) else []
+    name = code.names.dotted(parts)
+    for call in code.calls_named("append"):
+        to = call.func.value if isinstance(call.func, ast.Attribute) else None
+        if name and to is not None and call.args and code.names.dotted(to) == name:
+            found += [call.args[0]] if code.function(call) is code.function(parts) else []
+    return [v for v in (value_of(p, code) for p in found) if v is not None]
 
 
 def _is_of_package(name: str, code: Code) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "Pipeline",
     "computes",
     "consumed",
+    "is_within_map",
     "looks",
     "only_arranges",
     "only_looked_at",
@@ -130,8 +131,23 @@ def computes(loop: ast.For, code: Code) -> bool:
 
 
 def looks(loop: ast.For, code: Code, *, took: bool) -> bool:
-    """True for a loop that looks at a few taken elements, and computes nothing."""
-    return took and not computes(loop, code)
+    """True for a loop that looks at a few taken elements, or at the first alone, and computes nothing."""
+    return (took or isinstance(loop.body[-1], (ast.Break, ast.Return))) and not computes(loop, code)
+
+
+def is_within_map(node: ast.AST, code: Code) -> bool:
+    """True in a function that a pipeline of the file maps: what it reads, many elements read at once."""
+    around = code.function(node)
+    if around is None:
+        return False
+    steps = code.calls_named("map", "interleave", "flat_map")
+    mapped = [c.args[0] for c in steps if c.args and isinstance(c.func, ast.Attribute)]
+    run = [n.func if isinstance(n, ast.Call) else n for m in mapped for n in (m, *_calls_of(m))]
+    return any(code.definitions.function_named(f) is around for f in run)
+
+
+def _calls_of(function: ast.expr) -> list[ast.Call]:
+    return [n for n in ast.walk(function) if isinstance(n, ast.Call)] if isinstance(function, ast.Lambda) else []
 
 
 def only_looked_at(made: ast.expr, code: Code, *, took: bool = False) -> bool:

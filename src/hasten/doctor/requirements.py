@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["is_torch_older", "least_torch"]
+__all__ = ["is_of_torch", "is_torch_older", "least_torch"]
 
 _FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _DEEPEST = 8
@@ -25,6 +25,8 @@ _CEILING = re.compile(
     r"""(==|~=|<=|<|=\s*"(?:\^|~|==|<)?|=)\s*(\d+)(?:\.(\d+))?(\.\d+)?""",
     re.MULTILINE,
 )
+# torchvision 0.13 goes with torch 1.12, 0.15 with 2.0, 0.22 with 2.7: one release of each at a time.
+_VISION = re.compile(_CEILING.pattern.replace("(?:py)?torch[", "torchvision["), re.MULTILINE)
 _CONDA = ("environment.yml", "environment.yaml", "conda.yaml")
 _ANY_MINOR = _ANY_MAJOR = 99
 _IS_TORCH = re.compile(r"""^(?:name\s*=\s*|Name:\s*)["']?torch["']?\s*$""", re.MULTILINE)
@@ -63,9 +65,15 @@ def _said(folder: Path) -> tuple[tuple[int, int], ...] | None:
 
 
 def is_torch_older(file: Path | None, than: tuple[int, int]) -> bool:
-    """True where the project around a file holds torch below a version: what is newer does not exist there."""
+    """True where the project around a file holds torch below a version: what is newer does not exist there.
+
+    A bound on torchvision holds torch as well. A copy of torch itself is of whatever version it is: what it retired
+    is its own to keep.
+    """
     if file is None or not file.exists():
         return False
+    if is_of_torch(file):
+        return True
     for folder in islice(file.absolute().parents, _DEEPEST):
         newest = _newest(folder)
         if newest is not None:
@@ -73,17 +81,33 @@ def is_torch_older(file: Path | None, than: tuple[int, int]) -> bool:
     return False
 
 
+def is_of_torch(file: Path | None) -> bool:
+    """True in torch itself, or a copy of it: its operators are written to be traced and exported too."""
+    folders = islice(file.absolute().parents, _DEEPEST) if file is not None else ()
+    return any(f.name == "torch" and (f / "nn" / "functional.py").is_file() for f in folders)
+
+
 @lru_cache(maxsize=4000)
 def _newest(folder: Path) -> tuple[int, int] | None:
     """The newest torch that a folder's own files let in; None where they hold it to none."""
     found: list[tuple[int, int]] = []
+    by_vision: list[tuple[int, int]] = []
     for path in (folder / name for name in (*_FILES, *_CONDA)):
         try:
             text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         except OSError:
             return None
         found += [_highest(m) for m in _CEILING.finditer(text[:_LONGEST])]
-    return max(found, default=None)
+        by_vision += [_torch_beside(*_highest(m)) for m in _VISION.finditer(text[:_LONGEST])]
+    bounds = [max(held) for held in (found, by_vision) if held]
+    return min(bounds, default=None)
+
+
+def _torch_beside(major: int, minor: int) -> tuple[int, int]:
+    """The torch that a torchvision goes with."""
+    if major or minor >= _ANY_MINOR:
+        return (_ANY_MAJOR, 0)
+    return (1, minor - 1) if minor < 15 else (2, minor - 15)
 
 
 def _highest(held: re.Match[str]) -> tuple[int, int]:

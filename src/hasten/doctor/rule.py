@@ -41,11 +41,12 @@ class Fix:
 
 @dataclass(frozen=True)
 class Hit:
-    """One place where a rule fires; ``fix`` where it can be rewritten."""
+    """One place where a rule fires; ``fix`` where it can be rewritten, ``remedy`` where it is not the rule's own."""
 
     node: ast.AST
     message: str
     fix: Fix | None = None
+    remedy: str = ""
 
 
 Check = Callable[[ast.AST, Code], Iterable[Hit]]
@@ -69,9 +70,9 @@ class Rule:
     doc: str = ""
 
 
-def hit(node: ast.AST, message: str, *edits: Edit, safe: bool = False) -> Hit:
+def hit(node: ast.AST, message: str, *edits: Edit, safe: bool = False, remedy: str = "") -> Hit:
     """A hit, with a fix where edits are given."""
-    return Hit(node, message, Fix(edits, safe) if edits else None)
+    return Hit(node, message, Fix(edits, safe) if edits else None, remedy)
 
 
 def keyword(call: ast.Call, name: str) -> ast.expr | None:

@@ -97,11 +97,24 @@ def direct_call(node: ast.Call, code: Code) -> tuple[Edit, ...]:
     """`model(x, training=False).numpy()` for a predict that takes an array and no options that matter."""
     assert isinstance(node.func, ast.Attribute)
     options = {k.arg for k in node.keywords} - {"verbose"}
-    if len(node.args) != 1 or options or not code.is_a(node.args[0], makers.NUMPY):
+    if len(node.args) != 1 or options or not code.is_a(node.args[0], makers.NUMPY) or _is_unpacked(node, code):
         return ()
     return (
         Edit("replace", node, f"{code.source(node.func.value)}({code.source(node.args[0])}, training=False).numpy()"),
     )
+
+
+def _is_unpacked(node: ast.Call, code: Code) -> bool:
+    """True for `ages, names = model.predict(x)`: a model of several answers gives a list, which has no `.numpy()`."""
+    for taken in (node, *code.uses_of(node)):
+        around = code.parent(taken)
+        targets = around.targets if isinstance(around, ast.Assign) and around.value is taken else []
+        if any(isinstance(t, (ast.Tuple, ast.List)) for t in targets):
+            return True
+        key = around.slice if isinstance(around, ast.Subscript) and around.value is taken else None
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            return True
+    return False
 
 
 def _is_whole_set(data: ast.expr | None, code: Code) -> bool:

@@ -41,6 +41,7 @@ from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.once import draws
 from hasten.doctor.percall import hoist
+from hasten.doctor.requirements import is_of_torch
 from hasten.doctor.rule import Hit, Rule, hit, keyword
 from hasten.doctor.words import words
 
@@ -60,7 +61,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     maker = code.qualified(node.func)
     if not node.args or not (maker in _BUILDERS or (maker in _FILLED and _is_moved(node, code))):
         return
-    if keyword(node, "requires_grad") is not None:
+    if keyword(node, "requires_grad") is not None or is_of_torch(code.file):
         return
     loop = code.loop(node)
     if not isinstance(loop, (ast.For, ast.While)) or code.varies(node, loop) or not _has_content(node):
@@ -85,7 +86,10 @@ def _is_moved(node: ast.Call, code: Code) -> bool:
 
 
 def _has_content(node: ast.Call) -> bool:
-    """Not for `torch.Tensor(3, 4)`-like allocation of scratch memory."""
+    """Not for `torch.Tensor(3, 4)`-like allocation of scratch memory, nor for `torch.tensor([])`."""
+    first = node.args[0]
+    if isinstance(first, (ast.List, ast.Tuple)) and not first.elts:
+        return False
     return not (isinstance(node.func, ast.Attribute) and node.func.attr.endswith("Tensor") and len(node.args) > 1)
 
 
@@ -145,18 +149,32 @@ def _changes_later(statement: ast.Assign, loop: ast.AST, code: Code) -> bool:
         return False
     if len(code.bound_in(target, loop)) > 1 or target.id in code.changed(loop):
         return True
-    return any(_keeps(inner, target.id) for inner in ast.walk(loop))
+    return any(_keeps(inner, target.id, code) for inner in ast.walk(loop))
 
 
-def _keeps(node: ast.AST, name: str) -> bool:
-    """True for `records.append(name)` and `{"boxes": name}`: each round's record has a tensor of its own."""
+def _keeps(node: ast.AST, name: str, code: Code) -> bool:
+    """True for `records.append((i, name))`, `{"boxes": name}`, `out[i] = name`: each record has a tensor of its own."""
+    held: list[ast.expr | None] = []
     if isinstance(node, ast.Dict):
-        held = node.values
+        held += node.values
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        held = node.args if node.func.attr in ("append", "put", "extend") else []
-    else:
-        return False
-    return any(isinstance(h, ast.Name) and h.id == name for h in held)
+        held += node.args if node.func.attr in ("append", "put", "extend", "add") else []
+    elif isinstance(node, ast.Assign):
+        held += [node.value] if not all(isinstance(t, ast.Name) for t in node.targets) else []
+    elif isinstance(node, ast.Yield):
+        held.append(node.value)
+    return any(h is not None and _holds(h, name, code) for h in held)
+
+
+def _holds(value: ast.expr, name: str, code: Code) -> bool:
+    """True for the tensor itself, and for a tuple, a list or an object that it is put into."""
+    if isinstance(value, ast.Name):
+        return value.id == name
+    if isinstance(value, (ast.Tuple, ast.List, ast.Set)):
+        return any(_holds(e, name, code) for e in value.elts)
+    if isinstance(value, ast.Call) and not _is_computing(value, code):
+        return any(_holds(a, name, code) for a in (*value.args, *(k.value for k in value.keywords)))
+    return False
 
 
 def _is_passed_on(node: ast.Call, loop: ast.AST, code: Code) -> bool:

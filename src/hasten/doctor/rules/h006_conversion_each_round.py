@@ -5,7 +5,7 @@ Finds a tensor converted round by round only to be appended to a list or added t
 by one, and results of a model kept one by one outside training. Where they leave a device (`.cpu()`, or a file that
 names one), these are numbers, classes, answers of a model whose last layer, seen in the file, gives few numbers, and
 answers that are put together afterwards; whole answers of any other model are left alone, and so are those beside which
-a comment speaks of memory: they may leave the device to free it.
+a comment speaks of memory, or whose names tell of images and segmentation: they may leave the device to free it.
 
 ## Why is this bad
 Each conversion waits for all the work queued before it, crosses from C++ to Python, and on a GPU copies over the bus.
@@ -26,8 +26,8 @@ values = scores.tolist()
 ```
 
 ## Fix safety
-`[t[i].item() for i in range(len(t))]` and `[x.item() for x in t]` become `t.tolist()`: safe for one-dimensional
-tensors, the only ones on which the original runs. Nothing else is rewritten.
+`[t[i].item() for i in range(len(t))]` and `[x.item() for x in t]` become `t.flatten().tolist()`: safe, since the
+original runs on tensors of one number a row alone, `(n,)` and `(n, 1)`. Nothing else is rewritten.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from hasten.doctor import makers
 from hasten.doctor.answers import is_small, last_name
 from hasten.doctor.code import Code
 from hasten.doctor.once import is_printed_each
+from hasten.doctor.requirements import is_of_torch
 from hasten.doctor.rule import Edit, Hit, Rule, hit
 from hasten.doctor.samples import comes_from, is_chunked, value_of
 from hasten.doctor.words import words
@@ -70,12 +71,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     if _is_converted_again(node, code) or not _is_gathered(node, code) or (function and function.name in _OWN):
         return
     loop = code.loop(node)
-    if loop is None or not code.depends_on_round(receiver, loop) or _trains(loop):
+    if is_of_torch(code.file) or loop is None or not code.depends_on_round(receiver, loop) or _trains(loop):
         return
     device = code.fact(_knows_device)
     if (node.func.attr != "cpu" or device) and _by_element(receiver, loop, code):
-        if is_chunked(loop) or _over_loader(loop, code) or _is_extending(node, code):
-            return  # the elements of a batch are no numbers
+        if is_chunked(loop) or _over_loader(loop, code) or _is_extending(node, code) or _is_picked(node, loop, code):
+            return  # the elements of a batch are no numbers, and of those that an `if` picks there may be few
         yield hit(
             node,
             f"`.{node.func.attr}()` takes the tensor apart one element a round",
@@ -90,6 +91,16 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         yield hit(node, f"`.{node.func.attr}()` {does} in every round, only to gather the results")
 
 
+def _is_picked(node: ast.AST, loop: ast.AST, code: Code) -> bool:
+    """True beneath an `if` that asks about the round."""
+    for around in code.ancestors(node):
+        if around is loop:
+            return False
+        if isinstance(around, ast.If) and code.depends_on_round(around.test, loop):
+            return True
+    return False
+
+
 def _is_extending(node: ast.AST, code: Code) -> bool:
     """True for `labels.extend(x.tolist())`: a round that answers for many is a batch."""
     parent = code.parent(node)
@@ -100,11 +111,26 @@ def _is_due(node: ast.Call, loop: ast.AST, code: Code) -> bool:
     """True where each round has reason to convert: it waits in any case, or wants the number there and then."""
     if _is_beside_host(loop, code) or _asks_few(loop, code):
         return True
+    if _has_left(node.func.value, loop, code):  # type: ignore[attr-defined]
+        return True
     if _generates(loop) or _is_over_outputs(loop, code) or _is_read_each_round(node, loop, code):
         return True
     if _is_wanted_too(node, loop, code):
         return True
     return isinstance(node.func, ast.Attribute) and node.func.attr == "item" and _waits_anyway(loop, code)
+
+
+def _has_left(receiver: ast.expr, loop: ast.AST, code: Code, depth: int = 4) -> bool:
+    """True where an earlier line took the value off its device: ``hits = right.type(torch.FloatTensor)``."""
+    for inner in ast.walk(receiver):
+        kinds = inner.args if isinstance(inner, ast.Call) and last_name(inner.func) == "type" else []
+        if any(re.fullmatch(r"torch\.\w+Tensor", code.qualified(k)) for k in kinds):
+            return True
+        if isinstance(inner, ast.Name) and depth:
+            values = (b.value for b in code.bound_in(inner, loop) if b.role == "value")
+            if any(v is not None and v is not receiver and _has_left(v, loop, code, depth - 1) for v in values):
+                return True
+    return False
 
 
 def _is_beside_host(loop: ast.AST, code: Code) -> bool:
@@ -153,7 +179,7 @@ def _waits_anyway(loop: ast.AST, code: Code) -> bool:
     ):
         return True
     calls = [n for n in ast.walk(loop) if isinstance(n, ast.Call)]
-    if any(last_name(c.func) == "isnan" or _is_tested(c, code) for c in calls):
+    if any(last_name(c.func) == "isnan" or _is_tested(c, loop, code) for c in calls):
         return True
     helpers = {code.function_run(c) for c in calls} - {None}
     read = (c for c in calls if _is_unseen(c, code) or is_printed_each(c, loop, code))
@@ -172,10 +198,15 @@ def _is_unseen(call: ast.Call, code: Code) -> bool:
     return any(o.split(".")[0] not in _LIBRARIES for o in origins)
 
 
-def _is_tested(call: ast.Call, code: Code) -> bool:
-    """True for a conversion in the test of an `if`: the round waits for it there."""
+def _is_tested(call: ast.Call, loop: ast.AST, code: Code) -> bool:
+    """True for a conversion in the test of an `if`, itself or by name: the round waits for it there."""
     if last_name(call.func) not in _CONVERSIONS:
         return False
+    statement = code.statement(call)
+    if isinstance(statement, ast.Assign) and statement.value is call and isinstance(statement.targets[0], ast.Name):
+        name = statement.targets[0].id
+        tests = [n.test for n in ast.walk(loop) if isinstance(n, (ast.If, ast.While, ast.Assert))]
+        return any(isinstance(n, ast.Name) and n.id == name for t in tests for n in ast.walk(t))
     inside, at = call, code.parent(call)
     while isinstance(at, ast.expr):
         inside, at = at, code.parent(at)  # type: ignore[assignment]
@@ -293,6 +324,8 @@ def _by_element(receiver: ast.expr, loop: ast.AST, code: Code) -> bool:
     around = (i for outer in code.loops(receiver) for i in _iterables(outer))
     if any(comes_from(i, code, _is_top) for i in around):
         return False
+    if isinstance(iterable, ast.Attribute) and iterable.attr == "values":
+        return False  # what the replicas of a strategy give, a tensor each
     if (
         iterable is None
         or (isinstance(iterable, ast.Call) and _is_few(iterable))
@@ -330,13 +363,17 @@ def _to_list(node: ast.Call, loop: ast.AST, code: Code) -> tuple[Edit, ...]:
         and receiver.id == generator.target.id
         and code.is_a(generator.iter, makers.TORCH_TENSOR)
     ):
-        return (Edit("replace", loop, f"{code.source(generator.iter)}.tolist()"),)
+        return (Edit("replace", loop, f"{code.source(generator.iter)}.flatten().tolist()"),)
     if not isinstance(receiver, ast.Subscript) or not code.is_a(receiver.value, makers.TORCH_TENSOR):
         return ()
     tensor = code.source(receiver.value)
     whole = (f"range(len({tensor}))", f"range({tensor}.shape[0])", f"range({tensor}.size(0))")
     plain = isinstance(receiver.slice, ast.Name) and receiver.slice.id == generator.target.id
-    return (Edit("replace", loop, f"{tensor}.tolist()"),) if plain and code.source(generator.iter) in whole else ()
+    return (
+        (Edit("replace", loop, f"{tensor}.flatten().tolist()"),)
+        if plain and code.source(generator.iter) in whole
+        else ()
+    )
 
 
 RULE = Rule(

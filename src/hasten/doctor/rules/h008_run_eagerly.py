@@ -4,7 +4,7 @@
 Finds `compile(run_eagerly=True)`, `model.run_eagerly = True`, `tf.config.run_functions_eagerly(True)` and
 `tf.data.experimental.enable_debug_mode()` outside tests. Left alone where a flag asks for it, where a comment or a text
 of the function says what it is for, where a model's own class sets it, where a loss, metric or step reads the values
-of tensors, and beside torch or JAX.
+of tensors, in a script that fits nothing and asks for one answer, and beside torch or JAX.
 
 ## Why is this bad
 Each operation of each step goes through Python; no graph is built, nothing is fused or run in parallel. It is meant
@@ -48,7 +48,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     """Switches to eager running that are on."""
     if not code.imports("tensorflow", "keras", "tf_keras") or _is_asked_for(node, code) or _is_explained(node, code):
         return
-    if code.fact(_needs_values) or code.imports("torch", "jax"):
+    if code.fact(_needs_values) or code.fact(_answers_once) or code.imports("torch", "jax"):
         return  # (Keras over another framework has no graph to leave)
     if isinstance(node, ast.Assign):
         target = node.targets[0]
@@ -71,6 +71,14 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             yield hit(node, "all tf.functions now run eagerly, operation by operation")
     elif name == "tensorflow.data.experimental.enable_debug_mode":
         yield hit(node, "tf.data runs eagerly and in sequence in debug mode")
+
+
+def _answers_once(code: Code) -> bool:
+    """True for a script that fits nothing and asks its model once: building the graph takes longer than one run."""
+    asked = code.calls_named("predict", "predict_on_batch")
+    if len(asked) != 1 or code.calls_named("fit", "evaluate", "train_on_batch", "test_on_batch", "fit_generator"):
+        return False
+    return code.function(asked[0]) is None and code.loop(asked[0]) is None
 
 
 def _is_asked_for(node: ast.AST, code: Code) -> bool:

@@ -46,10 +46,26 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     for old in ("pretrained", "pretrained_backbone"):
         value = keyword(node, old)
         if value is not None:
-            yield hit(node, f"`{old}=` is retired: today it is `weights=`", *_edits(node, name, old, value), safe=True)
+            message = f"`{old}=` is retired: today it is `{_TODAY[old]}=`"
+            yield hit(
+                node, message, *_edits(node, name, old, value), safe=True, remedy=_remedy(name, _TODAY[old], value)
+            )
             return
     if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, bool):
         yield hit(node, "a positional `pretrained` is retired: today it is `weights=`")
+
+
+def _remedy(name: str, today: str, value: ast.expr) -> str:
+    """What to write instead; '' where that is the rule's own remedy."""
+    if isinstance(value, ast.Constant) and not value.value:
+        return f"Write {today}=None."
+    family = name.split(".")[2] if name.count(".") > 2 else ""
+    first = next((w for part, w in _FIRST_WEIGHTS if part in name), "IMAGENET1K_V1") if today == "weights" else ""
+    if not first or (family and first == "IMAGENET1K_V1" and family not in _CLASSIFIERS):
+        return f'Write {today}="DEFAULT" (the best), or the weights of this model by name.'
+    if not isinstance(value, ast.Constant):
+        return f'Write {today}="{first}" (the same) or "DEFAULT" (the best) where it is true, else {today}=None.'
+    return "" if first == "IMAGENET1K_V1" else f'Write {today}="{first}" (the same) or {today}="DEFAULT" (the best).'
 
 
 def _edits(node: ast.Call, name: str, old: str, value: ast.expr) -> tuple[Edit, ...]:
@@ -61,6 +77,7 @@ def _edits(node: ast.Call, name: str, old: str, value: ast.expr) -> tuple[Edit, 
     return (Edit("argument", node, None, old), Edit("argument", node, weights, "weights"))
 
 
+_TODAY = {"pretrained": "weights", "pretrained_backbone": "weights_backbone"}
 _CLASSIFIERS = (
     "resnet",
     "vgg",
@@ -68,9 +85,27 @@ _CLASSIFIERS = (
     "densenet",
     "mobilenet",
     "mobilenetv2",
+    "mobilenetv3",
     "efficientnet",
     "squeezenet",
     "inception",
+    "googlenet",
+    "shufflenetv2",
+    "mnasnet",
+)
+# What `pretrained=True` loaded, by a part of the model's name.
+_FIRST_WEIGHTS = (
+    ("rcnn_", "COCO_V1"),
+    ("retinanet_", "COCO_V1"),
+    ("fcos_", "COCO_V1"),
+    ("ssd300_", "COCO_V1"),
+    ("ssdlite320_", "COCO_V1"),
+    ("fcn_resnet", "COCO_WITH_VOC_LABELS_V1"),
+    ("deeplabv3_", "COCO_WITH_VOC_LABELS_V1"),
+    ("lraspp_", "COCO_WITH_VOC_LABELS_V1"),
+    (".r3d_18", "KINETICS400_V1"),
+    (".mc3_18", "KINETICS400_V1"),
+    (".r2plus1d_18", "KINETICS400_V1"),
 )
 
 RULE = Rule(

@@ -10,6 +10,9 @@ softmax layer, and a softmax of what a Keras model answers whose last layer is o
 `CrossEntropyLoss` takes logits and applies log-softmax itself. A second softmax squeezes the answers together: training
 slows and stalls early, confidences never leave the middle, and each call pays for one exponential too many.
 
+Keras' losses know a softmax layer's answer on TensorFlow: there `from_logits=True` does nothing but warn. With torch
+below Keras the same lines apply softmax twice.
+
 ## Cost
 Training that needs many times the steps; worse confidences. Little time per call.
 
@@ -180,7 +183,9 @@ def _keras(node: ast.Call, code: Code) -> Iterator[Hit]:
     if not (isinstance(logits, ast.Constant) and logits.value is True):
         return
     if _model_ends_in_softmax(node.func.value, code):
-        yield hit(logits, "`from_logits=True` after a softmax layer applies softmax twice")
+        message = "`from_logits=True` after a softmax layer: TensorFlow only warns, torch applies softmax twice"
+        remedy = "Drop from_logits=True; or drop the softmax layer, and apply softmax to what people read."
+        yield hit(logits, message, remedy=remedy)
 
 
 def _model_ends_in_softmax(model: ast.expr, code: Code) -> bool:

@@ -103,7 +103,7 @@ def _stores(statement: ast.Assign, node: ast.ClassDef, method: ast.AST, code: Co
         if not isinstance(target, ast.Subscript) or not _by_parameter(target.slice, method):
             continue
         held = code.names.dotted(target.value)
-        if not held or not _gives_back(statement, held, method, code):
+        if not held or not _gives_back(statement, held, method, code) or _is_number(statement.value, method):
             continue
         if _starts_empty(node, target.value, code) and not _is_optional(statement, held, code):
             yield hit(statement, f"`{held}` keeps every sample ever read, in each worker")
@@ -122,6 +122,20 @@ def _gives_back(statement: ast.Assign, held: str, method: ast.AST, code: Code) -
             kept.update(n.id for t in inner.targets for n in ast.walk(t) if isinstance(n, ast.Name))
     returned = [r for r in code.definitions.returns(method) if r is not None]
     return any(code.names.dotted(n) in kept for r in returned for n in ast.walk(r))
+
+
+def _is_number(value: ast.expr, method: ast.AST) -> bool:
+    """True for a length or a count that the method made: `len(x)`, or a name that it counts up from 0."""
+    if isinstance(value, ast.Call):
+        return getattr(value.func, "id", "") in ("len", "int", "float", "bool")
+    if not isinstance(value, ast.Name):
+        return isinstance(value, ast.Constant)
+    sums = (n for n in ast.walk(method) if isinstance(n, ast.AugAssign) and isinstance(n.value, ast.Constant))
+    if any(isinstance(n.target, ast.Name) and n.target.id == value.id for n in sums):
+        return True
+    given = [n.value for n in ast.walk(method) if isinstance(n, ast.Assign)
+             and any(isinstance(t, ast.Name) and t.id == value.id for t in n.targets)]  # fmt: skip
+    return bool(given) and not any(isinstance(g, ast.Name) for g in given) and all(_is_number(g, method) for g in given)
 
 
 def _by_parameter(index: ast.expr, method: ast.AST) -> bool:

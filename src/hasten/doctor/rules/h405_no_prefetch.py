@@ -3,8 +3,8 @@
 ## What it does
 Finds a pipeline with work in it (a `map` that computes, `interleave`, files, a generator) that `fit`, `evaluate`,
 `predict` or a loop consumes and that nowhere prefetches. Only pipelines seen from their source on; a loop that runs no
-model and takes no step over the bare records of a file is left alone, and so is a pipeline that ends in a `map` on
-several cores.
+model and takes no step over the bare records of a file, or looks at a few elements, is left alone, and so are a
+pipeline that ends in a `map` on several cores and one inside a function that another pipeline maps.
 
 ## Why is this bad
 Without it preparing the next batch and computing on this one take turns instead of overlapping.
@@ -36,7 +36,7 @@ import ast
 from collections.abc import Iterator
 
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import computes, consumed, looks, only_arranges, pipeline_of, step_of
+from hasten.doctor.pipelines import computes, consumed, is_within_map, looks, only_arranges, pipeline_of, step_of
 from hasten.doctor.rule import Edit, Hit, Rule, hit, keyword
 
 _OPENS = frozenset(("interleave", "flat_map"))
@@ -59,7 +59,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         return
     if isinstance(node, ast.For) and not works and not (pipeline.steps & _IN_LOOPS and computes(node, code)):
         return  # records as they lie in a file
-    if isinstance(node, ast.For) and looks(node, code, took="take" in pipeline.steps):
+    if isinstance(node, ast.For) and (looks(node, code, took="take" in pipeline.steps) or is_within_map(node, code)):
         return
     if pipeline.last is None or _runs_ahead(pipeline.last):
         return
@@ -90,7 +90,7 @@ RULE = Rule(
     code="H405",
     name="no-prefetch",
     on=(ast.Call, ast.For),
-    words=("data.Dataset", "TFRecordDataset", "Dataset.", "tensorflow_datasets"),
+    words=("data.Dataset", "TFRecordDataset", "TextLineDataset", "Dataset.", "tensorflow_datasets"),
     remedy="End the pipeline with .prefetch(tf.data.AUTOTUNE).",
     check=check,
 )

@@ -5,7 +5,8 @@ Finds `dataset.map(f)` that runs its function on one element after the other, wh
 where they are out of sight) show work: reading, parsing, decoding, images, text, random numbers, arithmetic. Functions
 that only pick or rename parts of the element, count in a variable, or run a model, which uses all cores by itself, are
 left alone, and so are a cut, a flip or a factor behind a map on several cores, pipelines of one element or of
-a few that are written out, and those of which a loop only looks at a few elements.
+a few that are written out, those of which a loop only looks at a few elements, and those inside a function that
+another pipeline maps.
 
 ## Why is this bad
 One core prepares the data, whatever the machine has; the rest waits.
@@ -34,7 +35,7 @@ from collections.abc import Iterator
 
 from hasten.doctor import makers
 from hasten.doctor.code import Code
-from hasten.doctor.pipelines import only_looked_at, pipeline_of, shows_heavy_work, shows_work, step_of
+from hasten.doctor.pipelines import is_within_map, only_looked_at, pipeline_of, shows_heavy_work, shows_work, step_of
 from hasten.doctor.rule import Edit, Hit, Rule, argument, hit
 
 
@@ -52,7 +53,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     cheap = before.is_shared and not shows_heavy_work(node.args[0], code)
     if place == 1 and (before.is_single or cheap):
         return
-    if only_looked_at(node, code):
+    if only_looked_at(node, code) or is_within_map(node, code):
         return
     name = next((n for n, bs in code.names.module.names.items() if any(b.origin == "tensorflow" for b in bs)), "")
     edits = (Edit("argument", node, f"{name}.data.AUTOTUNE", "num_parallel_calls"),) if name else ()
