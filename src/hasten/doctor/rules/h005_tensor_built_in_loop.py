@@ -52,6 +52,7 @@ _BUILDERS = words(
 
 _FILLED = words("torch.ones torch.zeros torch.full torch.eye torch.arange torch.linspace")
 _NAMES_DEVICE = re.compile(r"\.to\((device\s*=\s*)?([\w.]*device|.cuda|.mps|.xpu)")
+_HOLDERS = frozenset(("dict", "tuple", "list"))
 _SAME_TENSOR = words("to cuda cpu float double half long int type clone unsqueeze view reshape squeeze")
 
 
@@ -160,7 +161,7 @@ def _keeps(node: ast.AST, name: str, code: Code) -> bool:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         held += node.args if node.func.attr in ("append", "put", "extend", "add") else []
     elif isinstance(node, ast.Assign):
-        held += [node.value] if not all(isinstance(t, ast.Name) for t in node.targets) else []
+        held += [node.value] if any(isinstance(t, (ast.Subscript, ast.Attribute)) for t in node.targets) else []
     elif isinstance(node, ast.Yield):
         held.append(node.value)
     return any(h is not None and _holds(h, name, code) for h in held)
@@ -172,7 +173,8 @@ def _holds(value: ast.expr, name: str, code: Code) -> bool:
         return value.id == name
     if isinstance(value, (ast.Tuple, ast.List, ast.Set)):
         return any(_holds(e, name, code) for e in value.elts)
-    if isinstance(value, ast.Call) and not _is_computing(value, code):
+    made = code.names.dotted(value.func).rpartition(".")[2] if isinstance(value, ast.Call) else ""
+    if isinstance(value, ast.Call) and (made[:1].isupper() or made in _HOLDERS) and not _is_computing(value, code):
         return any(_holds(a, name, code) for a in (*value.args, *(k.value for k in value.keywords)))
     return False
 
