@@ -176,6 +176,9 @@ measure of the doctor as it was then, and none of it as it is now.
 | H3xx, H4xx, H5xx, set 39: 41 whole packages | 134 | 6 | 95.5 % |
 | all rules, set 40: 44 whole packages | 199 | 4 | 98.0 % |
 | sets 39 and 40, without safety and retired calls | 19 | 0 | 100 % |
+| all rules, set 41: 1,391 packages drawn at random, 15 to 40 findings a rule at most | 297 | 46 | 84.5 % |
+| the same, each rule weighted by how often it fires there | 918 | 97 | 89.5 % |
+| set 41, without safety and retired calls | 208 | 37 | 82.2 % |
 
 What a user of a large package sees is mostly unsafe loads and retired calls (1405 of the newest 1768), and of those 23
 were false: files that the same run has just written, and the branch for a torch too old for the safe reader. The rest
@@ -231,6 +234,13 @@ In sets 39 and 40, of packages whose authors nobody here had read before, the te
 loads: weights that lie in the package itself (3), of the same run (2), caches and statistics that the program keeps for
 itself (4), and a file whose checksum had just been compared. Of the 19 others eleven were loaders without pinning in
 one package.
+
+In set 41 what can be argued counts as false (10 of the 46); without it 87.9 % of the sample are right. Conversions in
+each round misfired most (11 of 40): answers for each pixel that leave the device to free it, numbers that an `if` picks
+out, rounds that wait for a test by name. The others were copies of torch itself (4), pipelines that are looked at or lie
+inside a mapped function (4), data at hand and lists of numbers that workers or pinning would not help (4), a script
+that asks once (2), times of a first call (2), files of the same run (2) and single cases. Four of the right ones came
+with a fix or an advice that would not have run. All but five of the false are mended since, and the fixes.
 
 How much is found is held by 57 whole files in many styles (`tests/doctor/whole`), each rule in at least five.
 """

@@ -301,4 +301,8 @@ def test_a_copy_of_torch_keeps_what_its_own_version_has(tmp_path: Path) -> None:
     write(tmp_path, "torch/testing/run.py", "import torch\nscaler = torch.cuda.amp.GradScaler()\n")
     write(tmp_path, "tools/run.py", "import torch\nscaler = torch.cuda.amp.GradScaler()\n")
     assert rules_in(tmp_path / "torch/testing/run.py") == []
+    write(
+        tmp_path, "torch/cond.py", "import torch\ndef cond(f, *x):\n    return torch.compile(f, fullgraph=True)(*x)\n"
+    )
+    assert rules_in(tmp_path / "torch/cond.py") == []
     assert rules_in(tmp_path / "tools/run.py") == [("H205", 2)]

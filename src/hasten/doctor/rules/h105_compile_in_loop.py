@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from hasten.doctor.code import Code
 from hasten.doctor.names import Function
 from hasten.doctor.percall import hoist, is_guarded, is_used, tainted
+from hasten.doctor.requirements import is_of_torch
 from hasten.doctor.rule import Hit, Rule, hit
 from hasten.doctor.samples import value_of
 
@@ -53,6 +54,8 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
     assert isinstance(node, ast.Call)
     if code.qualified(node.func) not in _COMPILERS or not node.args or is_guarded(node, code):
         return
+    if is_of_torch(code.file):
+        return  # its own operators hand themselves to the compiler, which keeps what it made
     loop = code.loop(node)
     if loop is not None and (_is_new(node, loop, code) or not isinstance(loop, (ast.For, ast.While))):
         return

@@ -4,7 +4,7 @@
 Finds `t = clock(); model(x); clock() - t` around a single run of a model, not repeated by any loop, whose result is
 printed or logged. Requests timed inside a server or a page are left alone, and functions given data by other files:
 there each is one sample of many. So are `predict` over a whole set of data, `generate`, and times that the words beside
-them call those of a whole job.
+them call those of a whole job, or of the first call.
 
 ## Why is this bad
 One sample says nothing: the first call carries set-up, the next may meet a page fault, an interrupt, another clock
@@ -49,6 +49,9 @@ _FACTOR = re.compile(r"(\b|_)rtf\b|real[-_ ]?time[-_ ]?factor", re.IGNORECASE)
 
 _JOB = re.compile(r"total|done|finish|complet|generat|transcri|translat|whole|script|program|process", re.IGNORECASE)
 _MEASURE = re.compile(r"infer|latenc|fps|predict|forward|speed|\bper\b|model|bench", re.IGNORECASE)
+_FIRST = re.compile(
+    r"first[-_ ]?(call|run|latency|inference|pass|forward|predict|ms\b)|_first\b|\bcold\b", re.IGNORECASE
+)
 _BESIDE = 3  # statements from the difference on
 
 
@@ -68,7 +71,7 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             continue
         if _FACTOR.search(vicinity(region.start, code)) or _is_over_set(runs[0], code):
             continue
-        if _is_no_call(runs[0]) or _is_job(region, code) or _is_for_callers(function, code):
+        if _is_no_call(runs[0]) or _is_job(region, code) or _is_first(region, code) or _is_for_callers(function, code):
             continue
         yield hit(
             region.reading, "one reading of a clock around one call is one sample, jitter and any warm-up included"
@@ -78,6 +81,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
 def _is_no_call(run: ast.Call) -> bool:
     """True for `generate`, which runs once a token, and for a layer made on the spot: a step of a computation."""
     return isinstance(run.func, ast.Call) or (isinstance(run.func, ast.Attribute) and run.func.attr == "generate")
+
+
+def _is_first(region: Region, code: Code) -> bool:
+    """True where the lines say that it is the first call whose time they take, with all that it prepares."""
+    last = region.stop.end_lineno or region.stop.lineno
+    return _FIRST.search("\n".join(code.lines[max(0, region.start.lineno - 2) : last])) is not None
 
 
 def _is_job(region: Region, code: Code) -> bool:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hasten.doctor.clocks import Region, network, networks, regions
 from hasten.doctor.code import Code
@@ -62,7 +62,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
         runs = networks(region.body, code)
         around = next(code.loops(region.start), None)
         timed = [r for r in runs if _is_repeated(r, region.start, code)]
-        if not timed or _trains(region.body) or (around is not None and not _is_benchmark(around)):
+        if (
+            not timed
+            or _trains(region.body)
+            or _exports(region.body)
+            or (around is not None and not _is_benchmark(around))
+        ):
             continue
         if around is not None and not _is_kept(region, code):
             continue
@@ -73,6 +78,12 @@ def check(node: ast.AST, code: Code) -> Iterator[Hit]:
             fresh = not _ran_before(begin, region.start, code)
         if fresh and not _is_handed_on(timed[0], begin, code) and not _WARM.search(vicinity(region.start, code)):
             yield hit(region.reading, "the first, slowest calls are among those timed: nothing ran before")
+
+
+def _exports(body: Iterable[ast.AST]) -> bool:
+    """True for a whole job whose dry runs come before it writes the model out."""
+    called = (n.func for s in body for n in ast.walk(s) if isinstance(n, ast.Call))
+    return any(isinstance(f, ast.Attribute) and f.attr == "export" for f in called)
 
 
 def _is_repeated(run: ast.Call, start: ast.stmt, code: Code) -> bool:

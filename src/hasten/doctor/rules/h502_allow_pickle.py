@@ -97,7 +97,7 @@ def _words_of(call: ast.Call, code: Code) -> str:
         return ""
     texts = [n.value for n in ast.walk(told) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     last = "".join(texts).rpartition("/")[2] if texts else ast.unparse(told)
-    return last.removesuffix(".npz").removesuffix(".npy")
+    return last.removesuffix(".npz").removesuffix(".npy") or ast.unparse(told)
 
 
 def _is_source(node: ast.AST) -> bool:
