@@ -239,8 +239,8 @@ In set 41 what can be argued counts as false (10 of the 46); without it 87.9 % o
 each round misfired most (11 of 40): answers for each pixel that leave the device to free it, numbers that an `if` picks
 out, rounds that wait for a test by name. The others were copies of torch itself (4), pipelines that are looked at or lie
 inside a mapped function (4), data at hand and lists of numbers that workers or pinning would not help (4), a script
-that asks once (2), times of a first call (2), files of the same run (2) and single cases. Four of the right ones came
-with a fix or an advice that would not have run. All but five of the false are mended since, and the fixes.
+that asks once (2), times of a first call (2), files of the same run (2) and single cases, two of them lines rightly
+found whose fix would have broken them. All but six of the plainly false are mended since.
 
 How much is found is held by 57 whole files in many styles (`tests/doctor/whole`), each rule in at least five.
 """
