@@ -237,8 +237,8 @@ one package.
 
 In set 41 what can be argued counts as false (10 of the 46); without it 87.9 % of the sample are right. Conversions in
 each round misfired most (11 of 40): answers for each pixel that leave the device to free it, numbers that an `if` picks
-out, rounds that wait for a test by name. The others were copies of torch itself (4), pipelines that are looked at or lie
-inside a mapped function (4), data at hand and lists of numbers that workers or pinning would not help (4), a script
+out, rounds that wait for a test by name. The others were copies of torch itself (3), pipelines that are looked at or in
+a mapped function (4), data at hand and lists of numbers that workers or pinning would not help (4), a script
 that asks once (2), times of a first call (2), files of the same run (2) and single cases, two of them lines rightly
 found whose fix would have broken them. All but six of the plainly false are mended since.
 
